@@ -1,0 +1,1 @@
+"""Instep: change management for data and for the models trained on it."""

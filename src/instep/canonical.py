@@ -1,0 +1,59 @@
+"""One byte form for every value that has an id, and the digest of it.
+
+The form is RFC 8785 JSON restricted to what is the same in every language: no floats, strings in
+NFC, instants as integer microseconds. A record's type and version are its first word, so that two
+kinds of record never share an id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+JsonObject = Mapping[str, Json]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def canonical_bytes(value: Json) -> bytes:
+    """Returns the RFC 8785 form of `value`.
+
+    Raises:
+        TypeError: a float, or a type JSON does not have, is inside: ids never hold floats.
+    """
+    return json.dumps(_ordered(value), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def digest_of(kind: str, value: Json) -> str:
+    """Returns the SHA-256 (hex) of a record of type `kind`, such as "instep.commit.v1"."""
+    return hashlib.sha256(kind.encode() + b"\n" + canonical_bytes(value)).hexdigest()
+
+
+def to_microseconds(at: datetime) -> int:
+    """Returns an aware instant as microseconds since 1970-01-01 UTC, exactly."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(value: int) -> datetime:
+    """Returns the UTC instant `value` microseconds after 1970-01-01."""
+    return _EPOCH + value * _MICROSECOND
+
+
+def _ordered(value: Json) -> Json:
+    match value:
+        case None | bool() | int():
+            return value
+        case str():
+            return unicodedata.normalize("NFC", value)
+        case Mapping():
+            names = sorted(value, key=lambda name: name.encode("utf-16-be"))
+            return {unicodedata.normalize("NFC", name): _ordered(value[name]) for name in names}
+        case Sequence():
+            return [_ordered(item) for item in value]
+        case _:
+            raise TypeError(f"{value!r} ({type(value).__name__}) has no canonical form")

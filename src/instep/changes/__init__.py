@@ -1,0 +1,1 @@
+"""Change requests: proposal, evidence, policy, approvals."""

@@ -1,0 +1,1 @@
+"""Estimates before a run, and what it cost after."""

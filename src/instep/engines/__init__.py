@@ -1,0 +1,1 @@
+"""Run SQL over Parquet file sets, and write Parquet with field ids."""

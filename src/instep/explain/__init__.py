@@ -1,0 +1,1 @@
+"""Why an output is what it is."""

@@ -1,0 +1,1 @@
+"""One id for everything: contents, commits, refs and their operations. Contents are opaque here."""

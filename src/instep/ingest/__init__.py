@@ -1,0 +1,1 @@
+"""Sources and arrivals: from a file to a verdict."""

@@ -1,0 +1,1 @@
+"""Training windows, choice by stability, and bundles."""

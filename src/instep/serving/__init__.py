@@ -1,0 +1,1 @@
+"""Endpoints: predictions with receipts, guarded and logged."""
