@@ -1,0 +1,152 @@
+"""The operation log of each ref: append-only, each entry holding the digest of the one before.
+
+What a ref knew at an instant is read from here, never from commit times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from instep.canonical import Json, digest_of, from_microseconds, to_microseconds
+from instep.clock import format_instant
+from instep.history.store import Row, Transaction
+
+_OPERATION = "instep.operation.v1"
+_COLUMNS = "id, ref, sequence, previous, before_commit, after_commit, actor, at, kind, why"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One move of one ref. `before` is None when it was made, `after` when it was deleted."""
+
+    id: str
+    ref: str
+    sequence: int
+    previous: str
+    before: str | None
+    after: str | None
+    actor: str
+    at: datetime
+    kind: str
+    why: str
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "id": self.id,
+            "ref": self.ref,
+            "before": self.before,
+            "after": self.after,
+            "actor": self.actor,
+            "at": format_instant(self.at),
+            "kind": self.kind,
+            "why": self.why,
+        }
+
+
+def append_operation(
+    tx: Transaction,
+    *,
+    ref: str,
+    before: str | None,
+    after: str | None,
+    actor: str,
+    at: datetime,
+    kind: str,
+    why: str,
+) -> Operation:
+    """Adds the next entry to the chain of `ref` and returns it.
+
+    Time in one chain never runs back: a clock that did is taken as the time of the entry before.
+    """
+    last = last_operation(tx, ref)
+    sequence = last.sequence + 1 if last else 1
+    previous = last.id if last else ""
+    at = max(at, last.at) if last else at
+    body: dict[str, Json] = {
+        "ref": ref,
+        "sequence": sequence,
+        "previous": previous,
+        "before": before,
+        "after": after,
+        "actor": actor,
+        "at": to_microseconds(at),
+        "kind": kind,
+        "why": why,
+    }
+    identifier = digest_of(_OPERATION, body)
+    tx.execute(
+        f"insert into operations ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            identifier,
+            ref,
+            sequence,
+            previous,
+            before,
+            after,
+            actor,
+            to_microseconds(at),
+            kind,
+            why,
+        ),
+    )
+    return Operation(identifier, ref, sequence, previous, before, after, actor, at, kind, why)
+
+
+def last_operation(tx: Transaction, ref: str, at: datetime | None = None) -> Operation | None:
+    """Returns the latest entry of a chain, or the latest one not after `at`."""
+    if at is None:
+        row = tx.row(
+            f"select {_COLUMNS} from operations where ref = ? order by sequence desc limit 1",
+            (ref,),
+        )
+    else:
+        row = tx.row(
+            f"select {_COLUMNS} from operations where ref = ? and at <= ? "
+            "order by sequence desc limit 1",
+            (ref, to_microseconds(at)),
+        )
+    return _from_row(row) if row else None
+
+
+def operations(tx: Transaction, ref: str) -> list[Operation]:
+    """Returns the chain of a ref, oldest first."""
+    rows = tx.rows(f"select {_COLUMNS} from operations where ref = ? order by sequence", (ref,))
+    return [_from_row(row) for row in rows]
+
+
+def is_whole(chain: list[Operation]) -> bool:
+    """Says whether every entry has its own digest and names the one before it."""
+    previous = ""
+    for entry in chain:
+        body: dict[str, Json] = {
+            "ref": entry.ref,
+            "sequence": entry.sequence,
+            "previous": entry.previous,
+            "before": entry.before,
+            "after": entry.after,
+            "actor": entry.actor,
+            "at": to_microseconds(entry.at),
+            "kind": entry.kind,
+            "why": entry.why,
+        }
+        if entry.previous != previous or entry.id != digest_of(_OPERATION, body):
+            return False
+        previous = entry.id
+    return True
+
+
+def _from_row(row: Row) -> Operation:
+    identifier, ref, sequence, previous, before, after, actor, at, kind, why = row
+    return Operation(
+        identifier,
+        ref,
+        sequence,
+        previous,
+        before,
+        after,
+        actor,
+        from_microseconds(at),
+        kind,
+        why,
+    )
