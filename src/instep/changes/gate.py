@@ -1,0 +1,230 @@
+"""The one gate to main: open, approve, merge, reject. Each act is one transaction.
+
+An approval binds to the changed contents, the contents of the keys that the evidence read, and the
+evidence itself. Other keys of main may move: the change is rebased silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from instep.canonical import Json, JsonObject, digest_of
+from instep.changes import records
+from instep.changes.people import lake_config
+from instep.changes.policy import Wait, decide, needed_approvals
+from instep.changes.records import Approval, Change, Kind, State
+from instep.errors import RefusedError
+from instep.history import tree
+from instep.history.commits import Commit, load_commit
+from instep.history.edits import Edit, build, publish
+from instep.history.refs import get_ref
+from instep.history.repository import MAIN, Repository
+from instep.history.store import Transaction
+from instep.pipelines.project import Approvals
+
+_BINDING = "instep.approval.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """A change and the commit on main that brought it in."""
+
+    change: Change
+    commit: Commit
+    approved_by: tuple[str, ...]
+
+
+def open_change(
+    tx: Transaction,
+    repo: Repository,
+    *,
+    kind: Kind,
+    title: str,
+    edit: Edit,
+    evidence: Mapping[str, Json],
+    state: State = State.OPEN,
+    branch: str | None = None,
+    head: str | None = None,
+) -> Change:
+    """Records a proposal by `edit.author`; its content becomes a commit on no ref.
+
+    `head` is given when the commit exists already, as with a branch.
+    """
+    return records.insert_change(
+        tx,
+        kind=kind,
+        state=state,
+        title=title,
+        author=edit.author,
+        at=repo.clock(),
+        branch=branch,
+        base=edit.base,
+        head=head or build(tx, repo, edit).id,
+        evidence=evidence,
+    )
+
+
+def amend(
+    tx: Transaction, repo: Repository, number: int, edit: Edit, evidence: Mapping[str, Json]
+) -> Change:
+    """Replaces the content of a change that has not ended; its approvals lapse."""
+    _refuse_ended(records.load_change(tx, number))
+    commit = build(tx, repo, edit)
+    records.amend_change(tx, number, base=edit.base, head=commit.id, evidence=evidence)
+    return records.load_change(tx, number)
+
+
+def release_hold(tx: Transaction, number: int) -> Change:
+    """Makes a held change an open one: somebody decided about its data."""
+    tx.execute("update changes set state = 'open' where number = ? and state = 'held'", (number,))
+    return records.load_change(tx, number)
+
+
+def approve(tx: Transaction, repo: Repository, number: int, actor: str, why: str = "") -> Change:
+    """Records that `actor` agrees to what change `number` holds now.
+
+    Raises:
+        RefusedError (kinds "own-change", "change-ended", "change-held").
+    """
+    change = records.load_change(tx, number)
+    _refuse_ended(change)
+    if change.state is State.HELD:
+        raise RefusedError(
+            f"Change {number} is held: its data does not fit its contract, so there is nothing to "
+            f'approve yet. Decide with "instep accept {number}" or "instep refuse {number}".',
+            kind="change-held",
+            change=number,
+        )
+    if actor == change.author:
+        raise RefusedError(
+            f"{actor} proposed change {number}, and nobody approves their own: expected somebody "
+            f"else. Ask {_others(repo, change)}.",
+            kind="own-change",
+            change=number,
+            actor=actor,
+        )
+    at = repo.clock()
+    records.insert_approval(tx, Approval(number, actor, at, binding_of(tx, repo, change), why))
+    return change
+
+
+def merge(tx: Transaction, repo: Repository, number: int, actor: str) -> Merged:
+    """Brings a change to main as one commit, if its policy says so.
+
+    Raises:
+        RefusedError (kind "not-mergeable"): each reason, and who may help.
+        ConflictError (kind "keys-moved"): main has another version of a key it changes.
+    """
+    change = records.load_change(tx, number)
+    head = get_ref(tx, MAIN).commit
+    config = lake_config(repo, head) or lake_config(repo, change.head)
+    policy = config.approvals if config else Approvals()
+    people = tuple(config.people) if config else ()
+    decision = decide(
+        change,
+        records.approvals_of(tx, number),
+        binding=binding_of(tx, repo, change),
+        needed=needed_approvals(policy, change.kind),
+        people=people,
+    )
+    if isinstance(decision, Wait):
+        raise RefusedError(
+            f"Change {number} cannot be merged: {'; '.join(decision.reasons)}.",
+            kind="not-mergeable",
+            change=number,
+            reasons=decision.reasons,
+        )
+    edit = Edit(
+        base=change.base,
+        changes=changed_contents(tx, repo, change),
+        author=actor,
+        message=change.title,
+        origin=change.origin,
+        reads=evidence_reads(change),
+        merged=(change.head,),
+    )
+    commit = publish(tx, repo, MAIN, _without_what_main_has(tx, repo, edit), kind="merge")
+    records.end_change(
+        tx,
+        number,
+        State.MERGED,
+        actor=actor,
+        at=commit.at,
+        why=", ".join(f"approved by {name}" for name in decision.approved_by),
+        commit=commit.id,
+    )
+    return Merged(records.load_change(tx, number), commit, decision.approved_by)
+
+
+def reject(tx: Transaction, repo: Repository, number: int, actor: str, why: str) -> Change:
+    """Ends a change without merging it; `why` is kept.
+
+    Raises:
+        RefusedError (kind "change-ended").
+    """
+    _refuse_ended(records.load_change(tx, number))
+    records.end_change(tx, number, State.REFUSED, actor=actor, at=repo.clock(), why=why)
+    return records.load_change(tx, number)
+
+
+def binding_of(tx: Transaction, repo: Repository, change: Change) -> str:
+    """Returns the digest of all that an approval of `change` agrees to, as it is now."""
+    main = load_commit(tx, get_ref(tx, MAIN).commit)
+    reads = {key: tree.find(repo.nodes, main.tree, key) for key in evidence_reads(change)}
+    changes = dict(sorted(changed_contents(tx, repo, change).items()))
+    body: dict[str, Json] = {
+        "changes": changes,
+        "reads": reads,
+        "evidence": change.evidence_digest,
+    }
+    return digest_of(_BINDING, body)
+
+
+def changed_contents(
+    tx: Transaction, repo: Repository, change: Change
+) -> dict[str, JsonObject | None]:
+    """Returns what the change sets each key to, None where it removes one."""
+    before, after = load_commit(tx, change.base), load_commit(tx, change.head)
+    return {each.key: each.after for each in tree.diff(repo.nodes, before.tree, after.tree)}
+
+
+def evidence_reads(change: Change) -> frozenset[str]:
+    """Returns the keys of main that the evidence was computed from, besides those changed."""
+    reads = change.evidence.get("reads")
+    return frozenset(str(key) for key in reads) if isinstance(reads, list) else frozenset()
+
+
+def _without_what_main_has(tx: Transaction, repo: Repository, edit: Edit) -> Edit:
+    """Drops changes that main made alike: they are no conflict."""
+    main = load_commit(tx, get_ref(tx, MAIN).commit)
+    left = {
+        key: content
+        for key, content in edit.changes.items()
+        if tree.find(repo.nodes, main.tree, key) != content
+    }
+    return Edit(
+        edit.base,
+        left,
+        edit.author,
+        edit.message,
+        edit.origin,
+        edit.reads - left.keys(),
+        edit.merged,
+    )
+
+
+def _refuse_ended(change: Change) -> None:
+    if change.has_ended:
+        raise RefusedError(
+            f"Change {change.number} has ended: it was {change.state.value} by {change.ended_by}. "
+            "Propose a new one.",
+            kind="change-ended",
+            change=change.number,
+        )
+
+
+def _others(repo: Repository, change: Change) -> str:
+    config = lake_config(repo, repo.resolve(MAIN)) or lake_config(repo, change.head)
+    names = [name for name in config.people if name != change.author] if config else []
+    return " or ".join(names) or "somebody else"

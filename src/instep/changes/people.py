@@ -1,0 +1,46 @@
+"""Who may act: the people of `config/instep`, as the lake knows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from instep.errors import InvalidError, RefusedError
+from instep.history.repository import MAIN, Repository
+from instep.pipelines.project import KEY, ProjectConfig, load_project, parse_project
+
+
+def lake_config(repo: Repository, commit: str) -> ProjectConfig | None:
+    """Returns the configuration that a commit holds, or None where none was merged yet."""
+    content = repo.find(commit, KEY)
+    if content is None:
+        return None
+    return parse_project(repo.objects.get(str(content["blob"])).decode())
+
+
+def current_config(repo: Repository, project: Path) -> ProjectConfig:
+    """Returns main's configuration; before the first merge, the project's own file."""
+    return lake_config(repo, repo.resolve(MAIN)) or load_project(project)
+
+
+def check_actor(config: ProjectConfig, actor: str | None) -> str:
+    """Returns `actor`, who must be one of the people; with nobody listed anyone may act.
+
+    Raises:
+        InvalidError (kind "no-actor"): nobody was named.
+        RefusedError (kind "unknown-actor").
+    """
+    known = ", ".join(config.people) or "anybody, since people: is empty"
+    if not actor:
+        raise InvalidError(
+            f"Nobody is named as acting: expected one of {known}. "
+            "Add --as NAME, or set INSTEP_ACTOR.",
+            kind="no-actor",
+        )
+    if config.people and actor not in config.people:
+        raise RefusedError(
+            f'"{actor}" is not among the people of this project: expected one of {known}. '
+            "Correct the name, or propose a change of people: in instep.yaml.",
+            kind="unknown-actor",
+            actor=actor,
+        )
+    return actor

@@ -1,0 +1,257 @@
+"""A change request and its approvals: what is proposed, by whom, and how it stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from instep.canonical import Json, digest_of, from_microseconds, to_microseconds
+from instep.clock import format_instant
+from instep.errors import NotFoundError
+from instep.history.store import Row, Transaction
+
+_EVIDENCE = "instep.evidence.v1"
+_COLUMNS = (
+    "number, kind, state, title, author, opened_at, branch, base_commit, head_commit, evidence, "
+    "evidence_digest, merged_commit, ended_by, ended_at, why"
+)
+
+
+class Kind(StrEnum):
+    """What a change brings; its policy goes by it."""
+
+    ARRIVAL = "arrival"
+    PROJECT = "project"
+    PIPELINE = "pipeline"
+    MODEL = "model"
+
+
+class State(StrEnum):
+    """`open` waits for people, `held` for a decision about its data; the others are ends."""
+
+    OPEN = "open"
+    HELD = "held"
+    MERGED = "merged"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Commit `head` on top of `base`. `evidence` is JSON computed when it was proposed."""
+
+    number: int
+    kind: Kind
+    state: State
+    title: str
+    author: str
+    opened_at: datetime
+    branch: str | None
+    base: str
+    head: str
+    evidence: Mapping[str, Json]
+    evidence_digest: str
+    merged_commit: str | None = None
+    ended_by: str | None = None
+    ended_at: datetime | None = None
+    why: str = ""
+
+    @property
+    def origin(self) -> str:
+        """How commits and messages name it."""
+        return f"change {self.number}"
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in (State.MERGED, State.REFUSED)
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "change": self.number,
+            "kind": self.kind.value,
+            "state": self.state.value,
+            "title": self.title,
+            "author": self.author,
+            "opened_at": format_instant(self.opened_at),
+            "branch": self.branch,
+            "base": self.base,
+            "head": self.head,
+            "evidence": dict(self.evidence),
+            "evidence_digest": self.evidence_digest,
+            "merged_commit": self.merged_commit,
+            "ended_by": self.ended_by,
+            "ended_at": format_instant(self.ended_at) if self.ended_at else None,
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """One person's yes to exactly what `binding` is the digest of."""
+
+    change: int
+    actor: str
+    at: datetime
+    binding: str
+    why: str
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "actor": self.actor,
+            "at": format_instant(self.at),
+            "binding": self.binding,
+            "why": self.why,
+        }
+
+
+def evidence_digest(evidence: Mapping[str, Json]) -> str:
+    """Returns the digest of evidence; floats in it count by their shortest exact text."""
+    return digest_of(_EVIDENCE, json.dumps(evidence, sort_keys=True))
+
+
+def insert_change(
+    tx: Transaction,
+    *,
+    kind: Kind,
+    state: State,
+    title: str,
+    author: str,
+    at: datetime,
+    branch: str | None,
+    base: str,
+    head: str,
+    evidence: Mapping[str, Json],
+) -> Change:
+    """Adds a change under the next number."""
+    row = tx.row("select coalesce(max(number), 0) + 1 from changes")
+    number = int(row[0]) if row else 1
+    digest = evidence_digest(evidence)
+    tx.execute(
+        f"insert into changes ({_COLUMNS}) "
+        "values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, null, null, null, '')",
+        (
+            number,
+            kind.value,
+            state.value,
+            title,
+            author,
+            to_microseconds(at),
+            branch,
+            base,
+            head,
+            json.dumps(evidence),
+            digest,
+        ),
+    )
+    return Change(number, kind, state, title, author, at, branch, base, head, evidence, digest)
+
+
+def amend_change(
+    tx: Transaction, number: int, *, base: str, head: str, evidence: Mapping[str, Json]
+) -> None:
+    """Gives a change that has not ended another content; approvals of the old one lapse."""
+    tx.execute(
+        "update changes set base_commit = ?, head_commit = ?, evidence = ?, evidence_digest = ? "
+        "where number = ? and state in ('open', 'held')",
+        (base, head, json.dumps(evidence), evidence_digest(evidence), number),
+    )
+
+
+def end_change(
+    tx: Transaction,
+    number: int,
+    state: State,
+    *,
+    actor: str,
+    at: datetime,
+    why: str,
+    commit: str | None = None,
+) -> None:
+    """Ends a change as merged (with its commit) or refused (with the reason)."""
+    tx.execute(
+        "update changes set state = ?, merged_commit = ?, ended_by = ?, ended_at = ?, why = ? "
+        "where number = ?",
+        (state.value, commit, actor, to_microseconds(at), why, number),
+    )
+
+
+def load_change(tx: Transaction, number: int) -> Change:
+    """Returns a change by its number.
+
+    Raises:
+        NotFoundError (kind "no-such-change").
+    """
+    row = tx.row(f"select {_COLUMNS} from changes where number = ?", (number,))
+    if row is None:
+        last = tx.row("select coalesce(max(number), 0) from changes")
+        known = f"1 to {last[0]}" if last and last[0] else "none yet"
+        raise NotFoundError(
+            f'Change {number} does not exist: there are {known}. See "instep changes".',
+            kind="no-such-change",
+            change=number,
+        )
+    return _from_row(row)
+
+
+def list_changes(tx: Transaction, *states: State) -> list[Change]:
+    """Returns the changes in these states (all, when none is named), by number."""
+    rows = tx.rows(f"select {_COLUMNS} from changes order by number")
+    found = [_from_row(row) for row in rows]
+    return [change for change in found if not states or change.state in states]
+
+
+def change_of_commit(tx: Transaction, commit: str) -> Change | None:
+    """Returns the change that was merged as `commit`, or None."""
+    row = tx.row(f"select {_COLUMNS} from changes where merged_commit = ?", (commit,))
+    return _from_row(row) if row else None
+
+
+def insert_approval(tx: Transaction, approval: Approval) -> None:
+    """Records an approval; the same one twice counts once."""
+    tx.execute(
+        "insert into approvals (change, actor, at, binding, why) values (?, ?, ?, ?, ?) "
+        "on conflict do nothing",
+        (
+            approval.change,
+            approval.actor,
+            to_microseconds(approval.at),
+            approval.binding,
+            approval.why,
+        ),
+    )
+
+
+def approvals_of(tx: Transaction, number: int) -> list[Approval]:
+    """Returns every approval ever given to a change, lapsed ones too, oldest first."""
+    rows = tx.rows(
+        "select change, actor, at, binding, why from approvals where change = ? order by at",
+        (number,),
+    )
+    return [
+        Approval(change, actor, from_microseconds(at), binding, why)
+        for change, actor, at, binding, why in rows
+    ]
+
+
+def _from_row(row: Row) -> Change:
+    (number, kind, state, title, author, opened, branch, base, head, evidence, digest) = row[:11]
+    merged, ended_by, ended_at, why = row[11:]
+    return Change(
+        number,
+        Kind(kind),
+        State(state),
+        title,
+        author,
+        from_microseconds(opened),
+        branch,
+        base,
+        head,
+        json.loads(evidence),
+        digest,
+        merged,
+        ended_by,
+        from_microseconds(ended_at) if ended_at is not None else None,
+        why,
+    )
