@@ -1,0 +1,56 @@
+"""`instep merge`: bring an approved change to main."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from instep.canonical import Json
+from instep.changes import gate
+from instep.changes.gate import Merged
+from instep.cli.output import actor_option, emit, json_option, project_option
+from instep.cli.project import open_project
+
+
+@dataclass(frozen=True, slots=True)
+class MergedChange:
+    merged: Merged
+    keys: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            **self.merged.change.to_json(),
+            "commit": self.merged.commit.id,
+            "keys": list(self.keys),
+            "approved_by": list(self.merged.approved_by),
+        }
+
+    def to_text(self) -> str:
+        agreed = ", ".join(self.merged.approved_by) or "policy"
+        return (
+            f"Merged change {self.merged.change.number} to main as "
+            f"{self.merged.commit.id[:12]}, approved by {agreed}.\n"
+            f"  {len(self.keys)} keys changed: {', '.join(self.keys)}"
+        )
+
+
+@click.command()
+@click.argument("change", type=int)
+@project_option
+@actor_option
+@json_option
+def merge(change: int, project: Path | None, actor: str | None, as_json: bool) -> None:
+    """Bring an approved change to main: all of its keys in one commit, or none.
+
+    \b
+    Example:  instep merge 12 --as ana
+    """
+    opened = open_project(project)
+    name = opened.actor(actor)
+    repo = opened.repo
+    with repo.store.transaction() as tx:
+        merged = gate.merge(tx, repo, change, name)
+    keys = tuple(each.key for each in repo.diff(merged.commit.parents[0], merged.commit.id))
+    emit(MergedChange(merged, keys), as_json)

@@ -1,0 +1,64 @@
+"""Where a command works and who acts: the project folder, its lake, the actor."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from instep.changes.people import check_actor, current_config
+from instep.clock import system_clock
+from instep.errors import NotFoundError
+from instep.history.repository import Repository, open_repository
+from instep.pipelines.project import FILE, ProjectConfig, find_lake
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project folder and its lake, opened."""
+
+    folder: Path
+    repo: Repository
+
+    def config(self) -> ProjectConfig:
+        """Returns main's configuration; before the first merge, the project's own file."""
+        return current_config(self.repo, self.folder)
+
+    def actor(self, name: str | None) -> str:
+        """Returns who acts, one of the project's people."""
+        return check_actor(self.config(), name)
+
+
+def find_folder(given: Path | None) -> Path:
+    """Returns the project folder: the one given, or the nearest above that has an instep.yaml.
+
+    Raises:
+        NotFoundError (kind "no-project").
+    """
+    if given is not None:
+        folders = [given.resolve()]
+    else:
+        here = Path.cwd()
+        folders = [here, *here.parents]
+    for folder in folders:
+        if (folder / FILE).is_file():
+            return folder
+    raise NotFoundError(
+        f"No {FILE} in {folders[0]}{'' if given else ' or above'}: expected a project folder. "
+        'Go to one, name it with --project, or make one with "instep init --empty".',
+        kind="no-project",
+    )
+
+
+def open_project(given: Path | None) -> Project:
+    """Opens the lake of a project."""
+    folder = find_folder(given)
+    return Project(folder, open_repository(find_lake(folder), system_clock))
+
+
+def say(text: str) -> None:
+    """Prints a line about progress to standard error, so that results stay alone on output."""
+    if os.environ.get("INSTEP_QUIET") != "1":
+        click.echo(text, err=True)
