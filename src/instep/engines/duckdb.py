@@ -2,7 +2,8 @@
 
 Always: columns are found by field id, never by position; the session is in UTC; memory and spill
 are bounded; once the first statement has run, nothing can be read but the registered files and
-folders, and no setting can be changed. Row order is promised by an ORDER BY when reading, and never when writing.
+folders, and no setting can be changed. Row order is promised by an ORDER BY when reading, and
+never when writing.
 Not here: who may run what, or which clock and random functions SQL may call.
 """
 
