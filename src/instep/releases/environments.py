@@ -1,0 +1,298 @@
+"""Environments: what consumers see. Moved by release and rollback only, and never forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from instep.canonical import Json, JsonObject
+from instep.changes.people import lake_config
+from instep.clock import format_instant
+from instep.errors import NotFoundError, RefusedError
+from instep.findings import Finding, stops
+from instep.history import tree
+from instep.history.commits import is_ancestor, load_commit
+from instep.history.edits import Edit, publish
+from instep.history.operations import Operation, operations
+from instep.history.refs import RefKind, create_ref, find_ref, get_ref, list_refs, move_ref
+from instep.history.repository import MAIN, Repository
+from instep.history.store import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """An environment after a release or rollback.
+
+    `lived_before` says whether this exact state of all keys was in the environment before.
+    """
+
+    environment: str
+    before: str | None
+    commit: str
+    keys: tuple[str, ...]
+    actor: str
+    at: datetime
+    kind: str
+    why: str
+    lived_before: bool
+    findings: tuple[Finding, ...] = ()
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "environment": self.environment,
+            "before": self.before,
+            "commit": self.commit,
+            "keys": list(self.keys),
+            "by": self.actor,
+            "at": format_instant(self.at),
+            "act": self.kind,
+            "why": self.why,
+            "lived_before": self.lived_before,
+            "findings": [finding.to_json() for finding in self.findings],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LiveKey:
+    """A key in an environment: since when it has had this content there, and by whom."""
+
+    key: str
+    content: JsonObject
+    since: datetime
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """One environment at one instant; `commit` is None where nothing was released by then."""
+
+    environment: str
+    commit: str | None
+    operation: Operation | None
+    models: tuple[LiveKey, ...]
+
+
+def release(
+    tx: Transaction,
+    repo: Repository,
+    environment: str,
+    commit: str,
+    *,
+    actor: str,
+    why: str,
+    verdicts: Sequence[Finding],
+) -> Moved:
+    """Moves an environment to a commit of main.
+
+    `verdicts` are what the gates found on that commit; one that asks for a stop refuses it.
+
+    Raises:
+        NotFoundError (kind "no-such-environment").
+        RefusedError (kinds "not-on-main", "release-refused", "already-released").
+    """
+    _refuse_undeclared(repo, tx, environment)
+    main = get_ref(tx, MAIN).commit
+    if not is_ancestor(tx, commit, main):
+        raise RefusedError(
+            f"Commit {commit[:12]} is not on {MAIN}: only what was reviewed can be released to "
+            f'{environment}. Propose and merge it first ("instep propose").',
+            kind="not-on-main",
+            commit=commit,
+        )
+    against = stops(verdicts)
+    if against:
+        reasons = tuple(finding.message for finding in against)
+        raise RefusedError(
+            f"Commit {commit[:12]} cannot be released to {environment}: {' '.join(reasons)}",
+            kind="release-refused",
+            environment=environment,
+            reasons=reasons,
+        )
+    found = find_ref(tx, environment)
+    at = repo.clock()
+    lived = _lived(tx, environment, commit)
+    if found is None:
+        create_ref(
+            tx,
+            environment,
+            RefKind.ENVIRONMENT,
+            commit,
+            owner=actor,
+            at=at,
+            is_protected=True,
+            why=why,
+        )
+    elif found.commit == commit:
+        raise RefusedError(
+            f"{environment} is at commit {commit[:12]} already: expected another one. "
+            'See "instep where".',
+            kind="already-released",
+            environment=environment,
+        )
+    else:
+        move_ref(
+            tx,
+            environment,
+            expected=found.commit,
+            commit=commit,
+            actor=actor,
+            at=at,
+            kind="release",
+            why=why,
+        )
+    before = found.commit if found else None
+    return Moved(
+        environment,
+        before,
+        commit,
+        _keys(tx, repo, before, commit),
+        actor,
+        at,
+        "release",
+        why,
+        lived,
+        tuple(verdicts),
+    )
+
+
+def rollback(
+    tx: Transaction,
+    repo: Repository,
+    environment: str,
+    *,
+    only: str | None,
+    actor: str,
+    why: str,
+) -> Moved:
+    """Moves an environment back to what it was before its last move, or one key of it.
+
+    With `only`, the key gets the content that it last had there before the present one, in a new
+    commit on the environment; whether that state ever lived before is in the answer.
+
+    Raises:
+        NotFoundError (kinds "no-such-environment", "no-such-key").
+        RefusedError (kind "nothing-before").
+    """
+    _refuse_undeclared(repo, tx, environment)
+    chain = operations(tx, environment)
+    if not chain:
+        raise _nothing_before(environment, "it was never released to")
+    current = get_ref(tx, environment).commit
+    if only is None:
+        target = next(
+            (entry.before for entry in reversed(chain) if entry.before not in (None, current)), None
+        )
+        if target is None:
+            raise _nothing_before(environment, "it was released to only once")
+        at = repo.clock()
+        move_ref(
+            tx,
+            environment,
+            expected=current,
+            commit=target,
+            actor=actor,
+            at=at,
+            kind="rollback",
+            why=why,
+        )
+        keys = _keys(tx, repo, current, target)
+        return Moved(environment, current, target, keys, actor, at, "rollback", why, True)
+    content = _content_before(tx, repo, chain, current, only)
+    edit = Edit(current, {only: content}, actor, why, f"rollback of {only} in {environment}")
+    commit = publish(tx, repo, environment, edit, kind="rollback")
+    lived = any(
+        entry.after is not None and load_commit(tx, entry.after).tree == commit.tree
+        for entry in chain
+    )
+    return Moved(environment, current, commit.id, (only,), actor, commit.at, "rollback", why, lived)
+
+
+def where(repo: Repository, at: datetime | None = None) -> tuple[Live, ...]:
+    """Returns every environment as it is, or as it was at an instant, by name."""
+    with repo.store.reading() as tx:
+        config = lake_config(repo, get_ref(tx, MAIN).commit)
+        names = {ref.name for ref in list_refs(tx, RefKind.ENVIRONMENT)}
+        names.update(config.environments if config else ())
+        return tuple(_live(tx, repo, name, at) for name in sorted(names))
+
+
+def _live(tx: Transaction, repo: Repository, environment: str, at: datetime | None) -> Live:
+    chain = [entry for entry in operations(tx, environment) if at is None or entry.at <= at]
+    if not chain or chain[-1].after is None:
+        return Live(environment, None, None, ())
+    last = chain[-1]
+    commit = chain[-1].after
+    models = tree.entries(repo.nodes, load_commit(tx, commit or "").tree, "model")
+    live = []
+    for key, content in models.items():
+        since = _since(tx, repo, chain, key, content)
+        live.append(LiveKey(key, content, since.at, since.actor))
+    return Live(environment, commit, last, tuple(live))
+
+
+def _since(
+    tx: Transaction, repo: Repository, chain: Sequence[Operation], key: str, content: JsonObject
+) -> Operation:
+    """Returns the operation that began the present stretch in which `key` has `content`."""
+    first = chain[-1]
+    for entry in reversed(chain):
+        if entry.after is None or _find(tx, repo, entry.after, key) != content:
+            break
+        first = entry
+    return first
+
+
+def _content_before(
+    tx: Transaction, repo: Repository, chain: Sequence[Operation], current: str, key: str
+) -> JsonObject:
+    present = _find(tx, repo, current, key)
+    if present is None:
+        repo.content(current, key)
+    for entry in reversed(chain):
+        if entry.after is None:
+            continue
+        content = _find(tx, repo, entry.after, key)
+        if content is not None and content != present:
+            return content
+    raise _nothing_before(chain[-1].ref, f"{key} never had another content there")
+
+
+def _find(tx: Transaction, repo: Repository, commit: str, key: str) -> JsonObject | None:
+    return tree.find(repo.nodes, load_commit(tx, commit).tree, key)
+
+
+def _keys(tx: Transaction, repo: Repository, before: str | None, after: str) -> tuple[str, ...]:
+    new = load_commit(tx, after).tree
+    if before is None:
+        return tuple(tree.entries(repo.nodes, new))
+    old = load_commit(tx, before).tree
+    return tuple(each.key for each in tree.diff(repo.nodes, old, new))
+
+
+def _lived(tx: Transaction, environment: str, commit: str) -> bool:
+    return any(entry.after == commit for entry in operations(tx, environment))
+
+
+def _refuse_undeclared(repo: Repository, tx: Transaction, environment: str) -> None:
+    found = find_ref(tx, environment)
+    config = lake_config(repo, get_ref(tx, MAIN).commit)
+    declared = config.environments if config else ()
+    is_environment = found is not None and found.kind is RefKind.ENVIRONMENT
+    if is_environment or (found is None and environment in declared):
+        return
+    raise NotFoundError(
+        f'"{environment}" is no environment: expected one of '
+        f"{', '.join(declared) or 'none yet'}. Declare it in instep.yaml under environments:, "
+        "then propose and merge that.",
+        kind="no-such-environment",
+        environment=environment,
+    )
+
+
+def _nothing_before(environment: str, reason: str) -> RefusedError:
+    return RefusedError(
+        f"{environment} cannot be rolled back: {reason}. Release a commit instead.",
+        kind="nothing-before",
+        environment=environment,
+    )
