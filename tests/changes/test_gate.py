@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from instep.canonical import JsonObject
+from instep.changes import gate
+from instep.changes.policy import kind_of_change
+from instep.changes.records import Change, Kind, State, approvals_of
+from instep.errors import ConflictError, NotFoundError, RefusedError
+from instep.history.edits import Edit, publish
+from instep.history.repository import Repository
+
+CONFIG = "lake: lake\npeople: [ana, ben, eve]\nenvironments: {prod: {}}\n"
+Contents = dict[str, JsonObject | None]
+
+
+def propose(
+    repo: Repository,
+    changes: Contents,
+    *,
+    kind: Kind = Kind.PIPELINE,
+    reads: list[str] | None = None,
+    state: State = State.OPEN,
+) -> Change:
+    edit = Edit(repo.resolve("main"), changes, "ana", "a title", "proposal")
+    with repo.store.transaction() as tx:
+        return gate.open_change(
+            tx,
+            repo,
+            kind=kind,
+            title="a title",
+            edit=edit,
+            evidence={"reads": reads or [], "rows": 0.5},
+            state=state,
+        )
+
+
+def approve(repo: Repository, number: int, actor: str) -> None:
+    with repo.store.transaction() as tx:
+        gate.approve(tx, repo, number, actor)
+
+
+def merge(repo: Repository, number: int, actor: str = "ana") -> gate.Merged:
+    with repo.store.transaction() as tx:
+        return gate.merge(tx, repo, number, actor)
+
+
+def commit(repo: Repository, changes: Contents) -> None:
+    with repo.store.transaction() as tx:
+        publish(tx, repo, "main", Edit(repo.resolve("main"), changes, "ben", "m", "test"))
+
+
+@pytest.fixture
+def team(repo: Repository) -> Repository:
+    blob = repo.objects.put(CONFIG.encode())
+    commit(repo, {"config/instep": {"type": "instep.config.v1", "blob": blob}})
+    return repo
+
+
+def test_a_change_is_merged_once_somebody_else_agreed(team: Repository) -> None:
+    change = propose(team, {"table/a": {"n": 1}})
+    with pytest.raises(RefusedError, match=r"0 of 1 approvals.*ben, eve may give one"):
+        merge(team, change.number)
+    approve(team, change.number, "ben")
+    merged = merge(team, change.number)
+    assert team.content(team.resolve("main"), "table/a") == {"n": 1}
+    assert merged.approved_by == ("ben",)
+    assert merged.commit.origin == "change 1"
+    assert change.head in merged.commit.parents
+
+
+def test_nobody_approves_their_own_change(team: Repository) -> None:
+    change = propose(team, {"table/a": {"n": 1}})
+    with pytest.raises(RefusedError, match=r"nobody approves their own.*ben or eve") as caught:
+        approve(team, change.number, "ana")
+    assert caught.value.kind == "own-change"
+
+
+def test_an_approval_lapses_when_a_key_that_the_evidence_read_moves(team: Repository) -> None:
+    commit(team, {"contract/a": {"v": 1}})
+    change = propose(team, {"table/a": {"n": 1}}, reads=["contract/a"])
+    approve(team, change.number, "ben")
+    commit(team, {"contract/a": {"v": 2}})
+    with pytest.raises(RefusedError, match="what ben approved is no longer"):
+        merge(team, change.number)
+
+
+def test_other_keys_of_main_may_move_after_an_approval(team: Repository) -> None:
+    change = propose(team, {"table/a": {"n": 1}})
+    approve(team, change.number, "ben")
+    commit(team, {"table/other": {"n": 9}})
+    merge(team, change.number)
+    assert team.content(team.resolve("main"), "table/other") == {"n": 9}
+    assert team.content(team.resolve("main"), "table/a") == {"n": 1}
+
+
+def test_an_approval_lapses_when_the_content_is_amended(team: Repository) -> None:
+    change = propose(team, {"table/a": {"n": 1}})
+    approve(team, change.number, "ben")
+    with team.store.transaction() as tx:
+        edit = Edit(team.resolve("main"), {"table/a": {"n": 2}}, "ana", "t", "proposal")
+        gate.amend(tx, team, change.number, edit, {"reads": []})
+    with pytest.raises(RefusedError, match="no longer what would be merged"):
+        merge(team, change.number)
+
+
+def test_two_changes_of_one_key_conflict_by_name_and_leave_main_alone(team: Repository) -> None:
+    first = propose(team, {"table/a": {"n": 1}})
+    second = propose(team, {"table/a": {"n": 2}, "table/b": {"n": 2}})
+    for change in (first, second):
+        approve(team, change.number, "ben")
+    merge(team, first.number)
+    head = team.resolve("main")
+    with pytest.raises(ConflictError, match="table/a"):
+        merge(team, second.number)
+    assert team.resolve("main") == head
+
+
+def test_two_changes_that_say_the_same_are_no_conflict(team: Repository) -> None:
+    first = propose(team, {"table/a": {"n": 1}})
+    second = propose(team, {"table/a": {"n": 1}, "table/b": {"n": 2}})
+    for change in (first, second):
+        approve(team, change.number, "ben")
+        merge(team, change.number)
+    assert set(team.entries(team.resolve("main"), "table")) == {"table/a", "table/b"}
+
+
+def test_a_held_change_can_be_neither_approved_nor_merged(team: Repository) -> None:
+    change = propose(team, {"table/a": {"n": 1}}, kind=Kind.ARRIVAL, state=State.HELD)
+    with pytest.raises(RefusedError, match="instep accept 1"):
+        approve(team, change.number, "ben")
+    with pytest.raises(RefusedError, match="it is held"):
+        merge(team, change.number)
+    with team.store.transaction() as tx:
+        gate.release_hold(tx, change.number)
+    merge(team, change.number)
+
+
+def test_a_refused_change_has_ended_for_good(team: Repository) -> None:
+    change = propose(team, {"table/a": {"n": 1}})
+    with team.store.transaction() as tx:
+        ended = gate.reject(tx, team, change.number, "ben", "too early")
+    assert (ended.state, ended.why, ended.ended_by) == (State.REFUSED, "too early", "ben")
+    with pytest.raises(RefusedError, match="has ended"):
+        approve(team, change.number, "ben")
+    with pytest.raises(RefusedError, match="has ended"):
+        merge(team, change.number)
+
+
+def test_approving_twice_counts_once(team: Repository) -> None:
+    change = propose(team, {"table/a": {"n": 1}})
+    approve(team, change.number, "ben")
+    approve(team, change.number, "ben")
+    with team.store.reading() as tx:
+        assert len(approvals_of(tx, change.number)) == 1
+
+
+def test_the_first_change_of_a_lake_brings_its_own_policy(repo: Repository, tmp_path: Path) -> None:
+    blob = repo.objects.put(CONFIG.encode())
+    change = propose(
+        repo, {"config/instep": {"type": "instep.config.v1", "blob": blob}}, kind=Kind.PROJECT
+    )
+    with pytest.raises(RefusedError, match="ben, eve may give one"):
+        merge(repo, change.number)
+    approve(repo, change.number, "eve")
+    merge(repo, change.number)
+
+
+def test_a_number_that_does_not_exist_is_said_so(team: Repository) -> None:
+    with pytest.raises(NotFoundError, match="Change 7 does not exist: there are none yet"):
+        approve(team, 7, "ben")
+
+
+def test_the_kind_of_a_change_is_what_has_most_at_stake() -> None:
+    assert kind_of_change(["table/a", "model/m", "pipeline/p"]) is Kind.MODEL
+    assert kind_of_change(["table/a", "pipeline/p"]) is Kind.PIPELINE
+    assert kind_of_change(["contract/a", "pipeline/p"]) is Kind.PROJECT
+    assert kind_of_change(["config/instep"]) is Kind.PROJECT

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from instep.canonical import JsonObject
+from instep.errors import NotFoundError, RefusedError
+from instep.findings import Finding, Severity
+from instep.history.edits import Edit, publish
+from instep.history.refs import RefKind, create_ref
+from instep.history.repository import Repository
+from instep.releases import environments
+
+CONFIG = "lake: lake\npeople: [ana, ben]\nenvironments: {prod: {}, trial: {}}\n"
+
+
+def commit(repo: Repository, ref: str = "main", **models: int) -> str:
+    changes: dict[str, JsonObject | None] = {
+        f"model/{name}": {"version": str(number)} for name, number in models.items()
+    }
+    with repo.store.transaction() as tx:
+        edit = Edit(repo.resolve(ref), changes, "ana", "m", "test")
+        return publish(tx, repo, ref, edit).id
+
+
+def release(
+    repo: Repository, at: str, environment: str = "prod", *findings: Finding
+) -> environments.Moved:
+    with repo.store.transaction() as tx:
+        return environments.release(
+            tx, repo, environment, at, actor="ben", why="why", verdicts=findings
+        )
+
+
+def rollback(repo: Repository, only: str | None = None) -> environments.Moved:
+    with repo.store.transaction() as tx:
+        return environments.rollback(tx, repo, "prod", only=only, actor="ana", why="worse")
+
+
+@pytest.fixture
+def lake(repo: Repository) -> Repository:
+    blob = repo.objects.put(CONFIG.encode())
+    with repo.store.transaction() as tx:
+        content: JsonObject = {"type": "instep.config.v1", "blob": blob}
+        edit = Edit(repo.resolve("main"), {"config/instep": content}, "ana", "m", "test")
+        publish(tx, repo, "main", edit)
+    return repo
+
+
+def live(repo: Repository) -> dict[str, str]:
+    prod = next(one for one in environments.where(repo) if one.environment == "prod")
+    return {model.key: str(model.content["version"]) for model in prod.models}
+
+
+def test_an_environment_shows_what_was_released_until_the_next_release(lake: Repository) -> None:
+    first = commit(lake, delay=1)
+    release(lake, first)
+    commit(lake, delay=2)
+    assert live(lake) == {"model/delay": "1"}
+    release(lake, lake.resolve("main"))
+    assert live(lake) == {"model/delay": "2"}
+
+
+def test_what_was_live_at_an_earlier_instant_is_still_told(lake: Repository) -> None:
+    first = release(lake, commit(lake, delay=1))
+    second = release(lake, commit(lake, delay=2))
+    rollback(lake)
+    before, between = first.at - timedelta(microseconds=1), second.at - timedelta(microseconds=1)
+    (prod, trial) = environments.where(lake, between)
+    assert [model.content["version"] for model in prod.models] == ["1"]
+    assert (trial.environment, trial.commit) == ("trial", None)
+    assert environments.where(lake, before)[0].commit is None
+
+
+def test_a_model_is_live_since_its_own_release_not_the_latest(lake: Repository) -> None:
+    first = release(lake, commit(lake, delay=1))
+    release(lake, commit(lake, other=5))
+    since = {m.key: m.since for m in environments.where(lake)[0].models}
+    assert since["model/delay"] == first.at
+    assert since["model/other"] > first.at
+
+
+def test_a_rollback_of_one_key_keeps_the_others_and_is_labelled(lake: Repository) -> None:
+    release(lake, commit(lake, delay=1, other=1))
+    release(lake, commit(lake, delay=2, other=2))
+    moved = rollback(lake, only="model/delay")
+    assert live(lake) == {"model/delay": "1", "model/other": "2"}
+    assert moved.lived_before is False
+    assert moved.keys == ("model/delay",)
+
+
+def test_a_rollback_of_all_goes_back_to_a_state_that_lived_before(lake: Repository) -> None:
+    release(lake, commit(lake, delay=1, other=1))
+    release(lake, commit(lake, delay=2, other=2))
+    assert rollback(lake).lived_before is True
+    assert live(lake) == {"model/delay": "1", "model/other": "1"}
+
+
+def test_nothing_to_go_back_to_is_refused(lake: Repository) -> None:
+    with pytest.raises(RefusedError, match="never released"):
+        rollback(lake)
+    release(lake, commit(lake, delay=1))
+    with pytest.raises(RefusedError, match="only once"):
+        rollback(lake)
+    with pytest.raises(RefusedError, match="never had another content"):
+        rollback(lake, only="model/delay")
+    with pytest.raises(NotFoundError, match="model/dealy"):
+        rollback(lake, only="model/dealy")
+
+
+def test_only_what_is_on_main_can_be_released(lake: Repository) -> None:
+    with lake.store.transaction() as tx:
+        create_ref(tx, "try", RefKind.BRANCH, lake.resolve("main"), owner="ana", at=lake.clock())
+    head = commit(lake, "try", delay=1)
+    with pytest.raises(RefusedError, match="only what was reviewed"):
+        release(lake, head)
+
+
+def test_a_stop_of_a_gate_refuses_the_release_and_leaves_the_environment(lake: Repository) -> None:
+    release(lake, commit(lake, delay=1))
+    against = Finding("not-met", "model/delay", Severity.STOP, "The error is too large.")
+    with pytest.raises(RefusedError, match="The error is too large"):
+        release(lake, commit(lake, delay=2), "prod", against)
+    assert live(lake) == {"model/delay": "1"}
+
+
+def test_an_environment_must_be_declared(lake: Repository) -> None:
+    head = lake.resolve("main")
+    for name in ("pord", "main"):
+        with pytest.raises(NotFoundError, match="expected one of prod, trial"):
+            release(lake, head, name)
+
+
+def test_releasing_the_same_commit_twice_is_refused(lake: Repository) -> None:
+    head = commit(lake, delay=1)
+    release(lake, head)
+    with pytest.raises(RefusedError, match="already"):
+        release(lake, head)
