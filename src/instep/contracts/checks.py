@@ -1,0 +1,310 @@
+"""A contract as SQL over one staged batch: its good rows, its broken terms, its bad rows.
+
+A staged batch is a relation whose columns bear the contract's names; a value is text where the
+file is text, and null where the file has a null marker. A term is broken only when its predicate is
+definitely true: a null breaks no term but `required`. A value fits a type only when the cast loses
+nothing, except that decimal fractions become the nearest binary ones. All rows of a key that
+occurs twice, here or in the table already, break the key. Nothing is executed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from instep.contracts.terms import BatchTerm, Bound, ColumnTerm, Contract, Metric
+from instep.engines.schema import literal, quoted, sql_type_of
+from instep.findings import Finding, Severity
+
+TEXT = "VARCHAR"
+
+
+@dataclass(frozen=True, slots=True)
+class RowTerm:
+    """A promise of every row; `broken` is a predicate over the typed batch."""
+
+    name: str
+    column: str
+    sentence: str
+    broken: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A staged batch: its SQL name and its columns with their SQL types, by the contract's names.
+
+    `duplicates` names a relation of the keys that may not enter, when there are any.
+    """
+
+    relation: str
+    types: Mapping[str, str]
+    duplicates: str | None = None
+
+
+def row_terms(contract: Contract, types: Mapping[str, str]) -> tuple[RowTerm, ...]:
+    """Returns every row term of the contract except its key, columns in their order."""
+    return tuple(
+        RowTerm(f"{column.name}.{term}", column.name, f"{column.name} {sentence}", broken)
+        for column in contract.columns
+        if column.name in types
+        for term, sentence, broken in _column_terms(column, types[column.name])
+    )
+
+
+def good_rows(contract: Contract, batch: Batch) -> str:
+    """Returns the SELECT of the rows that break no term, in the contract's types."""
+    names = ", ".join(quoted(name) for name in _present(contract, batch))
+    broken = _any(contract, batch)
+    return f"SELECT {names} FROM ({_typed(contract, batch)}) WHERE ({broken}) IS NOT TRUE"
+
+
+def broken_counts(contract: Contract, batch: Batch) -> str:
+    """Returns the SELECT of one row: all rows, broken rows, then rows that break each term.
+
+    The terms are those of `row_terms`, and the key last if it has duplicates.
+    """
+    broken = [_any(contract, batch), *(one for _, one in _predicates(contract, batch))]
+    counts = ", ".join(_count_if(one) for one in broken)
+    return f"SELECT count(*), {counts} FROM ({_typed(contract, batch)})"
+
+
+def term_names(contract: Contract, batch: Batch) -> tuple[str, ...]:
+    """Returns the names of the terms that `broken_counts` counts, in its order."""
+    return tuple(name for name, _ in _predicates(contract, batch))
+
+
+def quarantined_rows(contract: Contract, batch: Batch, line: str) -> str:
+    """Returns the SELECT of the broken rows: line, names of the broken terms, the raw row as JSON.
+
+    `line` is a column of the batch's relation.
+    """
+    raw = ", ".join(f"{literal(name)}: {quoted(name)}" for name in batch.types)
+    extra = f'{quoted(line)} AS "row:line", CAST(to_json({{{raw}}}) AS {TEXT}) AS "row:raw"'
+    broken = ", ".join(
+        f"CASE WHEN {predicate} THEN {literal(name)} END"
+        for name, predicate in _predicates(contract, batch)
+    )
+    return (
+        f"SELECT CAST(\"row:line\" AS BIGINT) AS line, concat_ws(', ', {broken}) AS terms, "
+        f'"row:raw" AS raw FROM ({_typed(contract, batch, extra)}) WHERE {_any(contract, batch)}'
+    )
+
+
+def duplicate_keys(contract: Contract, batch: Batch, existing: str | None = None) -> str:
+    """Returns the SELECT of the keys that occur more than once, in the batch or with `existing`.
+
+    Exact, and cheap where there are none: rows are grouped by a hash of their key first, and only
+    rows of a repeated hash are compared. `existing` has columns named like the key's.
+    """
+    keys = ", ".join(quoted(name) for name in contract.key)
+    typed = _typed(contract, Batch(batch.relation, batch.types))
+    found = (
+        f"WITH keys AS (SELECT {keys} FROM ({typed}) WHERE {_whole_key(contract, batch)}), "
+        f"repeated AS (SELECT hash({keys}) AS h FROM keys GROUP BY h HAVING count(*) > 1), "
+        f"suspects AS (SELECT {keys} FROM keys SEMI JOIN repeated ON hash({keys}) = repeated.h) "
+        f"SELECT {keys} FROM suspects GROUP BY {keys} HAVING count(*) > 1"
+    )
+    if existing is None:
+        return found
+    return f"{found} UNION SELECT {keys} FROM keys SEMI JOIN {quoted(existing)} USING ({keys})"
+
+
+def batch_counts(contract: Contract, batch: Batch) -> str | None:
+    """Returns the SELECT of one row: all rows, then the count of each batch term that needs one."""
+    if not contract.batch:
+        return None
+    counts = ", ".join(_count(contract, term) for term in contract.batch)
+    return f"SELECT count(*), {counts} FROM ({_typed(contract, batch)})"
+
+
+def batch_findings(contract: Contract, rows: int, counts: Sequence[int]) -> tuple[Finding, ...]:
+    """Returns one finding that stops for each batch term that does not hold."""
+    return tuple(
+        Finding(
+            kind="broken-batch-term",
+            subject=f"table/{contract.table}",
+            severity=Severity.STOP,
+            message=f"{term.sentence}: found {count} in {rows} rows.",
+            evidence={"term": term.sentence, "count": count, "rows": rows},
+        )
+        for term, count in zip(contract.batch, counts, strict=True)
+        if not term.holds(count, rows)
+    )
+
+
+def _column_terms(column: ColumnTerm, source: str) -> Iterator[tuple[str, str, str]]:
+    raw, value = quoted(_raw(column.name)), quoted(column.name)
+    misfit = _misfit(column, source)
+    if misfit:
+        yield "type", f"is {column.type}", f"({raw} IS NOT NULL AND ({misfit}))"
+    if column.required:
+        yield "required", "is not null", f"({raw} IS NULL)"
+    if column.minimum:
+        below = "<=" if column.minimum.exclusive else "<"
+        word = "above" if column.minimum.exclusive else "at least"
+        yield (
+            "minimum",
+            f"is {word} {column.minimum.value}",
+            f"({value} {below} {_constant(column, column.minimum)})",
+        )
+    if column.maximum:
+        above = ">=" if column.maximum.exclusive else ">"
+        word = "below" if column.maximum.exclusive else "at most"
+        yield (
+            "maximum",
+            f"is {word} {column.maximum.value}",
+            f"({value} {above} {_constant(column, column.maximum)})",
+        )
+    if column.shortest is not None:
+        sentence = f"has at least {column.shortest} characters"
+        yield "minLength", sentence, f"(length({value}) < {column.shortest})"
+    if column.longest is not None:
+        sentence = f"has at most {column.longest} characters"
+        yield "maxLength", sentence, f"(length({value}) > {column.longest})"
+    if column.pattern is not None:
+        matches = f"regexp_matches({value}, {literal(column.pattern)})"
+        yield "pattern", f"matches {column.pattern}", f"(NOT {matches})"
+    if column.values:
+        allowed = ", ".join(
+            f"CAST({literal(text)} AS {sql_type_of(column.type)})" for text in column.values
+        )
+        yield "values", f"is one of {', '.join(column.values)}", f"({value} NOT IN ({allowed}))"
+
+
+def _misfit(column: ColumnTerm, source: str) -> str | None:
+    """Returns the predicate of a value that does not fit the column's type; None if all do."""
+    raw, value = quoted(_raw(column.name)), quoted(column.name)
+    target = sql_type_of(column.type)
+    if _is_free(source, target):
+        return None
+    family = column.type.partition("(")[0]
+    if source != TEXT:
+        if family == "float":
+            return f"{value} IS NULL"
+        return f"CAST({value} AS {source}) IS DISTINCT FROM {raw}"
+    match family:
+        case "int" | "long":
+            # DuckDB rounds the text 1.5 to the integer 2.
+            return f"{value} IS NULL OR TRY_CAST({raw} AS DECIMAL(38, 9)) IS DISTINCT FROM {value}"
+        case "decimal":
+            return f"{value} IS NULL OR TRY_CAST({raw} AS DECIMAL(38, 18)) IS DISTINCT FROM {value}"
+        case "date" | "timestamp":
+            # DuckDB drops the time of day, and the offset, without a word.
+            exact = f"CAST(TRY_CAST({raw} AS TIMESTAMPTZ) AS TIMESTAMP)"
+            return f"{value} IS NULL OR {exact} IS DISTINCT FROM CAST({value} AS TIMESTAMP)"
+        case _:
+            return f"{value} IS NULL"
+
+
+_FREE = {
+    ("INTEGER", "BIGINT"),
+    ("SMALLINT", "INTEGER"),
+    ("SMALLINT", "BIGINT"),
+    ("TINYINT", "INTEGER"),
+    ("TINYINT", "BIGINT"),
+    ("INTEGER", "DOUBLE"),
+    ("FLOAT", "DOUBLE"),
+    ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ"),
+    ("TIMESTAMP", "TIMESTAMPTZ"),
+    ("DATE", "TIMESTAMP"),
+    ("DATE", "TIMESTAMPTZ"),
+}
+"""Casts between SQL types that lose nothing; a time without a zone is UTC."""
+
+
+def _is_free(source: str, target: str) -> bool:
+    return source == target or target == TEXT or (source, target) in _FREE
+
+
+def _constant(column: ColumnTerm, bound: Bound) -> str:
+    return f"CAST({literal(bound.value)} AS {sql_type_of(column.type)})"
+
+
+def _raw(name: str) -> str:
+    return f"raw:{name}"
+
+
+def _cast(column: ColumnTerm, source: str) -> str:
+    target = sql_type_of(column.type)
+    if source == target:
+        return quoted(column.name)
+    return f"TRY_CAST({quoted(column.name)} AS {target})"
+
+
+def _typed(contract: Contract, batch: Batch, extra: str = "") -> str:
+    """The batch with each column twice: as it came, and in the contract's type."""
+    columns = ", ".join(
+        f"{quoted(column.name)} AS {quoted(_raw(column.name))}, "
+        f"{_cast(column, batch.types[column.name])} AS {quoted(column.name)}"
+        for column in contract.columns
+        if column.name in batch.types
+    )
+    select = f"SELECT {columns}{', ' if extra else ''}{extra} FROM {quoted(batch.relation)}"
+    if batch.duplicates is None:
+        return select
+    same = " AND ".join(f"typed.{quoted(name)} = twice.{quoted(name)}" for name in contract.key)
+    return (
+        f'SELECT *, "key:met" AND {_whole_key(contract, batch)} AS "key:twice" FROM ('
+        f'SELECT typed.*, twice.{quoted(contract.key[0])} IS NOT NULL AS "key:met" '
+        f"FROM ({select}) AS typed LEFT JOIN {quoted(batch.duplicates)} AS twice ON {same})"
+    )
+
+
+def _whole_key(contract: Contract, batch: Batch) -> str:
+    """The predicate of a row whose key columns all fit their types and are not null."""
+    tests = []
+    for column in _key_columns(contract):
+        misfit = _misfit(column, batch.types[column.name])
+        tests.append(f"{quoted(_raw(column.name))} IS NOT NULL")
+        tests.extend([f"NOT ({misfit})"] if misfit else [])
+    return " AND ".join(tests)
+
+
+def _predicates(contract: Contract, batch: Batch) -> list[tuple[str, str]]:
+    found = [(term.name, term.broken) for term in row_terms(contract, batch.types)]
+    if batch.duplicates is not None:
+        found.append(("key.unique", '"key:twice"'))
+    return found
+
+
+def _any(contract: Contract, batch: Batch) -> str:
+    return " OR ".join(broken for _, broken in _predicates(contract, batch)) or "false"
+
+
+def _present(contract: Contract, batch: Batch) -> list[str]:
+    return [name for name in contract.names if name in batch.types]
+
+
+def _key_columns(contract: Contract) -> Iterator[ColumnTerm]:
+    for name in contract.key:
+        column = contract.column(name)
+        if column is not None:
+            yield column
+
+
+def _count_if(predicate: str) -> str:
+    """Counts definite truths; DuckDB's own count is null where every case is unknown."""
+    return f"coalesce(count_if({predicate}), 0)"
+
+
+def _count(contract: Contract, term: BatchTerm) -> str:
+    match term.metric:
+        case Metric.ROWS:
+            return "count(*)"
+        case Metric.NULLS:
+            return _count_if(f"{quoted(_raw(term.columns[0]))} IS NULL")
+        case Metric.DUPLICATES:
+            names = ", ".join(quoted(name) for name in term.columns)
+            whole = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in term.columns)
+            return f"count(*) FILTER ({whole}) - count(DISTINCT ROW({names})) FILTER ({whole})"
+        case Metric.INVALID:
+            name = quoted(term.columns[0])
+            tests = []
+            if term.values:
+                column = contract.column(term.columns[0])
+                type_ = sql_type_of(column.type) if column else TEXT
+                allowed = ", ".join(f"CAST({literal(text)} AS {type_})" for text in term.values)
+                tests.append(f"{name} NOT IN ({allowed})")
+            if term.pattern is not None:
+                tests.append(f"NOT regexp_matches({name}, {literal(term.pattern)})")
+            return _count_if(" OR ".join(tests))

@@ -1,0 +1,229 @@
+"""Good rows, broken terms and quarantined rows agree with a naive reading, row by row."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from decimal import Decimal, InvalidOperation
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instep.contracts import checks
+from instep.contracts.checks import Batch
+from instep.contracts.terms import (
+    BatchTerm,
+    Bound,
+    ColumnTerm,
+    Contract,
+    Metric,
+    Operator,
+)
+
+READINGS = Contract(
+    table="readings",
+    version="1",
+    key=("station", "hour"),
+    columns=(
+        ColumnTerm("station", "string", required=True, values=("A", "B")),
+        ColumnTerm("hour", "long", required=True),
+        ColumnTerm("wind", "double", minimum=Bound("0"), maximum=Bound("100", exclusive=True)),
+        ColumnTerm("code", "string", pattern="^[A-Z]+$", longest=3),
+    ),
+)
+TEXTS = {column.name: "VARCHAR" for column in READINGS.columns}
+
+Row = tuple[str | None, str | None, str | None, str | None]
+
+
+def session(rows: list[Row]) -> duckdb.DuckDBPyConnection:
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(
+        "CREATE TABLE staged (station VARCHAR, hour VARCHAR, wind VARCHAR, code VARCHAR, "
+        "_line BIGINT)"
+    )
+    if rows:
+        connection.executemany(
+            "INSERT INTO staged VALUES (?, ?, ?, ?, ?)",
+            [(*row, index + 2) for index, row in enumerate(rows)],
+        )
+    return connection
+
+
+def number(text: str | None) -> Decimal | None:
+    try:
+        return None if text is None else Decimal(text)
+    except InvalidOperation:
+        return None
+
+
+def naive_terms(rows: list[Row]) -> list[tuple[str, ...]]:
+    """The terms that each row breaks, read off one row at a time."""
+
+    def whole(text: str | None) -> int | None:
+        value = number(text)
+        return int(value) if value is not None and value == value.to_integral_value() else None
+
+    keys: Counter[tuple[str | None, int | None]] = Counter(
+        (station, whole(hour))
+        for station, hour, _, _ in rows
+        if station and whole(hour) is not None
+    )
+    found = []
+    for station, hour, wind, code in rows:
+        broken = []
+        if station is None:
+            broken.append("station.required")
+        elif station not in ("A", "B"):
+            broken.append("station.values")
+        if hour is None:
+            broken.append("hour.required")
+        elif whole(hour) is None:
+            broken.append("hour.type")
+        speed = number(wind)
+        if wind is not None and speed is None:
+            broken.append("wind.type")
+        if speed is not None and speed < 0:
+            broken.append("wind.minimum")
+        if speed is not None and speed >= 100:
+            broken.append("wind.maximum")
+        if code is not None and len(code) > 3:
+            broken.append("code.maxLength")
+        if code is not None and not (code.isascii() and code.isalpha() and code.isupper()):
+            broken.append("code.pattern")
+        if keys[(station, whole(hour))] > 1:
+            broken.append("key.unique")
+        found.append(tuple(broken))
+    return found
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["A", "B", "C", None]),
+        st.sampled_from(["1", "2", "3", "4.0", "4.5", "x", None]),
+        st.sampled_from(["0", "12.5", "99.99", "100", "-1", "fast", None]),
+        st.sampled_from(["AB", "ABCD", "a", None]),
+    ),
+    max_size=12,
+)
+
+
+@given(ROWS)
+@settings(max_examples=80, deadline=None)
+def test_rows_are_split_as_a_naive_reading_splits_them(rows: list[Row]) -> None:
+    connection = session(rows)
+    plain = Batch("staged", TEXTS)
+    connection.execute(f"CREATE TEMP TABLE twice AS {checks.duplicate_keys(READINGS, plain)}")
+    batch = Batch("staged", TEXTS, "twice")
+    expected = naive_terms(rows)
+
+    good = connection.execute(checks.good_rows(READINGS, batch)).fetchall()
+    assert len(good) == sum(not broken for broken in expected)
+
+    total, bad, *counts = connection.execute(checks.broken_counts(READINGS, batch)).fetchall()[0]
+    assert (total, bad) == (len(rows), sum(bool(broken) for broken in expected))
+    by_term = Counter(term for broken in expected for term in broken)
+    assert dict(zip(checks.term_names(READINGS, batch), counts, strict=True)) == {
+        name: by_term[name] for name in checks.term_names(READINGS, batch)
+    }
+
+    aside = connection.execute(checks.quarantined_rows(READINGS, batch, "_line")).fetchall()
+    assert {line: terms for line, terms, _ in aside} == {
+        index + 2: ", ".join(sorted(broken, key=checks.term_names(READINGS, batch).index))
+        for index, broken in enumerate(expected)
+        if broken
+    }
+    for line, _, raw in aside:
+        assert tuple(json.loads(raw).values()) == rows[line - 2]
+
+
+def test_keys_already_in_the_table_are_duplicates() -> None:
+    connection = session([("A", "1", None, None), ("A", "2", None, None)])
+    connection.execute("CREATE TABLE existing AS SELECT 'A' AS station, 2::BIGINT AS hour")
+    found = checks.duplicate_keys(READINGS, Batch("staged", TEXTS), "existing")
+    assert connection.execute(found).fetchall() == [("A", 2)]
+
+
+@pytest.mark.parametrize(
+    ("type_", "fitting", "unfitting"),
+    [
+        ("int", ["1", " 7 ", "11.0", "-2147483648"], ["1.5", "15e-1", "2147483648", "x", "0x10"]),
+        ("long", ["9223372036854775807"], ["9223372036854775808", "1,000"]),
+        ("double", ["1.5", "1e3", "-.5"], ["1,5", "fast"]),
+        ("decimal(9,2)", ["1.25", "1"], ["1.255", "99999999.00"]),
+        ("date", ["2013-01-31"], ["2013-02-30", "2013-01-31 10:00", "31.1.2013"]),
+        ("timestamptz", ["2013-01-01T10:00:00Z", "2013-01-01 10:00"], ["noon", "2013-13-01"]),
+        ("timestamp", ["2013-01-01 10:00:00"], ["2013-01-01 10:00:00+02:00"]),
+        ("boolean", ["true", "F", "0"], ["maybe"]),
+    ],
+)
+def test_text_fits_a_type_only_when_nothing_is_lost(
+    type_: str, fitting: list[str], unfitting: list[str]
+) -> None:
+    contract = Contract("t", "1", (ColumnTerm("v", type_),))
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("CREATE TABLE staged (v VARCHAR)")
+    connection.executemany("INSERT INTO staged VALUES (?)", [[v] for v in fitting + unfitting])
+    batch = Batch("staged", {"v": "VARCHAR"})
+    [(total, bad, *_)] = connection.execute(checks.broken_counts(contract, batch)).fetchall()
+    good = connection.execute(checks.good_rows(contract, batch)).fetchall()
+    assert (total, bad, len(good)) == (
+        len(fitting) + len(unfitting),
+        len(unfitting),
+        len(fitting),
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "type_", "fitting", "unfitting"),
+    [
+        ("DOUBLE", "long", ["1", "2.0"], ["2.5", "1e300"]),
+        ("BIGINT", "int", ["5"], ["3000000000"]),
+        ("BIGINT", "double", ["5"], ["9007199254740993"]),
+        ("TIMESTAMP", "date", ["'2013-01-01'"], ["'2013-01-01 01:00'"]),
+        ("DOUBLE", "string", ["1.5"], []),
+    ],
+)
+def test_typed_values_fit_a_type_only_when_nothing_is_lost(
+    source: str, type_: str, fitting: list[str], unfitting: list[str]
+) -> None:
+    contract = Contract("t", "1", (ColumnTerm("v", type_),))
+    connection = duckdb.connect()
+    values = ", ".join(f"(CAST({text} AS {source}))" for text in fitting + unfitting)
+    connection.execute(f"CREATE TABLE staged AS SELECT * FROM (VALUES {values}) AS t(v)")
+    batch = Batch("staged", {"v": source})
+    [(_, bad, *_)] = connection.execute(checks.broken_counts(contract, batch)).fetchall()
+    assert bad == len(unfitting)
+
+
+def test_batch_terms_count_the_batch_as_it_came() -> None:
+    contract = Contract(
+        "readings",
+        "1",
+        READINGS.columns,
+        batch=(
+            BatchTerm(Metric.ROWS, (), Operator.AT_LEAST, (Decimal(4),)),
+            BatchTerm(Metric.NULLS, ("wind",), Operator.AT_MOST, (Decimal(25),), percent=True),
+            BatchTerm(Metric.DUPLICATES, ("station", "hour"), Operator.EQUAL, (Decimal(0),)),
+            BatchTerm(
+                Metric.INVALID, ("station",), Operator.AT_MOST, (Decimal(1),), values=("A", "B")
+            ),
+        ),
+    )
+    connection = session(
+        [("A", "1", None, None), ("A", "1", None, None), ("C", "2", "1", None), ("C", "3", "1", "")]
+    )
+    query = checks.batch_counts(contract, Batch("staged", TEXTS))
+    assert query is not None
+    [(rows, *counts)] = connection.execute(query).fetchall()
+    assert counts == [4, 2, 1, 2]
+    found = checks.batch_findings(contract, rows, counts)
+    assert [finding.message for finding in found] == [
+        "nullValues of wind is at most 25 percent: found 2 in 4 rows.",
+        "duplicateValues of station, hour is 0: found 1 in 4 rows.",
+        "invalidValues of station is at most 1: found 2 in 4 rows.",
+    ]
