@@ -70,9 +70,8 @@ def cut(table: str, months: Sequence[str], folder: Path, changes: Changes) -> No
     keep = _keeper(table, header, changes.one_in)
     by_month: dict[str, list[Row]] = {month: [] for month in months}
     for row in rows:
-        month = by_month.get(row[at][:7])
-        if month is not None and keep(row):
-            month.append(row)
+        if row[at][:7] in by_month and keep(row):
+            by_month[row[at][:7]].append(row)
     for name, factor in changes.multiplied.items():
         if name in header:
             for month_rows in by_month.values():
