@@ -7,8 +7,10 @@ a key twice is an error.
 from __future__ import annotations
 
 import difflib
+import re
 import types
 from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from instep.errors import InvalidError
@@ -66,6 +68,13 @@ def load_yaml(text: str, path: str) -> Any:  # ruamel's tree, which knows lines 
     except YAMLError as error:
         raise InvalidError(
             f"{path}: {error}: expected YAML. Correct the file.", kind="bad-yaml", path=path
+        ) from None
+    except ValueError as error:  # a date that no calendar has, which ruamel does not place
+        raise InvalidError(
+            f"{_impossible_date(text, path)}: {error}: expected a date of the calendar. "
+            "Correct it.",
+            kind="bad-yaml",
+            path=path,
         ) from None
     if not isinstance(tree, Mapping):
         raise InvalidError(
@@ -145,7 +154,21 @@ def known_keys(shape: Any, place: Place) -> tuple[str, ...]:  # any annotation
     return tuple(found)
 
 
+def _impossible_date(text: str, path: str) -> str:
+    for number, line in enumerate(text.splitlines(), 1):
+        for found in re.finditer(r"(\d{4})-(\d\d?)-(\d\d?)", line):
+            try:
+                date(int(found[1]), int(found[2]), int(found[3]))
+            except ValueError:
+                return f"{path}:{number}:{found.start() + 1}"
+    return path
+
+
 def _inside(shape: Any, step: str | int) -> Iterator[Any]:
+    tagged = [option for option in _alternatives(shape) if _tag(option) == step]
+    if tagged:
+        yield from tagged
+        return
     for model in _models(shape):
         for name, field in model.model_fields.items():
             if step in (name, field.alias):
@@ -156,6 +179,21 @@ def _inside(shape: Any, step: str | int) -> Iterator[Any]:
             yield get_args(option)[0]
         elif origin in (dict, Mapping) and isinstance(step, str):
             yield get_args(option)[1]
+
+
+def _alternatives(shape: Any) -> Iterator[Any]:
+    origin = get_origin(shape)
+    if origin is Annotated and get_origin(get_args(shape)[0]) in (Union, types.UnionType):
+        shape = get_args(shape)[0]
+    if get_origin(shape) in (Union, types.UnionType):
+        yield from get_args(shape)
+
+
+def _tag(option: Any) -> str | None:
+    if get_origin(option) is not Annotated:
+        return None
+    tags = (getattr(mark, "tag", None) for mark in get_args(option)[1:])
+    return next((tag for tag in tags if isinstance(tag, str)), None)
 
 
 def _options(shape: Any) -> Iterator[Any]:

@@ -1,0 +1,372 @@
+"""What a step's SQL reads and writes: tables, and for each output column its input columns.
+
+A step is one `select` over tables by name. Whatever else could reach it - a file, the network, a
+clock, randomness, a setting - is refused here, by name and line, before anything runs.
+Reading SQL costs half a second of imports, so `load_lineage` keeps what it found, by the digest
+of the SQL, for as long as the columns of the inputs are the same.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instep.canonical import Json, digest_of
+from instep.errors import InvalidError
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+_VERSION = "1"
+"""Raise it when this module finds something else in the same SQL."""
+
+CLOCKS = frozenset(
+    "now today current_timestamp current_date current_time current_datetime localtime "  # noqa: SIM905
+    "localtimestamp current_localtime current_localtimestamp get_current_timestamp "
+    "get_current_time transaction_timestamp sysdate current_timestamp_ltz".split()
+)
+RANDOM = frozenset(
+    "random rand randn uuid gen_random_uuid uuidv4 uuidv7 setseed generate_uuid".split()  # noqa: SIM905
+)
+SESSION = frozenset(
+    "current_setting getvariable getenv current_database current_catalog current_schema "  # noqa: SIM905
+    "current_schemas current_query current_query_id current_connection_id current_transaction_id "
+    "current_user session_user user txid_current version in_search_path nextval currval setval "
+    "sleep_ms stats vector_type write_log pg_backend_pid".split()
+)
+FILES = re.compile(
+    r"(read_|scan_|.*_scan(_|$)|parquet_|sniff_|glob$|st_read|sqlite_|postgres_|mysql_|iceberg_|"
+    r"delta_|http|write_)"
+)
+TABLE_FUNCTIONS = frozenset(
+    ["generate_series", "range", "unnest", "explode", "explode_outer", "posexplode"]
+)
+"""Table functions whose rows follow from their arguments alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """`columns` maps each output column to the "table.column" it is made of.
+
+    `reads` are all columns that matter, those that only join or filter too. Names of output
+    columns are in lower case.
+    """
+
+    tables: tuple[str, ...]
+    columns: Mapping[str, tuple[str, ...]]
+    reads: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "tables": list(self.tables),
+            "columns": {name: list(inputs) for name, inputs in self.columns.items()},
+            "reads": list(self.reads),
+        }
+
+
+SchemaOf = Callable[[str], Sequence[str] | None]
+"""Gives the column names of a table, or None where there is none."""
+
+
+def load_lineage(
+    folder: Path, sql: str, path: str, columns_of: SchemaOf, known: Callable[[], Sequence[str]]
+) -> Lineage:
+    """Returns the lineage of `sql`, kept in `folder` from an earlier look where that still holds.
+
+    Raises:
+        InvalidError: as `analyse`.
+    """
+    file = folder / f"{hashlib.sha256(f'{_VERSION}{sql}'.encode()).hexdigest()}.json"
+    kept = _kept(file, columns_of)
+    if kept is not None:
+        return kept
+    found = analyse(sql, path, columns_of, known)
+    folder.mkdir(parents=True, exist_ok=True)
+    body = {**found.to_json(), "schemas": _schemas(found.tables, columns_of)}
+    temporary = file.with_suffix(f".{hashlib.sha256(path.encode()).hexdigest()[:8]}.tmp")
+    temporary.write_text(json.dumps(body), encoding="utf-8")
+    temporary.rename(file)
+    return found
+
+
+def analyse(
+    sql: str, path: str, columns_of: SchemaOf, known: Callable[[], Sequence[str]] = tuple
+) -> Lineage:
+    """Returns what `sql` reads and makes; `path` is what messages call it, `known` all tables.
+
+    Raises:
+        InvalidError (kind "bad-sql"): it cannot be read, or its columns cannot be followed.
+        InvalidError (kind "not-a-select"): it is not one select.
+        InvalidError (kinds "sql-reads-file", "sql-reads-clock", "sql-random",
+            "sql-reads-session"): something else than tables would reach it.
+        InvalidError (kinds "no-such-table", "no-such-column").
+    """
+    tree = parse_select(sql, path)
+    refuse_outside(tree, path)
+    tables = tables_of(tree, path)
+    schemas: dict[str, Sequence[str]] = {}
+    for name, place in tables.items():
+        columns = columns_of(name)
+        if columns is None:
+            raise _unknown(path, place, "Table", name, known(), "no-such-table")
+        schemas[name] = columns
+    return _follow(tree, path, schemas)
+
+
+def parse_select(sql: str, path: str) -> exp.Query:
+    """Returns the one select that `sql` is.
+
+    Raises:
+        InvalidError (kinds "bad-sql", "not-a-select").
+    """
+    import sqlglot
+    from sqlglot import errors, exp
+
+    try:
+        statements = [one for one in sqlglot.parse(sql, read="duckdb") if one is not None]
+    except (errors.ParseError, errors.TokenError) as error:
+        raise _bad_sql(path, error) from None
+    if len(statements) == 1 and isinstance(statements[0], exp.Query):
+        return statements[0]
+    what = f"{len(statements)} statements" if len(statements) != 1 else statements[0].key.upper()
+    raise InvalidError(
+        f"{path}:1: the step's SQL is {what}: expected one select over tables by name. "
+        "Write one select; Instep writes its result.",
+        kind="not-a-select",
+        path=path,
+    )
+
+
+def refuse_outside(tree: exp.Expr, path: str) -> None:
+    """Refuses what is not a table: files, network, clocks, randomness, settings.
+
+    Raises:
+        InvalidError (kinds "sql-reads-file", "sql-reads-clock", "sql-random",
+            "sql-reads-session", "bad-sql").
+    """
+    from sqlglot import exp
+
+    for node in tree.walk():
+        if isinstance(node, exp.Table) and not isinstance(node.this, exp.Identifier):
+            _refuse_table_function(node, path)
+        if isinstance(node, exp.Func):
+            for name in _function_names(node):
+                _refuse_function(node, name, path)
+        if isinstance(node, exp.TableSample) and node.args.get("seed") is None:
+            raise _outside(path, node, "a sample without a seed", "sql-random")
+        if isinstance(node, exp.Columns):
+            raise _outside(path, node, "COLUMNS(...)", "bad-sql", "columns by name")
+        if isinstance(node, exp.Parameter | exp.Placeholder):
+            raise _outside(path, node, f"parameter {node.sql('duckdb')}", "sql-reads-session")
+
+
+def tables_of(tree: exp.Expr, path: str) -> dict[str, int]:
+    """Returns the tables that a select reads, each with the line where it is first named.
+
+    Raises:
+        InvalidError (kind "sql-reads-file"): a name is a path or lies in another database.
+    """
+    from sqlglot import exp
+    from sqlglot.optimizer.scope import traverse_scope
+
+    found: dict[str, int] = {}
+    for scope in traverse_scope(tree):
+        for source in scope.sources.values():
+            if not isinstance(source, exp.Table) or not isinstance(source.this, exp.Identifier):
+                continue
+            if source.args.get("db") is not None or not re.fullmatch(r"\w+", source.name):
+                name = ".".join(part.name for part in source.parts)
+                raise _outside(path, source, f'"{name}"', "sql-reads-file")
+            found.setdefault(source.name.lower(), _line(source))
+    return dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
+
+
+def _follow(tree: exp.Query, path: str, schemas: Mapping[str, Sequence[str]]) -> Lineage:
+    from sqlglot import errors
+    from sqlglot.lineage import lineage as trace
+    from sqlglot.optimizer.qualify import qualify
+    from sqlglot.optimizer.scope import build_scope
+
+    types: dict[str, object] = {
+        table: dict.fromkeys(columns, "UNKNOWN") for table, columns in schemas.items()
+    }
+    try:
+        qualified = qualify(tree.copy(), schema=types, dialect="duckdb")
+        scope = build_scope(qualified)
+        names = [name for name in qualified.named_selects if name != "*"]
+        columns = {
+            name.lower(): _leaves(trace(name, qualified, types, scope=scope), schemas)
+            for name in names
+        }
+    except errors.SqlglotError as error:
+        raise _unresolved(tree, path, schemas, error) from None
+    return Lineage(tuple(schemas), columns, _all_columns(qualified, schemas))
+
+
+def _leaves(node: Any, schemas: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    from sqlglot import exp
+
+    found = {
+        f"{one.source.name.lower()}.{_bare(one.name)}"
+        for one in node.walk()
+        if isinstance(one.expression, exp.Table) and one.source.name.lower() in schemas
+    }
+    return tuple(sorted(found))
+
+
+def _bare(name: str) -> str:
+    return name.rpartition(".")[2].strip('"').lower()
+
+
+def _all_columns(qualified: exp.Expr, schemas: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    from sqlglot import exp
+    from sqlglot.optimizer.scope import traverse_scope
+
+    found: set[str] = set()
+    for scope in traverse_scope(qualified):
+        for column in scope.columns:
+            source = scope.sources.get(column.table)
+            if isinstance(source, exp.Table) and source.name.lower() in schemas:
+                found.add(f"{source.name.lower()}.{column.name.lower()}")
+    return tuple(sorted(found))
+
+
+def _refuse_table_function(node: exp.Table, path: str) -> None:
+    names = list(_function_names(node.this))
+    if any(name in TABLE_FUNCTIONS for name in names):
+        return
+    raise _outside(path, node, f"{names[0] if names else node.sql('duckdb')}()", "sql-reads-file")
+
+
+def _refuse_function(node: exp.Func, name: str, path: str) -> None:
+    if name in CLOCKS or (name == "age" and len(_arguments(node)) == 1):
+        raise _outside(path, node, f"{name}()", "sql-reads-clock")
+    if name in RANDOM:
+        raise _outside(path, node, f"{name}()", "sql-random")
+    if name in SESSION:
+        raise _outside(path, node, f"{name}()", "sql-reads-session")
+    if FILES.match(name):
+        raise _outside(path, node, f"{name}()", "sql-reads-file")
+
+
+def _function_names(node: Any) -> Iterator[str]:
+    from sqlglot import exp
+
+    if isinstance(node, exp.Anonymous):
+        yield str(node.this).lower()
+    elif isinstance(node, exp.Func):
+        yield from (name.lower() for name in node.sql_names())
+
+
+def _arguments(node: exp.Func) -> list[Any]:
+    return node.expressions or [value for value in node.args.values() if value]
+
+
+_MENDS = {
+    "sql-reads-file": ("tables by name", "Ingest the file, then name its table."),
+    "sql-reads-clock": (
+        "times that are in the data, so that the step gives the same rows again",
+        "Use a column, or the end of the slice.",
+    ),
+    "sql-random": (
+        "rows that follow from the inputs alone",
+        "Order or filter by a column, or give the sample a seed: REPEATABLE (7).",
+    ),
+    "sql-reads-session": ("values that are in the data", "Write the value itself."),
+    "bad-sql": ("columns by name", "Name the columns."),
+}
+
+
+def _outside(path: str, node: exp.Expr, what: str, kind: str, expected: str = "") -> InvalidError:
+    wanted, mend = _MENDS[kind]
+    return InvalidError(
+        f"{path}:{_line(node)}: the step's SQL uses {what}: expected {expected or wanted}. {mend}",
+        kind=kind,
+        path=path,
+        line=_line(node),
+    )
+
+
+def _unknown(
+    path: str, line: int, what: str, name: str, known: Sequence[str], kind: str
+) -> InvalidError:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    mend = f'Did you mean "{near[0]}"?' if near else "Correct the name."
+    listed = ", ".join(sorted(known)[:20]) or "none yet"
+    return InvalidError(
+        f'{path}:{line}: {what.lower()} "{name}" does not exist: expected one of {listed}. {mend}',
+        kind=kind,
+        path=path,
+        line=line,
+        name=name,
+    )
+
+
+def _unresolved(
+    tree: exp.Expr, path: str, schemas: Mapping[str, Sequence[str]], error: Exception
+) -> InvalidError:
+    from sqlglot import exp
+
+    text = str(error)
+    named = re.search(r"(?:Column '|Unknown column: )\"?(\w+)", text)
+    if named is None or "mbiguous" in text:
+        return _bad_sql(path, error)
+    name = named[1].lower()
+    known = sorted({column for columns in schemas.values() for column in columns})
+    place = next((one for one in tree.find_all(exp.Column) if one.name.lower() == name), tree)
+    if name in {column.lower() for column in known}:
+        return InvalidError(
+            f'{path}:{_line(place)}: column "{name}" could come from several tables, or from one '
+            "that is not in reach: expected one source. Write its table before it.",
+            kind="bad-sql",
+            path=path,
+            line=_line(place),
+        )
+    return _unknown(path, _line(place), "Column", name, known, "no-such-column")
+
+
+def _bad_sql(path: str, error: Exception) -> InvalidError:
+    text = re.sub(r"\x1b\[\d*m", "", str(error)).strip().splitlines()[0]
+    place = re.search(r"[Ll]ine:? (\d+)", text)
+    line = int(place[1]) if place else 1
+    said = re.sub(r"\.? ?Line:? \d+, Col:? ?\d+\.?", "", text).rstrip(". ")
+    return InvalidError(
+        f"{path}:{line}: the step's SQL cannot be read: {said}. Expected a select in DuckDB's "
+        "dialect. Correct it.",
+        kind="bad-sql",
+        path=path,
+        line=line,
+    )
+
+
+def _line(node: exp.Expr) -> int:
+    from sqlglot import exp
+
+    for one in (node, *node.find_all(exp.Identifier, exp.Literal)):
+        line = one.meta.get("line")
+        if line:
+            return int(line)
+    return 1
+
+
+def _kept(file: Path, columns_of: SchemaOf) -> Lineage | None:
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+        found = Lineage(
+            tuple(body["tables"]),
+            {name: tuple(inputs) for name, inputs in body["columns"].items()},
+            tuple(body["reads"]),
+        )
+        return found if body["schemas"] == _schemas(found.tables, columns_of) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # it was never kept, or not whole: look again
+
+
+def _schemas(tables: Sequence[str], columns_of: SchemaOf) -> str:
+    return digest_of("instep.columns.v1", {name: list(columns_of(name) or ()) for name in tables})

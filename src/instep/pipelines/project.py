@@ -1,0 +1,177 @@
+"""`instep.yaml`: where the lake is; people, environments, policies, budgets and prices.
+
+Only `lake` is read from disk by commands; the rest takes effect when it is the content of
+`config/instep` in the lake. Every key is known here; an unknown one is an error with its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from instep.canonical import JsonObject
+from instep.clock import Duration, parse_duration
+from instep.errors import InvalidError, NotFoundError
+
+if TYPE_CHECKING:
+    from instep.pipelines.shapes import ProjectShape
+
+FILE = "instep.yaml"
+KEY = "config/instep"
+TYPE = "instep.config.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who may act; what they are is told, not enforced."""
+
+    name: str
+    role: str = ""
+    email: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Approvals:
+    """How many approvals, none of them the author's, each kind of change needs.
+
+    An arrival that fits its contract needs `arrival` approvals: 0 means that it merges by itself.
+    """
+
+    arrival: int = 0
+    project: int = 1
+    pipeline: int = 1
+    model: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What a processor hour and a stored gigabyte-month cost, in `currency`."""
+
+    currency: str
+    cpu_hour: float
+    gb_month: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunBudget:
+    """What one run may be estimated to take; above it the run is refused before it starts."""
+
+    time: timedelta | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectConfig:
+    """The meaning of one `instep.yaml`."""
+
+    lake: str
+    people: Mapping[str, Person] = field(default_factory=dict)
+    environments: tuple[str, ...] = ()
+    approvals: Approvals = Approvals()
+    run_budget: RunBudget = RunBudget()
+    prices: Prices | None = None
+
+    def lake_folder(self, project: Path) -> Path:
+        """Returns the lake's folder; a relative one is below the project."""
+        return (project / self.lake).resolve()
+
+
+def parse_project(text: str, path: str = FILE) -> ProjectConfig:
+    """Returns the configuration that `text` describes.
+
+    Raises:
+        InvalidError (kinds "bad-yaml", "unknown-key", "bad-document", "bad-duration").
+    """
+    from instep.documents import read_document
+    from instep.pipelines.shapes import ProjectShape
+
+    shape = read_document(text, path, ProjectShape)
+    return ProjectConfig(
+        lake=shape.lake,
+        people=_people(shape),
+        environments=tuple(shape.environments),
+        approvals=_approvals(shape),
+        run_budget=_run_budget(shape),
+        prices=_prices(shape),
+    )
+
+
+def load_project(folder: Path) -> ProjectConfig:
+    """Returns the configuration in `folder`.
+
+    Raises:
+        NotFoundError (kind "no-project"): there is no `instep.yaml`.
+        InvalidError: as `parse_project`.
+    """
+    path = folder / FILE
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotFoundError(
+            f"Folder {folder} has no {FILE}: expected a project. Run instep init, or name the "
+            "project with --project.",
+            kind="no-project",
+        ) from None
+    except UnicodeDecodeError:
+        raise InvalidError(
+            f"{FILE} is not UTF-8: expected a text file. Save it as UTF-8.", kind="bad-yaml"
+        ) from None
+    return parse_project(text)
+
+
+def find_lake(folder: Path) -> Path:
+    """Returns the lake's folder as the project in `folder` says, and reads nothing else of it.
+
+    A plain line `lake: path` is read without a YAML library, because every command begins here.
+    """
+    try:
+        text = (folder / FILE).read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return load_project(folder).lake_folder(folder)
+    plain: list[str] = re.findall(r"^lake:[ \t]+([\w./~-]+)[ \t]*(?:#.*)?$", text, re.MULTILINE)
+    if len(plain) == 1:
+        return (folder / plain[0]).resolve()
+    return parse_project(text).lake_folder(folder)
+
+
+def config_content(blob: str) -> JsonObject:
+    """Returns the content of `config/instep` for the digest of its text."""
+    return {"type": TYPE, "blob": blob}
+
+
+def _people(shape: ProjectShape) -> dict[str, Person]:
+    match shape.people:
+        case list() as names:
+            return {name: Person(name) for name in names}
+        case people:
+            return {
+                name: Person(name, one.role or "", one.email or "") if one else Person(name)
+                for name, one in people.items()
+            }
+
+
+def _approvals(shape: ProjectShape) -> Approvals:
+    given = shape.policies.approvals
+    return Approvals(given.arrival, given.project, given.pipeline, given.model)
+
+
+def _run_budget(shape: ProjectShape) -> RunBudget:
+    given = shape.budgets.run
+    return RunBudget(
+        time=_span(parse_duration(given.time)) if given.time is not None else None,
+        memory_bytes=round(given.memory_gb * 2**30) if given.memory_gb is not None else None,
+    )
+
+
+def _span(duration: Duration) -> timedelta:
+    return duration.span + timedelta(days=30) * duration.months
+
+
+def _prices(shape: ProjectShape) -> Prices | None:
+    if shape.prices is None:
+        return None
+    return Prices(shape.prices.currency, shape.prices.cpu_hour, shape.prices.gb_month)
