@@ -384,6 +384,12 @@ def slice_condition(schema: Schema, part: Slice) -> str:
     return f"{name} >= {start} AND {name} < {end}"
 
 
+def scan_with_row_numbers(file_set: FileSet) -> tuple[str, str]:
+    """Returns SQL that reads a file set by field id, and the name of its added row number."""
+    paths, fields = _scan_arguments(file_set)
+    return f"read_parquet({paths}, schema = {fields}, file_row_number = true)", "file_row_number"
+
+
 def _bounds(column: Column, window: Window) -> tuple[str, str]:
     match column.type:
         case "timestamptz":
@@ -418,12 +424,17 @@ def _scan(file_set: FileSet) -> str:
     if not file_set.files:
         nothing = ", ".join(f"CAST(NULL AS {c.sql_type}) AS {quoted(c.name)}" for c in columns)
         return f"(SELECT {nothing} WHERE false)"
+    paths, fields = _scan_arguments(file_set)
+    return f"read_parquet({paths}, schema = {fields})"
+
+
+def _scan_arguments(file_set: FileSet) -> tuple[str, str]:
     paths = ", ".join(literal(path) for path in file_set.files)
     fields = ", ".join(
         f"{c.id}: {{name: {literal(c.name)}, type: {literal(c.sql_type)}, default_value: NULL}}"
-        for c in columns
+        for c in file_set.schema.columns
     )
-    return f"read_parquet([{paths}], schema = MAP {{{fields}}})"
+    return f"[{paths}]", f"MAP {{{fields}}}"
 
 
 def _where(file_set: FileSet) -> str:
