@@ -16,11 +16,11 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from instep.canonical import from_microseconds, to_microseconds
 from instep.clock import Window, format_instant
 from instep.errors import InvalidError
+from instep.models.card import Counts
 from instep.models.choice import CandidateScores, Choice, WindowScore, choose
 from instep.models.metrics import Outcomes, Scores, measure
 from instep.models.profile import TrainingProfile, profile_training
@@ -56,16 +56,6 @@ Fit: TypeAlias = Callable[[TrainingRows, dict[str, Any], int], Estimator]
 """`fit(train, params, seed) -> estimator`: written by the user, without importing Instep."""
 
 Progress: TypeAlias = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """Rows of the slice: `unknown` have no target; `trained` made the final fit."""
-
-    rows: int
-    unknown: int
-    trained: int
-    positives: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,6 +370,6 @@ def _instants(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
 
 
 def _filled(column: pa.ChunkedArray[Any]) -> npt.NDArray[np.int64]:
-    filled: Any = pc.fill_null(column, 0)  # the stubs do not know its type
-    values: npt.NDArray[np.int64] = filled.to_numpy()
+    zero: Any = 0  # the stubs know no plain value here
+    values: npt.NDArray[np.int64] = column.fill_null(zero).to_numpy()
     return values
