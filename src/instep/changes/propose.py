@@ -1,0 +1,113 @@
+"""Propose a branch, or the project's own files: evidence is computed, then a change is recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from instep.canonical import Json, JsonObject
+from instep.changes import gate, records
+from instep.changes.evidence import Comparison, Say, compare, reads_of
+from instep.changes.policy import kind_of_change
+from instep.changes.records import Change, State
+from instep.errors import InternalError, RefusedError
+from instep.history.commits import merge_base
+from instep.history.edits import Edit, build
+from instep.history.refs import RefKind, get_ref
+from instep.history.repository import MAIN, Repository
+from instep.pipelines.capture import capture_project
+
+_FROM_DISK = ("config", "contract", "pipeline")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A change as it was recorded, with the comparison that is its evidence."""
+
+    change: Change
+    comparison: Comparison
+    is_update: bool
+
+
+def propose_project(repo: Repository, folder: Path, author: str, title: str, say: Say) -> Proposal:
+    """Proposes the contracts, pipelines and configuration on disk, against main.
+
+    What main has and the disk has no more is proposed for removal.
+
+    Raises:
+        InvalidError: a file is not valid; nothing was recorded.
+        RefusedError (kind "nothing-to-propose").
+    """
+    base = repo.resolve(MAIN)
+    draft = capture_project(folder, repo.objects)
+    held = {key: value for kind in _FROM_DISK for key, value in repo.entries(base, kind).items()}
+    changes: dict[str, JsonObject | None] = {
+        key: draft.get(key)
+        for key in sorted(draft.keys() | held.keys())
+        if draft.get(key) != held.get(key)
+    }
+    if not changes:
+        raise RefusedError(
+            f"The project's files are what {MAIN} holds: there is nothing to propose. "
+            "Change a file first.",
+            kind="nothing-to-propose",
+        )
+    edit = Edit(base, changes, author, title, "proposal")
+    with repo.store.transaction() as tx:
+        head = build(tx, repo, edit).id
+    return _record(repo, edit, head, None, say)
+
+
+def propose_branch(repo: Repository, branch: str, author: str, title: str, say: Say) -> Proposal:
+    """Proposes what a branch changed since it left main. An open change of it is updated.
+
+    Raises:
+        NotFoundError (kind "no-such-ref").
+        RefusedError (kind "nothing-to-propose").
+    """
+    with repo.store.reading() as tx:
+        ref = get_ref(tx, branch)
+        base = merge_base(tx, ref.commit, get_ref(tx, MAIN).commit)
+    if base is None:
+        raise InternalError(
+            f'Branch "{branch}" and {MAIN} have no common commit: expected that every branch '
+            "begins at one of main. Report this as a fault of Instep.",
+            kind="no-common-commit",
+        )
+    if ref.kind is not RefKind.BRANCH or not repo.diff(base, ref.commit):
+        raise RefusedError(
+            f'"{branch}" changed nothing since it left {MAIN}: there is nothing to propose. '
+            f'Run a pipeline on it first ("instep run PIPELINE --branch {branch}").',
+            kind="nothing-to-propose",
+            branch=branch,
+        )
+    edit = Edit(base, {}, author, title, "proposal")
+    return _record(repo, edit, ref.commit, branch, say)
+
+
+def _record(repo: Repository, edit: Edit, head: str, branch: str | None, say: Say) -> Proposal:
+    comparison = compare(repo, edit.base, head, say)
+    evidence: dict[str, Json] = {
+        **comparison.to_json(),
+        "reads": list(reads_of(comparison)),
+    }
+    with repo.store.transaction() as tx:
+        same = [
+            change
+            for change in records.list_changes(tx, State.OPEN)
+            if branch is not None and change.branch == branch and change.author == edit.author
+        ]
+        if same:
+            records.amend_change(tx, same[0].number, base=edit.base, head=head, evidence=evidence)
+            return Proposal(records.load_change(tx, same[0].number), comparison, True)
+        change = gate.open_change(
+            tx,
+            repo,
+            kind=kind_of_change(key.key for key in comparison.keys),
+            title=edit.message,
+            edit=edit,
+            evidence=evidence,
+            branch=branch,
+            head=head,
+        )
+    return Proposal(change, comparison, False)
