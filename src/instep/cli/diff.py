@@ -1,0 +1,48 @@
+"""`instep diff`: what differs between two commits, in keys, schema and rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from instep.canonical import Json
+from instep.changes.evidence import Comparison, compare
+from instep.cli.comparison import comparison_text
+from instep.cli.output import emit, json_option, project_option
+from instep.cli.project import open_project, say
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    names: tuple[str, str]
+    comparison: Comparison
+
+    def to_json(self) -> Json:
+        return self.comparison.to_json()
+
+    def to_text(self) -> str:
+        before, after = self.names
+        return (
+            f"From {before} ({self.comparison.before[:12]}) to {after} "
+            f"({self.comparison.after[:12]}), {len(self.comparison.keys)} keys differ:\n"
+            f"{comparison_text(self.comparison)}"
+        )
+
+
+@click.command()
+@click.argument("before")
+@click.argument("after")
+@project_option
+@json_option
+def diff(before: str, after: str, project: Path | None, as_json: bool) -> None:
+    """Keys, schema and rows that differ between two branches, commits or instants.
+
+    \b
+    Example:  instep diff main try-delay
+              instep diff main@2026-11-01 main
+    """
+    repo = open_project(project).repo
+    found = compare(repo, repo.resolve(before), repo.resolve(after), say)
+    emit(Diff((before, after), found), as_json)

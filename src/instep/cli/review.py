@@ -1,0 +1,137 @@
+"""`instep review` and `instep changes`: a change with its evidence, and all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from instep.canonical import Json
+from instep.changes import gate, records
+from instep.changes.people import lake_config
+from instep.changes.policy import Merge, Wait, decide, needed_approvals
+from instep.changes.records import Approval, Change, State
+from instep.cli.comparison import comparison_of, comparison_text
+from instep.cli.output import emit, json_option, project_option, table
+from instep.cli.project import open_project
+from instep.clock import format_instant
+from instep.history.repository import MAIN, Repository
+from instep.pipelines.project import Approvals
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A change, who approved it, and whether it could be merged now."""
+
+    change: Change
+    approvals: tuple[Approval, ...]
+    decision: Merge | Wait
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        return self.decision.reasons if isinstance(self.decision, Wait) else ()
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            **self.change.to_json(),
+            "approvals": [approval.to_json() for approval in self.approvals],
+            "can_be_merged": isinstance(self.decision, Merge),
+            "waits_for": list(self.waits_for),
+        }
+
+    def to_text(self) -> str:
+        change = self.change
+        lines = [
+            f"Change {change.number} ({change.kind}, {change.state}): {change.title}",
+            f"  by {change.author} at {format_instant(change.opened_at)[:19]} UTC, commit "
+            f"{change.head[:12]} on {change.base[:12]}",
+            comparison_text(comparison_of(change.evidence)),
+        ]
+        findings = change.evidence.get("findings")
+        if isinstance(findings, list):
+            lines += [f"  {one['severity']}: {one['message']}" for one in findings]
+        lines += [
+            f"  approved by {a.actor} at {format_instant(a.at)[:19]} UTC {a.why}".rstrip()
+            for a in self.approvals
+        ]
+        if change.has_ended:
+            lines.append(f"  {change.state} by {change.ended_by} {change.why}".rstrip())
+        elif isinstance(self.decision, Merge):
+            lines.append(f'Next: "instep merge {change.number}".')
+        else:
+            lines += [f"  waits: {reason}" for reason in self.waits_for]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    changes: tuple[Change, ...]
+
+    def to_json(self) -> Json:
+        return [
+            {name: value for name, value in change.to_json().items() if name != "evidence"}
+            for change in self.changes
+        ]
+
+    def to_text(self) -> str:
+        if not self.changes:
+            return "No change is open. See all with --all."
+        rows = [
+            (
+                str(change.number),
+                change.state.value,
+                change.kind.value,
+                change.author,
+                format_instant(change.opened_at)[:19],
+                change.title,
+            )
+            for change in self.changes
+        ]
+        return table(rows, ("change", "state", "kind", "by", "opened (UTC)", "title"))
+
+
+def review_of(repo: Repository, number: int) -> Review:
+    """Returns a change with its approvals and what the gate would say now."""
+    with repo.store.reading() as tx:
+        change = records.load_change(tx, number)
+        approvals = tuple(records.approvals_of(tx, number))
+        config = lake_config(repo, repo.resolve(MAIN)) or lake_config(repo, change.head)
+        decision = decide(
+            change,
+            approvals,
+            binding=gate.binding_of(tx, repo, change),
+            needed=needed_approvals(config.approvals if config else Approvals(), change.kind),
+            people=tuple(config.people) if config else (),
+        )
+    return Review(change, approvals, decision)
+
+
+@click.command()
+@click.argument("change", type=int)
+@project_option
+@json_option
+def review(change: int, project: Path | None, as_json: bool) -> None:
+    """A change with its evidence: what it does, who agreed, what it waits for.
+
+    \b
+    Example:  instep review 12
+    """
+    emit(review_of(open_project(project).repo, change), as_json)
+
+
+@click.command()
+@click.option("--all", "every", is_flag=True, help="Also those that have ended.")
+@project_option
+@json_option
+def changes(every: bool, project: Path | None, as_json: bool) -> None:
+    """The open and held changes.
+
+    \b
+    Example:  instep changes --all
+    """
+    repo = open_project(project).repo
+    states = () if every else (State.OPEN, State.HELD)
+    with repo.store.reading() as tx:
+        found = tuple(records.list_changes(tx, *states))
+    emit(Changes(found), as_json)

@@ -1,0 +1,84 @@
+"""`instep show`: what a commit holds, or a change with its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from instep.canonical import Json, JsonObject
+from instep.cli.output import emit, json_option, project_option, table
+from instep.cli.project import open_project
+from instep.cli.review import review_of
+from instep.clock import format_instant
+from instep.history.commits import Commit
+from instep.history.repository import Repository
+from instep.tables.content import TableContent
+from instep.tables.read import file_count, row_count, schema_of
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A commit and its keys; tables with the absolute path of their Iceberg metadata."""
+
+    name: str
+    commit: Commit
+    keys: Mapping[str, JsonObject]
+
+    def to_json(self) -> dict[str, Json]:
+        return {"name": self.name, "commit": self.commit.to_json(), "keys": dict(self.keys)}
+
+    def to_text(self) -> str:
+        commit = self.commit
+        lines = [
+            f"{self.name} is commit {commit.id}",
+            f"  by {commit.author} at {format_instant(commit.at)[:19]} UTC, {commit.origin}: "
+            f"{commit.message}",
+        ]
+        rows = [(key, _summary(facts)) for key, facts in self.keys.items()]
+        return "\n".join([*lines, table(rows)])
+
+
+def _summary(facts: JsonObject) -> str:
+    if "rows" in facts:
+        return f"{facts['rows']:,} rows in {facts['files']} files, {facts['metadata_location']}"
+    if "version" in facts:
+        return f"version {facts['version']}"
+    return str(facts.get("blob") or "")[:12]
+
+
+@click.command()
+@click.argument("what", default="main")
+@project_option
+@json_option
+def show(what: str, project: Path | None, as_json: bool) -> None:
+    """What a commit, branch or environment holds; with a number, that change.
+
+    \b
+    Example:  instep show prod
+              instep show main@2026-11-01 --json
+              instep show 12
+    """
+    repo = open_project(project).repo
+    if what.isdigit() and len(what) < 8:
+        emit(review_of(repo, int(what)), as_json)
+        return
+    commit = repo.commit(repo.resolve(what))
+    keys = {
+        key: _facts(repo, content) if key.startswith("table/") else content
+        for key, content in repo.entries(commit.id).items()
+    }
+    emit(Shown(what, commit, keys), as_json)
+
+
+def _facts(repo: Repository, content: JsonObject) -> dict[str, Json]:
+    table_content = TableContent.from_content(content)
+    return {
+        **content,
+        "metadata_location": str(repo.root / table_content.metadata),
+        "rows": row_count(repo.root, table_content),
+        "files": file_count(repo.root, table_content),
+        "schema": schema_of(repo.root, table_content).to_json(),
+    }
