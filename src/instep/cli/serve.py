@@ -1,0 +1,62 @@
+"""`instep serve`: a process that answers predictions over HTTP, each with a receipt."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import click
+
+from instep.cli.output import emit, json_option, project_option
+from instep.cli.project import open_project
+
+DEFAULT_PORT = 8731
+
+
+@click.command()
+@click.argument("environment")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    show_default=True,
+    help="Where to listen; 0 takes any free port and says which.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--log",
+    "mode",
+    type=click.Choice(["durable", "batched", "off"]),
+    default="durable",
+    show_default=True,
+    help="durable: recorded on disk before the answer leaves. batched: on disk within 0.2 s. "
+    "off: no record, no receipt.",
+)
+@project_option
+@json_option
+def serve(
+    environment: str, port: int, host: str, mode: str, project: Path | None, as_json: bool
+) -> None:
+    """Answer predictions from the models that ENVIRONMENT holds, until stopped.
+
+    A release or rollback is followed within a second. Every answer names its model version and
+    commit, and carries the receipt that "instep explain" takes.
+
+    \b
+    Example:  instep serve prod --port 8731
+              curl localhost:8731/models
+    """
+    # One row at a time gains nothing from more threads, and loses to their hand-over.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    opened = open_project(project)
+
+    from instep.serving.prediction_log import LogMode
+    from instep.serving.process import Ready
+    from instep.serving.process import serve as start
+
+    def ready(what: Ready) -> None:
+        emit(what, as_json)
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    start(opened.repo, environment, host=host, port=port, mode=LogMode(mode), ready=ready)

@@ -1,0 +1,200 @@
+"""The HTTP endpoints: a plain ASGI application over what is served.
+
+    POST /models/{name}/predict    one question, one answer with its receipt
+    GET  /models                   what is live, what each model takes
+    GET  /health                   counts, the state of the log, what is live
+
+Errors have the body {"error": {"family", "kind", "message", ...}}. No framework: the three routes
+are shorter than a framework's set-up, and a request costs half as much.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+from urllib.parse import unquote
+
+from instep.canonical import Json
+from instep.errors import (
+    ConflictError,
+    InstepError,
+    InternalError,
+    InvalidError,
+    NotFoundError,
+    OutcomeUnknownError,
+    RefusedError,
+    UnavailableError,
+)
+from instep.serving.batches import WAITING_LIMIT, Answer, Batches
+from instep.serving.guard import check
+from instep.serving.records import Predicted, Refused
+from instep.serving.requests import MAXIMUM_BYTES, parse_question
+from instep.serving.served import ServedCommit
+
+Scope = Mapping[str, Any]  # ASGI 3.0 leaves the values open
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+_STATUS: Mapping[type[InstepError], int] = {
+    InvalidError: 400,
+    NotFoundError: 404,
+    ConflictError: 409,
+    RefusedError: 422,
+    UnavailableError: 503,
+    OutcomeUnknownError: 500,
+    InternalError: 500,
+}
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since the start: questions answered, refused by the guard or the model, and failed."""
+
+    answered: int = 0
+    refused: int = 0
+    failed: int = 0
+
+    def to_json(self) -> dict[str, Json]:
+        return {"answered": self.answered, "refused": self.refused, "failed": self.failed}
+
+
+@dataclass(slots=True)
+class Service:
+    """What the endpoints share; `served` is swapped whole, `trouble` says why it could not be."""
+
+    served: ServedCommit
+    batches: Batches
+    counts: Counts = field(default_factory=Counts)
+    trouble: str | None = None
+
+
+async def respond(service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers one HTTP request."""
+    try:
+        status, body = await _route(service, scope, receive)
+    except InstepError as error:
+        service.counts.failed += 1
+        status, body = _STATUS[type(error)], {"error": _error(error)}
+    await _send(send, status, body)
+
+
+async def _route(
+    service: Service, scope: Scope, receive: Receive
+) -> tuple[int, Mapping[str, Json]]:
+    match scope["method"], scope["path"].strip("/").split("/"):
+        case "POST", ["models", name, "predict"]:
+            return await _predict(service, unquote(name), await _body(receive))
+        case "GET", ["models"]:
+            return 200, _models(service.served)
+        case "GET", ["health"]:
+            return 200, _health(service)
+        case method, _:
+            raise NotFoundError(
+                f"{method} {scope['path']} is not a route: expected POST /models/NAME/predict, "
+                "GET /models or GET /health. Correct the address.",
+                kind="no-such-route",
+            )
+
+
+async def _predict(service: Service, name: str, body: bytes) -> tuple[int, Mapping[str, Json]]:
+    model = service.served.model(name)
+    question = parse_question(body)
+    answer = await service.batches.answer(model, question, check(model.guard, question))
+    match answer.draft.outcome:
+        case Predicted(value):
+            service.counts.answered += 1
+            return 200, {"prediction": value, **_named(answer)}
+        case Refused():
+            service.counts.refused += 1
+            return 422, {"error": _refusal(answer.draft.outcome), **_named(answer)}
+        case _:
+            assert_never(answer.draft.outcome)
+
+
+def _named(answer: Answer) -> dict[str, Json]:
+    source = answer.draft.source
+    return {
+        "model": source.model,
+        "version": source.version,
+        "commit": source.commit,
+        "environment": source.environment,
+        "receipt": answer.receipt,
+        "flags": list(answer.draft.flags),
+    }
+
+
+def _refusal(refused: Refused) -> dict[str, Json]:
+    return {
+        "family": RefusedError.family,
+        "kind": "prediction-refused",
+        "message": refused.message,
+        "reasons": [reason.to_json() for reason in refused.reasons],
+    }
+
+
+def _error(error: InstepError) -> dict[str, Json]:
+    return {
+        "family": error.family,
+        "kind": error.kind,
+        "message": error.message,
+        **error.facts,
+    }
+
+
+def _models(served: ServedCommit) -> dict[str, Json]:
+    return {
+        "environment": served.environment,
+        "commit": served.commit,
+        "models": [model.to_json() for model in served.models.values()],
+    }
+
+
+def _health(service: Service) -> dict[str, Json]:
+    served = service.served
+    return {
+        "status": "degraded" if service.trouble else "ok",
+        "trouble": service.trouble,
+        "environment": served.environment,
+        "commit": served.commit,
+        "models": {name: model.source.version for name, model in served.models.items()},
+        "requests": service.counts.to_json(),
+        "waiting": service.batches.waiting,
+        "waiting_limit": WAITING_LIMIT,
+        "log": service.batches.log_state.to_json(),
+    }
+
+
+async def _body(receive: Receive) -> bytes:
+    parts = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise InvalidError(
+                "The client went away before its request was whole: expected a whole body. Send "
+                "it again.",
+                kind="bad-request",
+            )
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MAXIMUM_BYTES:
+            raise InvalidError(
+                f"The body is over {MAXIMUM_BYTES} bytes: expected one entity's features. Send "
+                "one question at a time.",
+                kind="request-too-large",
+            )
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _send(send: Send, status: int, body: Mapping[str, Json]) -> None:
+    data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(data)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": data})

@@ -1,0 +1,69 @@
+"""Which contract terms hold for a model's features, by following each back to where it came from.
+
+A feature is a column of the table that the model was trained on; a SQL step may have carried it
+there from another table. As long as it keeps its name and has one origin, the contracts of both
+tables speak of it. A column that was computed or renamed on the way is another one: no contract of
+its inputs is applied to it.
+
+Pure, given the documents of one commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from instep.contracts.terms import Contract
+from instep.pipelines.config import PipelineConfig, SqlStep, TrainStep
+from instep.pipelines.lineage import Lineage, analyse
+from instep.serving.guard import Term
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """What one commit says: contracts by table, columns by table, pipelines with their SQL files.
+
+    `columns` has the tables that exist; a table that only a contract names has the contract's.
+    """
+
+    contracts: Mapping[str, Contract]
+    columns: Mapping[str, Sequence[str]]
+    pipelines: Sequence[tuple[PipelineConfig, Mapping[str, str]]]
+
+
+def terms_of(documents: Documents, model: str, feature: str) -> tuple[Term, ...]:
+    """Returns the terms that hold for a feature of `model`, the nearest table first."""
+    found = []
+    for table in _tables_of(documents, model, feature):
+        contract = documents.contracts.get(table)
+        column = contract.column(feature) if contract else None
+        if column is not None:
+            found.append(Term(table, column))
+    return tuple(found)
+
+
+def _tables_of(documents: Documents, model: str, feature: str) -> Iterator[str]:
+    """Yields the tables that hold the feature under its name, from the training table back."""
+    for pipeline, _ in documents.pipelines:
+        for step in pipeline.steps:
+            if isinstance(step, TrainStep) and step.model == model:
+                yield from _back(documents, step.reads, feature, seen=())
+                return
+
+
+def _back(documents: Documents, table: str, feature: str, seen: tuple[str, ...]) -> Iterator[str]:
+    yield table
+    lineage = _lineage(documents, table)
+    origins = lineage.columns.get(feature.lower(), ()) if lineage else ()
+    if len(origins) == 1:
+        origin, _, column = origins[0].rpartition(".")
+        if column == feature.lower() and origin != table and origin not in seen:
+            yield from _back(documents, origin, feature, (*seen, table))
+
+
+def _lineage(documents: Documents, table: str) -> Lineage | None:
+    for pipeline, files in documents.pipelines:
+        for step in pipeline.steps:
+            if isinstance(step, SqlStep) and step.writes == table:
+                return analyse(files[step.sql], step.sql, documents.columns.get)
+    return None
