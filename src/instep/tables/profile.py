@@ -289,6 +289,20 @@ def _many_valued(
 
 def _counted(connection: duckdb.DuckDBPyConnection, source: str, column: Column) -> ColumnProfile:
     """Profiles one column exactly, from the number of rows of each of its values."""
+    value = "v::DOUBLE" if _is_number(column.type) else "NULL"
+    counts = connection.execute(
+        f"SELECT v::VARCHAR, {value}, n FROM "
+        f"(SELECT {quoted(column.name)} AS v, count(*) AS n FROM {source} GROUP BY ALL) "
+        f"ORDER BY v LIMIT {_FETCHED_VALUES + 1}"
+    ).fetchall()
+    if len(counts) <= _FETCHED_VALUES:
+        return profile_of_counts(column, counts)
+    return _counted_in_sql(connection, source, column)
+
+
+def _counted_in_sql(
+    connection: duckdb.DuckDBPyConnection, source: str, column: Column
+) -> ColumnProfile:
     name = quoted(column.name)
     number = _is_number(column.type)
     value = "CAST(v AS DOUBLE)"
