@@ -1,0 +1,132 @@
+"""A lake from Python: open it, name a commit, read its tables. It opens rooms, and holds none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instep.canonical import JsonObject
+from instep.clock import Clock, system_clock
+from instep.history.repository import Repository, open_repository
+from instep.pipelines.project import find_lake
+from instep.tables.content import TableContent
+from instep.tables.read import file_set, row_count, schema_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from instep.engines.schema import Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Lake:
+    """An opened lake. `branch`, `at`: a state of it; everything else is in the rooms."""
+
+    repo: Repository
+
+    def branch(self, name: str = "main") -> View:
+        """Returns what a branch or environment holds now."""
+        return self.at(name)
+
+    def at(self, name: str) -> View:
+        """Returns the state that a ref, `ref@instant` or commit id names.
+
+        Raises:
+            NotFoundError (kind "no-such-ref").
+        """
+        return View(self.repo, name, self.repo.resolve(name))
+
+    def __repr__(self) -> str:
+        return f"Lake({str(self.repo.root)!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One commit, to read from; it never moves."""
+
+    repo: Repository
+    name: str
+    commit: str
+
+    def keys(self, kind: str | None = None) -> tuple[str, ...]:
+        """Returns the keys of the commit, or those of one kind."""
+        return tuple(self.repo.entries(self.commit, kind))
+
+    def content(self, key: str) -> JsonObject:
+        """Returns what a key points to.
+
+        Raises:
+            NotFoundError (kind "no-such-key").
+        """
+        return self.repo.content(self.commit, key)
+
+    def table(self, name: str) -> Table:
+        """Returns a table as it is in this commit.
+
+        Raises:
+            NotFoundError (kind "no-such-key").
+        """
+        return Table(self.repo, name, TableContent.from_content(self.content(f"table/{name}")))
+
+    def __repr__(self) -> str:
+        return f"{self.name} at {self.commit[:12]}: {', '.join(self.keys()) or 'nothing yet'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table in one commit."""
+
+    repo: Repository
+    name: str
+    content: TableContent
+
+    @property
+    def schema(self) -> Schema:
+        return schema_of(self.repo.root, self.content)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows, exactly, without reading them."""
+        return row_count(self.repo.root, self.content)
+
+    def sql(self, select: str) -> pa.Table:
+        """Returns one SELECT over this table, which it names by its name, as an Arrow table.
+
+        Raises:
+            InvalidError (kind "sql-failed").
+        """
+        from instep.engines.duckdb import DuckDB
+
+        with DuckDB(self.repo.root / "staging") as engine:
+            engine.view(file_set(self.repo.root, self.content, self.name))
+            found: pa.Table = engine.sql(select).to_arrow_table()
+            return found
+
+    def arrow(self) -> pa.Table:
+        """Returns all rows as an Arrow table, in no promised order."""
+        return self.sql(f'select * from "{self.name}"')
+
+    def polars(self) -> Any:  # polars is not a dependency
+        """Returns all rows as a Polars frame; needs polars."""
+        import polars
+
+        return polars.from_arrow(self.arrow())
+
+    def pandas(self) -> Any:  # pandas is not a dependency
+        """Returns all rows as a pandas frame; needs pandas."""
+        return self.arrow().to_pandas()
+
+    def __repr__(self) -> str:
+        columns = ", ".join(f"{column.name} {column.type}" for column in self.schema.columns)
+        return f"{self.name}: {self.rows:,} rows ({columns})"
+
+
+def open_lake(project: str | Path = ".", clock: Clock = system_clock) -> Lake:
+    """Opens the lake of the project folder `project`.
+
+    Raises:
+        NotFoundError (kinds "no-project", "no-such-lake").
+        RefusedError (kind "lake-moved").
+    """
+    return Lake(open_repository(find_lake(Path(project).resolve()), clock))
