@@ -1,0 +1,159 @@
+"""What is new about a table: its columns, its rows, and whether the result keeps its contract."""
+
+from __future__ import annotations
+
+from instep.canonical import Json, JsonObject
+from instep.changes.evidence import KeyEvidence, act_of
+from instep.contracts.terms import Contract
+from instep.findings import Finding, Severity
+from instep.history.repository import Repository
+from instep.history.tree import Difference
+from instep.tables.content import TableContent
+from instep.tables.diff import RowDiff, SchemaDiff, diff_rows, diff_schema
+from instep.tables.read import file_set, row_count, schema_of
+
+_NO_COLUMNS: tuple[()] = ()
+
+
+def describe_table(repo: Repository, after_commit: str, difference: Difference) -> KeyEvidence:
+    """Returns the evidence of a table that was added, changed or removed.
+
+    The contract is the one that commit `after_commit` holds for the table.
+    """
+    name = difference.key.partition("/")[2]
+    before, after = _content(difference.before), _content(difference.after)
+    contract = _contract(repo, after_commit, name)
+    key = contract.key if contract else ()
+    rows = diff_rows(repo.root, before, after, key)
+    schema = _schema_diff(repo, before, after)
+    sentences = [_row_sentence(repo, before, after, rows)]
+    sentences += _schema_sentences(schema) if before and after else []
+    findings: list[Finding] = []
+    if schema.removed and before and after:
+        findings.append(_removed_columns(difference.key, schema))
+    if after is not None and contract is not None:
+        checked = check_result(repo, after, contract)
+        findings += checked
+        terms = sum(1 for column in contract.columns for _ in column.sentences())
+        sentences.append(
+            f"{len(checked)} of its contract's terms are broken"
+            if checked
+            else f"keeps all {terms + len(contract.batch)} terms of its contract"
+        )
+    elif after is not None:
+        sentences.append("has no contract: nothing was checked")
+    facts: dict[str, Json] = {"rows": rows.to_json(), "schema": schema.to_json()}
+    return KeyEvidence(difference.key, act_of(difference), tuple(sentences), facts, tuple(findings))
+
+
+def check_result(
+    repo: Repository, content: TableContent, contract: Contract
+) -> tuple[Finding, ...]:
+    """Returns what a whole table, as it is, breaks of its contract; reads the table once."""
+    from instep.contracts.checks import (
+        Batch,
+        batch_counts,
+        batch_findings,
+        broken_counts,
+        duplicate_keys,
+        term_names,
+    )
+    from instep.engines.duckdb import DuckDB
+
+    schema = schema_of(repo.root, content)
+    missing = [column.name for column in contract.columns if column.name not in schema.names]
+    if missing:
+        return (
+            Finding(
+                "missing-column",
+                f"table/{contract.table}",
+                Severity.WARNING,
+                f"table/{contract.table} lacks {', '.join(missing)}, which its contract promises.",
+            ),
+        )
+    batch = Batch(contract.table, {column.name: column.sql_type for column in schema.columns})
+    found: list[Finding] = []
+    with DuckDB(repo.root / "staging") as engine:
+        engine.view(file_set(repo.root, content, contract.table))
+        counted = engine.rows(broken_counts(contract, batch))[0]
+        for name, count in zip(term_names(contract, batch), counted[2:], strict=True):
+            if count:
+                found.append(_broken(contract, f"{name} in {count:,} of {counted[0]:,} rows"))
+        if contract.key:
+            duplicates = len(engine.rows(duplicate_keys(contract, batch)))
+            if duplicates:
+                found.append(_broken(contract, f"{duplicates:,} keys occur more than once"))
+        query = batch_counts(contract, batch)
+        if query is not None:
+            counts = engine.rows(query)[0]
+            found += batch_findings(contract, counts[0], counts[1:])
+    return tuple(found)
+
+
+def _broken(contract: Contract, what: str) -> Finding:
+    return Finding(
+        "broken-term",
+        f"table/{contract.table}",
+        Severity.WARNING,
+        f"table/{contract.table} breaks its contract: {what}.",
+    )
+
+
+def _removed_columns(key: str, schema: SchemaDiff) -> Finding:
+    names = ", ".join(column.name for column in schema.removed)
+    return Finding(
+        "removed-column",
+        key,
+        Severity.WARNING,
+        f"{key} loses {names}: whatever reads it will fail.",
+    )
+
+
+def _row_sentence(
+    repo: Repository, before: TableContent | None, after: TableContent | None, rows: RowDiff
+) -> str:
+    had = row_count(repo.root, before) if before else 0
+    has = row_count(repo.root, after) if after else 0
+    parts = [
+        f"{count:,} {word}"
+        for count, word in (
+            (rows.added, "added"),
+            (rows.removed, "removed"),
+            (rows.changed, "changed"),
+        )
+        if count
+    ]
+    by = f"by {', '.join(rows.key)}" if rows.key else "as a multiset, without a key"
+    return f"rows {had:,} -> {has:,}: {', '.join(parts) or 'the same rows'} (exact, {by})"
+
+
+def _schema_sentences(schema: SchemaDiff) -> list[str]:
+    found = [f"column {column.name} {column.type} is new" for column in schema.added]
+    found += [f"column {column.name} is gone" for column in schema.removed]
+    found += [f"column {old.name} is now called {new.name}" for old, new in schema.renamed]
+    found += [f"column {new.name}: {old.type} becomes {new.type}" for old, new in schema.retyped]
+    return found
+
+
+def _schema_diff(
+    repo: Repository, before: TableContent | None, after: TableContent | None
+) -> SchemaDiff:
+    from instep.engines.schema import Schema
+
+    return diff_schema(
+        schema_of(repo.root, before) if before else Schema(_NO_COLUMNS),
+        schema_of(repo.root, after) if after else Schema(_NO_COLUMNS),
+    )
+
+
+def _content(content: JsonObject | None) -> TableContent | None:
+    return TableContent.from_content(content) if content else None
+
+
+def _contract(repo: Repository, commit: str, table: str) -> Contract | None:
+    from instep.contracts.document import parse
+
+    content = repo.find(commit, f"contract/{table}")
+    if content is None:
+        return None
+    return parse(repo.objects.get(str(content["blob"])).decode(), f"contracts/{table}.yaml")
