@@ -270,17 +270,17 @@ def _prepare(table: pa.Table, spec: TrainingSpec, within: Window) -> _Rows:
                 kind="no-such-column",
                 column=name,
             )
-    time = _instants(table, spec.time)
+    time = instants_of(table, spec.time)
     inside = (time >= to_microseconds(within.start)) & (time < to_microseconds(within.end))
     table = table.select(list(dict.fromkeys(needed))).filter(pa.array(inside))
     order = dict.fromkeys((spec.time, *spec.key))
     table = table.sort_by([(name, "ascending") for name in order]).combine_chunks()
-    has_target = _present(table[spec.target])
+    target, has_target = outcomes_of(table, spec.target)
     rows = _Rows(
         table=table,
-        time=_instants(table, spec.time),
-        known=_instants(table, spec.known_after.column),
-        target=_target(table, spec),
+        time=instants_of(table, spec.time),
+        known=instants_of(table, spec.known_after.column),
+        target=target,
         has_target=has_target,
     )
     _check_keys(rows, tuple(order))
@@ -288,16 +288,20 @@ def _prepare(table: pa.Table, spec: TrainingSpec, within: Window) -> _Rows:
     return rows
 
 
-def _target(table: pa.Table, spec: TrainingSpec) -> Outcomes:
-    column = table[spec.target]
-    values: Outcomes
+def outcomes_of(table: pa.Table, target: str) -> tuple[Outcomes, npt.NDArray[np.bool_]]:
+    """Returns a column of outcomes as 0 and 1, 0 where it is not known, and whether it is known.
+
+    Raises:
+        InvalidError (kind "bad-target"): neither boolean nor 0 and 1.
+    """
+    column = table[target]
     if pa.types.is_boolean(column.type) or pa.types.is_integer(column.type):
         values = _filled(column.cast(pa.int64()))
         if not np.any((values != 0) & (values != 1)):
-            return values
+            return values, _present(column)
     raise InvalidError(
-        f'Target "{spec.target}" of model "{spec.model}" has type {column.type}: expected a '
-        "boolean, or 0 and 1. Derive one in the step before.",
+        f'Target "{target}" has type {column.type}: expected a boolean, or 0 and 1. Derive one in '
+        "the step before.",
         kind="bad-target",
     )
 
@@ -354,8 +358,12 @@ def _present(column: pa.ChunkedArray[Any]) -> npt.NDArray[np.bool_]:
     return present
 
 
-def _instants(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
-    """Returns a column of instants as microseconds since 1970; a missing one is 0."""
+def instants_of(table: pa.Table, name: str) -> npt.NDArray[np.int64]:
+    """Returns a column of instants as microseconds since 1970; a missing one is 0.
+
+    Raises:
+        InvalidError (kind "bad-time-column").
+    """
     column = table[name]
     if not (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):
         raise InvalidError(
