@@ -62,7 +62,8 @@ def compare(repo: Repository, before: str, after: str, say: Say = lambda text: N
     """Returns what differs; reads only the contents that differ. `say` hears of each key."""
     keys = []
     for difference in repo.diff(before, after):
-        say(f"comparing {difference.key}")
+        if difference.key.startswith("table/"):
+            say(f"comparing {difference.key}")
         keys.append(_describe(repo, after, difference))
     return Comparison(before, after, tuple(keys))
 
