@@ -179,7 +179,7 @@ def _release(story: Story) -> Iterator[Step]:
 def _serve(story: Story) -> Iterator[Step]:
     url = f"http://127.0.0.1:{story.port}"
     yield Start(
-        f"instep serve prod --port {story.port} --as ana",
+        f"instep serve prod --port {story.port}",
         f"{url}/health",
         "It reads the model from the lake, never from disk.",
     )

@@ -19,7 +19,7 @@ FAST_ONE_IN = 8
 """`--fast` keeps one flight number in eight: enough for every act, and an eighth of the rows."""
 
 
-@click.command(epilog="Example: instep demo --folder walk --fast")
+@click.command()
 @click.option("--fast", is_flag=True, help="One flight in eight, for a first look or for CI.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line per act.")
 @click.option(
@@ -29,7 +29,12 @@ FAST_ONE_IN = 8
 )
 @click.option("--keep", is_flag=True, help="Keep the project folder.")
 def demo(fast: bool, as_json: bool, folder: Path | None, keep: bool) -> None:
-    """Walk the whole way once, on real flights."""
+    """Walk the whole way once, on real flights.
+
+    \b
+    Example:  instep demo
+              instep demo --fast --folder walk
+    """
     story = replace(Story(), port=free_port(), one_in=FAST_ONE_IN if fast else 1)
     with project(folder, keep) as place:
         for text in play(acts(story), place, as_json):
