@@ -69,7 +69,8 @@ class Explained:
             for key, content in found.contracts.items()
         )
         yield f"  contracts      {contracts}"
-        yield f"  configuration  {len(run.configuration)} values, seed {found.card.seed}; see --json"
+        values = len(run.configuration)
+        yield f"  configuration  {values} values, seed {found.card.seed}; see --json"
         yield f"  code           {run.code_digest[:16]} ({', '.join(run.code)})"
         yield f"  runtime        {run.runtime_digest[:16]}, engine {run.engine}"
 
