@@ -178,8 +178,8 @@ def diff_rows(
 def _pairs(
     root: Path, before: TableContent | None, after: TableContent | None, key: Sequence[str]
 ) -> tuple[_Pair, ...]:
-    """Returns the columns to compare, keys first; by id, or by name between two tables."""
-    names = {name.lower() for name in key}
+    """Returns the columns to compare, keys first, in their order; by id, or by name between two tables."""
+    names = [name.lower() for name in key]
     old = schema_of(root, before).columns if before else ()
     new = schema_of(root, after).columns if after else old
     by_id = before is None or after is None or before.uuid == after.uuid
@@ -189,7 +189,9 @@ def _pairs(
         for column in new
         if (match := known.get(_identity(column, by_id))) is not None
     ]
-    return tuple(sorted(found, key=lambda pair: not pair.is_key))
+    keys = [pair for pair in found if pair.is_key]
+    keys.sort(key=lambda pair: names.index(pair.after.name.lower()))
+    return (*keys, *(pair for pair in found if not pair.is_key))
 
 
 def _identity(column: Column, by_id: bool) -> int | str:

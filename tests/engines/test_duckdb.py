@@ -1,0 +1,252 @@
+"""The DuckDB engine: what it reads, what it refuses, what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from instep.clock import Window
+from instep.engines.duckdb import DuckDB
+from instep.engines.engine import FileSet, Slice
+from instep.engines.schema import Column, Schema
+from instep.errors import InternalError, InvalidError
+
+NUMBERS = Schema((Column(1, "n", "long"), Column(2, "t", "string")))
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[DuckDB]:
+    with DuckDB(tmp_path / "temp") as engine:
+        yield engine
+
+
+def _written(tmp_path: Path, sql: str, schema: Schema) -> tuple[str, ...]:
+    with DuckDB(tmp_path / "temp") as engine:
+        return tuple(file.path for file in engine.write(sql, schema, tmp_path / "data"))
+
+
+def test_a_column_renamed_since_its_file_is_read_by_its_id(tmp_path: Path, engine: DuckDB) -> None:
+    files = _written(tmp_path, "SELECT 7::BIGINT n, 'x' t", NUMBERS)
+    later = Schema(
+        (Column(2, "text", "string"), Column(3, "added", "date"), Column(1, "m", "long"))
+    )
+
+    engine.view(FileSet("later", files, later))
+
+    assert engine.rows("SELECT text, added, m FROM later") == [("x", None, 7)]
+
+
+def test_a_view_without_files_has_columns_and_no_rows(engine: DuckDB) -> None:
+    engine.view(FileSet("nothing", (), NUMBERS))
+
+    assert engine.rows("SELECT * FROM nothing") == []
+    assert engine.describe("SELECT * FROM nothing").names == ("n", "t")
+
+
+def test_a_file_without_field_ids_is_refused(tmp_path: Path, engine: DuckDB) -> None:
+    path = tmp_path / "foreign.parquet"
+    duckdb.sql(f"COPY (SELECT 1::BIGINT n, 'x' t) TO '{path}' (FORMAT parquet)")
+
+    with pytest.raises(InvalidError, match="without a field id") as caught:
+        engine.view(FileSet("foreign", (str(path),), NUMBERS))
+    assert caught.value.kind == "no-field-ids"
+
+
+def test_a_file_that_holds_another_type_is_refused(tmp_path: Path, engine: DuckDB) -> None:
+    files = _written(tmp_path, "SELECT 7::BIGINT n, 'x' t", NUMBERS)
+
+    with pytest.raises(InvalidError) as caught:
+        engine.view(FileSet("wrong", files, Schema((Column(2, "t", "long"),))))
+    assert caught.value.kind == "type-mismatch"
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_damaged_file_is_named(tmp_path: Path, engine: DuckDB, damage: str) -> None:
+    files = _written(tmp_path, "SELECT 7::BIGINT n, 'x' t", NUMBERS)
+    path = Path(files[0])
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-20])
+
+    with pytest.raises(InvalidError, match=path.name) as caught:
+        engine.view(FileSet("damaged", files, NUMBERS))
+    assert caught.value.kind == "damaged-file"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("timestamptz", "TIMESTAMPTZ '2013-01-01 00:00:00+00' + to_hours(range::INT * 12)"),
+        ("timestamp", "TIMESTAMP '2013-01-01' + to_hours(range::INT * 12)"),
+    ],
+)
+def test_a_slice_is_half_open(tmp_path: Path, engine: DuckDB, kind: str, value: str) -> None:
+    schema = Schema((Column(1, "n", "long"), Column(2, "at", kind)))
+    files = _written(tmp_path, f"SELECT range n, {value} AS at FROM range(10)", schema)
+    window = Window(datetime(2013, 1, 2, tzinfo=UTC), datetime(2013, 1, 3, tzinfo=UTC))
+
+    engine.view(FileSet("part", files, schema, Slice("at", window)))
+
+    assert engine.rows("SELECT n FROM part ORDER BY n") == [(2,), (3,)]
+
+
+def test_a_slice_of_dates_takes_dates_whose_midnight_is_inside(
+    tmp_path: Path, engine: DuckDB
+) -> None:
+    schema = Schema((Column(1, "day", "date"),))
+    files = _written(tmp_path, "SELECT DATE '2013-01-01' + range::INT AS day FROM range(4)", schema)
+    window = Window(datetime(2013, 1, 1, 6, tzinfo=UTC), datetime(2013, 1, 3, 6, tzinfo=UTC))
+
+    engine.view(FileSet("part", files, schema, Slice("day", window)))
+
+    assert engine.rows("SELECT day FROM part ORDER BY day") == [
+        (date(2013, 1, 2),),
+        (date(2013, 1, 3),),
+    ]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_csv('{secret}')",
+        "SELECT * FROM '{secret}'",
+        "SELECT * FROM read_text('{secret}')",
+        "SELECT * FROM glob('/*')",
+    ],
+)
+def test_only_registered_files_can_be_read(tmp_path: Path, engine: DuckDB, sql: str) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a\n1\n")
+
+    with pytest.raises(InvalidError) as caught:
+        engine.rows(sql.format(secret=secret))
+    assert caught.value.kind == "sql-not-allowed"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "",
+        "SELECT 1; SELECT 2",
+        "DROP TABLE x",
+        "SET threads = 1",
+        "ATTACH 'x.db'",
+        "INSTALL httpfs",
+    ],
+)
+def test_only_one_select_is_run(engine: DuckDB, sql: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        engine.rows(sql)
+    assert caught.value.kind == "not-a-select"
+
+
+def test_inputs_cannot_be_added_after_the_first_statement(tmp_path: Path, engine: DuckDB) -> None:
+    (tmp_path / "late.csv").write_text("a\n1\n")
+    engine.rows("SELECT 1")
+
+    with pytest.raises(InternalError) as caught:
+        engine.allow(tmp_path / "late.csv")
+    assert caught.value.kind == "engine-locked"
+
+
+@pytest.mark.parametrize("sql", ["SELECT nope FROM range(1)", "SELECT * FROM nope", "SELEC 1"])
+def test_wrong_sql_is_an_invalid_input(engine: DuckDB, sql: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        engine.describe(sql)
+    assert caught.value.kind == "sql-failed"
+
+
+def test_types_are_inferred_as_iceberg_names_them(engine: DuckDB) -> None:
+    found = engine.describe(
+        "SELECT 1::TINYINT a, sum(range) b, avg(range) c, now() d, 1.25 e, 'x' f, true g "
+        "FROM range(3) -- sums are HUGEINT in DuckDB"
+    )
+
+    assert [column.type for column in found.columns] == [
+        "int", "long", "double", "timestamptz", "decimal(3,2)", "string", "boolean",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["[1]", "{'a': 1}", "NULL", "INTERVAL 1 DAY", "'1'::BIT"])
+def test_types_without_an_iceberg_equivalent_are_refused_by_name(
+    engine: DuckDB, value: str
+) -> None:
+    with pytest.raises(InvalidError, match='"odd"') as caught:
+        engine.describe(f"SELECT {value} AS odd")
+    assert caught.value.kind == "unsupported-type"
+
+
+def test_a_sum_that_does_not_fit_a_long_fails(tmp_path: Path, engine: DuckDB) -> None:
+    schema = Schema((Column(1, "s", "long"),))
+
+    with pytest.raises(InvalidError, match="out of range") as caught:
+        engine.write("SELECT sum(9223372036854775807) s FROM range(2)", schema, tmp_path / "data")
+    assert caught.value.kind == "sql-failed"
+    assert not list((tmp_path / "data").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind"),
+    [
+        ("SELECT 1.5::DOUBLE n, 'x' t", "type-mismatch"),
+        ("SELECT 1::BIGINT n", "no-such-column"),
+        ("SELECT 1::BIGINT n, 'x' t, 2 more", "unexpected-column"),
+        ("SELECT 1::BIGINT n, 'x' t, 'y' T", "repeated-column"),
+    ],
+)
+def test_rows_that_do_not_conform_are_not_written(
+    tmp_path: Path, engine: DuckDB, sql: str, kind: str
+) -> None:
+    with pytest.raises(InvalidError) as caught:
+        engine.write(sql, NUMBERS, tmp_path / "data")
+    assert caught.value.kind == kind
+
+
+def test_a_null_in_a_required_column_leaves_no_file(tmp_path: Path, engine: DuckDB) -> None:
+    schema = Schema((Column(1, "n", "long", required=True),))
+
+    with pytest.raises(InvalidError, match="1 rows") as caught:
+        engine.write("SELECT nullif(range, 1) n FROM range(3)", schema, tmp_path / "data")
+    assert caught.value.kind == "null-in-required"
+    assert not list((tmp_path / "data").glob("*"))
+
+
+def test_no_rows_give_no_files(tmp_path: Path, engine: DuckDB) -> None:
+    assert engine.write("SELECT 1::BIGINT n, 'x' t WHERE false", NUMBERS, tmp_path / "data") == ()
+
+
+def test_a_written_file_tells_its_rows_digest_and_bounds(tmp_path: Path, engine: DuckDB) -> None:
+    import hashlib
+
+    schema = Schema((Column(5, "x", "double"), Column(9, "t", "string")))
+    sql = "SELECT unnest([1.5, 'nan'::DOUBLE, NULL, -2.0]) x, unnest(['b', 'a', NULL, NULL]) t"
+    (file,) = engine.write(sql, schema, tmp_path / "data")
+
+    x, t = file.columns
+    assert (file.rows, x.field_id, t.field_id) == (4, 5, 9)
+    assert (x.nulls, x.nans, t.nulls) == (1, 1, 2)
+    assert (float(x.lower or 0), float(x.upper or 0), t.lower, t.upper) == (-2.0, 1.5, "a", "b")
+    assert file.digest == hashlib.sha256(Path(file.path).read_bytes()).hexdigest()
+    assert file.size_bytes == Path(file.path).stat().st_size
+
+
+def test_large_results_are_cut_into_files(tmp_path: Path, engine: DuckDB) -> None:
+    schema = Schema((Column(1, "n", "double"),))
+    files = engine.write(
+        "SELECT random() n FROM range(600000)", schema, tmp_path / "data", target_bytes=1 << 20
+    )
+
+    assert len(files) > 1
+    assert sum(file.rows for file in files) == 600_000
+
+
+def test_an_engine_leaves_nothing_behind(tmp_path: Path) -> None:
+    with DuckDB(tmp_path / "temp") as engine:
+        engine.rows("SELECT 1")
+
+    assert list((tmp_path / "temp").iterdir()) == []
