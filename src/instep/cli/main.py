@@ -125,7 +125,7 @@ def main() -> None:
 
 def _report(error: InstepError) -> None:
     if "--json" in sys.argv:
-        facts = {name: value for name, value in error.facts.items()}
+        facts = dict(error.facts)
         body = {"family": error.family, "kind": error.kind, "message": error.message, **facts}
         click.echo(json.dumps({"error": body}, default=str))
     click.echo(f"{error.family}: {error.message}", err=True)

@@ -105,7 +105,7 @@ def read_pipeline(folder: Path, name: str) -> tuple[PipelineConfig, Captured]:
         )
     blobs: dict[str, bytes] = {}
     content = _pipeline_content(folder, path, blobs)
-    files = _files_of(content)
+    files = files_of(content)
     config = parse_pipeline(blobs[files[path]].decode(), path)
     return config, Captured({f"pipeline/{name}": content}, blobs)
 
@@ -127,18 +127,18 @@ def compare(folder: Path, repo: Repository, commit: str) -> tuple[DraftDifferenc
 
 def pipeline_file(content: JsonObject) -> str:
     """Returns the path of the configuration among the files of a pipeline's content."""
-    return next(path for path in _files_of(content) if path.startswith("pipelines/"))
+    return next(path for path in files_of(content) if path.startswith("pipelines/"))
 
 
 def load_pipeline(repo: Repository, content: JsonObject) -> PipelineConfig:
     """Returns the pipeline that the lake keeps in `content`."""
     path = pipeline_file(content)
-    return parse_pipeline(repo.objects.get(_files_of(content)[path]).decode(), path)
+    return parse_pipeline(repo.objects.get(files_of(content)[path]).decode(), path)
 
 
 def code_files(content: JsonObject, paths: Sequence[str]) -> dict[str, str]:
     """Returns the digests of `paths` in a pipeline's content, by path."""
-    files = _files_of(content)
+    files = files_of(content)
     return {path: files[path] for path in sorted(set(paths))}
 
 
@@ -150,7 +150,7 @@ def files_of_step(
     `read` gives the bytes of the pipeline's files by digest.
     """
     step = next(step for step in config.steps if step.name == name)
-    files = _files_of(content)
+    files = files_of(content)
     if isinstance(step, SqlStep):
         return {step.sql: files[step.sql]}
     needed = {step.path, *config.data, *_init_files(step.path, files)}
@@ -342,7 +342,7 @@ def _validate_sql(draft: Captured) -> None:
     for content in draft.contents.values():
         if content.get("type") != PIPELINE_TYPE:
             continue
-        for path, digest in _files_of(content).items():
+        for path, digest in files_of(content).items():
             if path.endswith(".sql"):
                 refuse_outside(parse_select(_decoded(draft.blobs[digest], path), path), path)
 
@@ -351,7 +351,7 @@ def _changed_files(
     key: str, before: JsonObject | None, after: JsonObject | None
 ) -> tuple[str, ...]:
     if key.startswith("pipeline/"):
-        old, new = _files_of(before or {}), _files_of(after or {})
+        old, new = files_of(before or {}), files_of(after or {})
         return tuple(
             path for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path)
         )
@@ -360,7 +360,8 @@ def _changed_files(
     return (f"contracts/{key.partition('/')[2]}.yaml",)
 
 
-def _files_of(content: JsonObject) -> dict[str, str]:
+def files_of(content: JsonObject) -> dict[str, str]:
+    """Returns the files of a pipeline's content, with their digests."""
     match content.get("files"):
         case Mapping() as files:
             return {str(path): str(digest) for path, digest in files.items()}

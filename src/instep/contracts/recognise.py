@@ -1,0 +1,553 @@
+"""Recognises two faults of an arriving batch that no term sees: a renamed column, another unit.
+
+Both are pure readings of column profiles: the batch against the last accepted one. They propose,
+with evidence in a sentence, and never repair. A change of distribution alone is neither: unless
+the old values are gone and a conversion brings them back, a column is left alone.
+
+The thresholds were set on New York flights and weather, 132 pairs of months and every column of
+numbers: without any conversion no pair is taken for one; of converted columns more than nine in
+ten are named rightly. Not here: several units inside one column.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from instep.findings import Finding, Severity
+from instep.tables.profile import ColumnProfile
+
+NUMBERS = ("int", "long", "float", "double", "decimal")
+TIMES = ("date", "time", "timestamp", "timestamptz")
+
+FEWEST_VALUES = 8
+"""Below so many different values a column has no shape to compare."""
+
+_SHARE_CHANGE = 3.0
+"""How far the share of one value may change between two batches and still count as the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A change of unit: new = factor * old + offset; a plain power of ten has no names."""
+
+    source: str
+    target: str
+    factor: float
+    offset: float = 0.0
+
+    def back(self, value: float) -> float:
+        return (value - self.offset) / self.factor
+
+    @property
+    def inverse(self) -> Conversion:
+        return Conversion(self.target, self.source, 1 / self.factor, -self.offset / self.factor)
+
+    @property
+    def arithmetic(self) -> str:
+        """The conversion in figures: "1.609 times", "0.5556 times, minus 17.78,"."""
+        times = f"{self.factor:.4g} times"
+        if self.factor >= 1000 and self.factor == int(self.factor):
+            times = f"{self.factor:.0f} times"
+        if not self.offset:
+            return times
+        shift = f"{'plus' if self.offset > 0 else 'minus'} {abs(self.offset):.4g},"
+        return shift if self.factor == 1 else f"{times}, {shift}"
+
+
+_NAMED = (
+    Conversion("miles", "kilometres", 1.609344),
+    Conversion("miles per hour", "kilometres per hour", 1.609344),
+    Conversion("miles per hour", "metres per second", 0.44704),
+    Conversion("degrees Fahrenheit", "degrees Celsius", 1 / 1.8, -32 / 1.8),
+    Conversion("degrees Celsius", "kelvins", 1, 273.15),
+    Conversion("degrees Fahrenheit", "kelvins", 1 / 1.8, 273.15 - 32 / 1.8),
+    Conversion("minutes", "seconds", 60),
+    Conversion("hours", "minutes", 60),
+    Conversion("hours", "seconds", 3600),
+    Conversion("days", "hours", 24),
+    Conversion("days", "minutes", 1440),
+    Conversion("days", "seconds", 86_400),
+    Conversion("seconds", "milliseconds", 1000),
+    Conversion("kilometres", "metres", 1000),
+    Conversion("feet", "metres", 0.3048),
+    Conversion("inches", "centimetres", 2.54),
+    Conversion("inches", "millimetres", 25.4),
+    Conversion("metres per second", "kilometres per hour", 3.6),
+    Conversion("knots", "kilometres per hour", 1.852),
+    Conversion("miles per hour", "knots", 1 / 1.15077945),
+    Conversion("knots", "metres per second", 0.514444),
+    Conversion("kilograms", "pounds", 2.20462262),
+    Conversion("ounces", "grams", 28.3495231),
+    Conversion("gallons", "litres", 3.78541178),
+    Conversion("inches of mercury", "hectopascals", 33.8638866),
+    Conversion("millimetres of mercury", "hectopascals", 1.33322387),
+    Conversion("fractions", "percent", 100),
+    Conversion("kibibytes", "bytes", 1024),
+    Conversion("mebibytes", "bytes", 1024**2),
+    Conversion("gibibytes", "bytes", 1024**3),
+)
+_POWERS = tuple(Conversion("", "", 10.0**power) for power in range(1, 10))
+
+_SPELLINGS: dict[str, tuple[str, ...]] = {
+    "miles": ("mi", "mile"),
+    "kilometres": ("km", "kilometers", "kilometer", "kilometre"),
+    "miles per hour": ("mph", "mi/h"),
+    "kilometres per hour": ("km/h", "kmh", "kph"),
+    "metres per second": ("m/s",),
+    "degrees fahrenheit": ("f", "°f", "degf", "fahrenheit"),
+    "degrees celsius": ("c", "°c", "degc", "celsius"),
+    "kelvins": ("k", "kelvin"),
+    "minutes": ("min", "minute"),
+    "seconds": ("s", "sec", "second"),
+    "hours": ("h", "hour"),
+    "days": ("d", "day"),
+    "milliseconds": ("ms",),
+    "feet": ("ft", "foot"),
+    "metres": ("m", "meter", "meters", "metre"),
+    "inches": ("in", "inch"),
+    "centimetres": ("cm",),
+    "millimetres": ("mm",),
+    "knots": ("kn", "kt", "knot"),
+    "kilograms": ("kg",),
+    "pounds": ("lb", "lbs", "pound"),
+    "ounces": ("oz",),
+    "grams": ("g",),
+    "gallons": ("gal",),
+    "litres": ("l", "liters", "litre"),
+    "inches of mercury": ("inhg",),
+    "millimetres of mercury": ("mmhg",),
+    "hectopascals": ("hpa", "mbar", "mb", "millibars", "millibar"),
+    "percent": ("%",),
+    "fractions": ("fraction", "share"),
+    "bytes": ("b", "byte"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UnitChange:
+    """A column whose old values are gone, and come back by one conversion."""
+
+    column: str
+    conversion: Conversion
+
+    @property
+    def sentence(self) -> str:
+        found = self.conversion
+        question = f"{found.target} instead of {found.source}?" if found.source else "another unit?"
+        return (
+            f"{self.column}: every quantile is {found.arithmetic} the last accepted batch: "
+            f"{question}"
+        )
+
+    def finding(self, table: str) -> Finding:
+        found = self.conversion
+        return Finding(
+            kind="unit-factor",
+            subject=f"table/{table}.{self.column}",
+            severity=Severity.STOP,
+            message=self.sentence,
+            evidence={
+                "column": self.column,
+                "factor": f"{found.factor:.6g}",
+                "offset": f"{found.offset:.6g}",
+                "from": found.source,
+                "to": found.target,
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    """A missing column that seems to arrive under another name; `agreement` is from 0 to 1."""
+
+    old: str
+    new: str
+    agreement: float
+    reasons: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        return f'"{self.old}" is missing and "{self.new}" looks like it: {"; ".join(self.reasons)}.'
+
+    def finding(self, table: str) -> Finding:
+        return Finding(
+            kind="renamed-column",
+            subject=f"table/{table}.{self.old}",
+            severity=Severity.STOP,
+            message=self.sentence,
+            evidence={
+                "old": self.old,
+                "new": self.new,
+                "agreement": f"{self.agreement:.2f}",
+                "reasons": list(self.reasons),
+            },
+        )
+
+
+def unit_change(before: ColumnProfile, after: ColumnProfile, unit: str = "") -> UnitChange | None:
+    """Returns the change of unit between two profiles of one column, or None.
+
+    Two kinds of evidence. Values: hardly any frequent value of the batch was frequent before, but
+    converted back many were. Shape: the quantiles fit far better when converted back. A column
+    that keeps its values is never taken; `unit`, as a contract names it, narrows the conversions.
+    """
+    if not (_is_number(before) and _is_number(after)):
+        return None
+    if min(before.distinct, after.distinct) < FEWEST_VALUES:
+        return None
+    old, new = _shares(before), _shares(after)
+    kept = _returned(new, old, None)
+    if kept >= 0.2:
+        return None
+    width = _width(before.quantiles)
+    apart = _distance(before.quantiles, after.quantiles, None) / width if width else 0.0
+    if not apart:
+        return None
+    fits = [
+        (_returned(new, old, conversion), _distance(before.quantiles, after.quantiles, conversion)
+         / width, conversion)
+        for conversion in _candidates(unit)
+    ]  # fmt: skip
+    by_value = [fit for fit in fits if _values_say(kept, apart, fit[0], fit[1])]
+    if by_value:
+        most = max(fit[0] for fit in by_value)
+        by_value = [fit for fit in by_value if fit[0] >= 0.8 * most]
+    wide = _width(after.quantiles) / width
+    by_shape = [
+        fit for fit in fits if _shape_says(kept, apart, fit[1], wide / abs(fit[2].factor), fit[2])
+    ]
+    chosen = by_value or by_shape
+    if not chosen:
+        return None
+    return UnitChange(before.name, min(chosen, key=lambda fit: fit[1])[2])
+
+
+def renames(
+    missing: Sequence[ColumnProfile],
+    unknown: Sequence[ColumnProfile],
+    known: Sequence[ColumnProfile] = (),
+) -> tuple[Rename, ...]:
+    """Returns which missing columns arrive under which unknown names, each at most once.
+
+    `missing` and `known` are profiles of the last accepted batch, `unknown` of the arriving one. A
+    pair is named when each is the other's best by a margin, and the unknown column does not look
+    more like another known one: many columns look like a small enumeration.
+    """
+    scores = {
+        (old.name, new.name): _agreement(old, new)
+        for old in missing
+        for new in unknown
+        if _family(old.type) == _family(new.type)
+    }
+    rivals = {
+        new.name: max(
+            (
+                _content(other, new)[0]
+                for other in known
+                if _family(other.type) == _family(new.type)
+            ),
+            default=0.0,
+        )
+        for new in unknown
+    }
+    content = {(old.name, new.name): _content(old, new)[0] for old in missing for new in unknown}
+    found = []
+    while True:
+        best = _best_pair(scores, content, rivals)
+        if best is None:
+            break
+        found.append(best)
+        scores = {
+            pair: score
+            for pair, score in scores.items()
+            if pair[0] != best.old and pair[1] != best.new
+        }
+    order = [profile.name for profile in missing]
+    return tuple(sorted(found, key=lambda rename: order.index(rename.old)))
+
+
+def distribution_changes(
+    before: Mapping[str, ColumnProfile], after: Sequence[ColumnProfile], table: str
+) -> tuple[Finding, ...]:
+    """Returns notes on columns that look different from the last accepted batch; never a stop."""
+    notes = []
+    for profile in after:
+        last = before.get(profile.name)
+        if last is None:
+            continue
+        nulls = abs(profile.null_share - last.null_share)
+        if nulls > 0.1:
+            notes.append(
+                _note(
+                    table,
+                    profile.name,
+                    f"null in {profile.null_share:.0%} of rows, "
+                    f"{last.null_share:.0%} in the last accepted batch",
+                )
+            )
+        if _is_number(last) and _is_number(profile):
+            gap = _rank_gap(last.quantiles, profile.quantiles)
+            if gap > 0.2:
+                old, new = last.quantiles[50], profile.quantiles[50]
+                notes.append(
+                    _note(
+                        table,
+                        profile.name,
+                        f"median {new:.6g}, {old:.6g} in the last accepted batch; "
+                        f"{gap:.0%} of the rows moved",
+                    )
+                )
+    return tuple(notes)
+
+
+def _note(table: str, column: str, message: str) -> Finding:
+    return Finding(
+        "distribution-change", f"table/{table}.{column}", Severity.NOTE, f"{column}: {message}."
+    )
+
+
+def _values_say(kept: float, apart: float, returned: float, rest: float) -> bool:
+    if returned < 0.25 or returned < 5 * kept:
+        return False
+    return rest < apart / 1.5 or (returned >= 0.5 and kept <= 0.05 and rest <= apart)
+
+
+def _shape_says(
+    kept: float, apart: float, rest: float, stretch: float, conversion: Conversion
+) -> bool:
+    """`stretch` is the width of the converted quantiles in widths of the old ones."""
+    if kept >= 0.1 or not 0.4 <= stretch <= 2.5:
+        return False
+    better = apart / rest if rest else float("inf")
+    # No season makes a column ten times larger and keeps its shape.
+    is_gross = conversion.factor >= 10 or conversion.factor <= 0.1
+    return (
+        (is_gross and rest <= 0.5 and better >= 4)
+        or (rest <= 2.0 and better >= 25)
+        or (rest <= 0.15 and better >= 6)
+    )
+
+
+def _candidates(unit: str) -> Iterator[Conversion]:
+    """The conversions from a unit; from every unit when it is not known."""
+    name = _unit_name(unit)
+    every = [*_NAMED, *(conversion.inverse for conversion in _NAMED)]
+    from_unit = [conversion for conversion in every if conversion.source.lower() == name]
+    if name and from_unit:
+        yield from from_unit
+    else:
+        yield from (one for one in every if "bytes" not in (one.source, one.target))
+    for power in _POWERS:
+        yield power
+        yield power.inverse
+
+
+def _unit_name(unit: str) -> str:
+    wanted = unit.strip().lower()
+    for name, spellings in _SPELLINGS.items():
+        if wanted == name or wanted in spellings:
+            return name
+    return wanted
+
+
+def _is_number(profile: ColumnProfile) -> bool:
+    return profile.type.partition("(")[0] in NUMBERS and len(profile.quantiles) > 2
+
+
+def _family(type_: str) -> str:
+    name = type_.partition("(")[0]
+    return "number" if name in NUMBERS else "time" if name in TIMES else name
+
+
+_Values = tuple[tuple[float, float, float], ...]
+"""Value, half of its last written digit, share of the rows; by value."""
+
+
+def _shares(profile: ColumnProfile) -> _Values:
+    """The frequent values with their shares, zero left out, since it has no unit."""
+    rows = [(text, count) for text, count in profile.frequent if _decimal(text)]
+    total = sum(count for _, count in rows)
+    return tuple(
+        sorted((float(text), _precision(text), count / total) for text, count in rows)
+        if total
+        else ()
+    )
+
+
+def _decimal(text: str) -> Decimal | None:
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() else None
+
+
+def _precision(text: str) -> float:
+    exponent = Decimal(text).as_tuple().exponent
+    digits = -exponent if isinstance(exponent, int) else 0
+    if text.endswith(".0"):
+        digits = 0
+    return 0.5 * 10.0**-digits if digits < 6 else 0.0
+
+
+def _returned(new: _Values, old: _Values, conversion: Conversion | None) -> float:
+    """The share of the new frequent values that were frequent before, after converting back."""
+    if not new or not old:
+        return 0.0
+    values = [value for value, _, _ in old]
+    # A column is written with one precision; a value such as 4 may stand for 4.0.
+    rounding = min(precision for _, precision, _ in new) if conversion else 0.0
+    found = 0.0
+    for value, _, share in new:
+        at = conversion.back(value) if conversion else value
+        near = abs(rounding / conversion.factor) if conversion else 0.0
+        near += 1e-6 * abs(at)
+        low, high = bisect_left(values, at - near), bisect_right(values, at + near)
+        found += min(share, _SHARE_CHANGE * sum(part for _, _, part in old[low:high]))
+    return found
+
+
+def _inner(quantiles: Sequence[float]) -> Sequence[float]:
+    return quantiles[2:-2]
+
+
+def _width(quantiles: Sequence[float]) -> float:
+    """The mean distance from the median: the scale on which distances are told."""
+    middle = quantiles[len(quantiles) // 2]
+    for part in (_inner(quantiles), quantiles):
+        width = sum(abs(value - middle) for value in part) / len(part)
+        if width:
+            return width
+    return 0.0
+
+
+def _distance(old: Sequence[float], new: Sequence[float], conversion: Conversion | None) -> float:
+    pairs = list(zip(_inner(old), _inner(new), strict=True))
+    if conversion is None:
+        return sum(abs(after - before) for before, after in pairs) / len(pairs)
+    return sum(abs(conversion.back(after) - before) for before, after in pairs) / len(pairs)
+
+
+def _rank_gap(old: Sequence[float], new: Sequence[float]) -> float:
+    """The largest difference of the two distribution functions, at the old quantiles."""
+    gap = 0.0
+    for value in old:
+        ranks = [
+            (bisect_left(part, value) / len(part), bisect_right(part, value) / len(part))
+            for part in (old, new)
+        ]
+        (low0, high0), (low1, high1) = ranks
+        gap = max(gap, low1 - high0, low0 - high1, abs(high1 - high0) if high0 < 1 else 0.0)
+    return gap
+
+
+def _agreement(old: ColumnProfile, new: ColumnProfile) -> tuple[float, tuple[str, ...]]:
+    content, reasons = _content(old, new)
+    name = name_likeness(old.name, new.name)
+    if name >= 0.5:
+        reasons = (*reasons, "the names are alike")
+    return 0.7 * content + 0.3 * name, reasons
+
+
+def _content(old: ColumnProfile, new: ColumnProfile) -> tuple[float, tuple[str, ...]]:
+    """How alike two columns are but for their names, from 0 to 1, and why."""
+    reasons = [f"both are {new.type}" if old.type == new.type else f"{old.type} and {new.type}"]
+    values = _value_likeness(old, new)
+    if values >= 0.6:
+        reasons.append(f"{values:.0%} of the values agree")
+    nulls = 1 - min(1.0, abs(old.null_share - new.null_share) / 0.1)
+    if nulls >= 0.5:
+        reasons.append(f"null in {old.null_share:.1%} and {new.null_share:.1%} of rows")
+    distinct = _distinct_likeness(old, new)
+    if distinct >= 0.5:
+        reasons.append(f"{old.distinct} and {new.distinct} different values")
+    return 0.65 * values + 0.15 * nulls + 0.2 * distinct, tuple(reasons)
+
+
+def _value_likeness(old: ColumnProfile, new: ColumnProfile) -> float:
+    common = _common(old.frequent, new.frequent)
+    if _is_number(old) and _is_number(new):
+        shape = 1 - _rank_gap(old.quantiles, new.quantiles)
+        return shape * (0.5 + 0.5 * max(common, shape if old.distinct > 200 else 0.0))
+    if _family(old.type) == "time":
+        # Two periods share no instants; only their kind and number can agree.
+        return max(common, 0.5)
+    if old.minimum and new.minimum and old.maximum and new.maximum and not common:
+        return 0.5 * (old.minimum[:1] == new.minimum[:1]) * (old.maximum[:1] == new.maximum[:1])
+    return common
+
+
+def _common(old: Sequence[tuple[str, int]], new: Sequence[tuple[str, int]]) -> float:
+    """The share of the listed rows whose values both list, a value's share changing 3-fold."""
+    before, after = sum(count for _, count in old), sum(count for _, count in new)
+    if not before or not after:
+        return 0.0
+    shares = {text: count / before for text, count in old}
+    return sum(min(count / after, _SHARE_CHANGE * shares.get(text, 0.0)) for text, count in new)
+
+
+def _distinct_likeness(old: ColumnProfile, new: ColumnProfile) -> float:
+    if not old.distinct or not new.distinct:
+        return float(old.distinct == new.distinct)
+    plain = old.distinct / new.distinct
+    by_rows = plain * new.count / old.count if old.count and new.count else plain
+    return max(min(ratio, 1 / ratio) for ratio in (plain, by_rows))
+
+
+def _best_pair(
+    scores: Mapping[tuple[str, str], tuple[float, tuple[str, ...]]],
+    content: Mapping[tuple[str, str], float],
+    rivals: Mapping[str, float],
+) -> Rename | None:
+    for (old, new), (score, reasons) in sorted(
+        scores.items(), key=lambda item: (-item[1][0], item[0])
+    ):
+        others = [
+            other
+            for pair, (other, _) in scores.items()
+            if pair != (old, new) and (pair[0] == old or pair[1] == new)
+        ]
+        likes_another_more = rivals.get(new, 0.0) > content[old, new] + 0.1
+        alike = name_likeness(old, new) >= 0.6
+        if (
+            score >= 0.5
+            and score - max(others, default=0.0) >= 0.05
+            and (alike or not likes_another_more)
+        ):
+            return Rename(old, new, score, reasons)
+    return None
+
+
+def name_likeness(first: str, second: str) -> float:
+    """How alike two column names are, from 0 to 1; an abbreviation counts as nearly the same."""
+    one, two = _words(first), _words(second)
+    if not one or not two:
+        return 0.0
+    by_word = (
+        sum(max(_word_likeness(a, b) for b in two) for a in one)
+        + sum(max(_word_likeness(a, b) for a in one) for b in two)
+    ) / (len(one) + len(two))
+    return max(by_word, _word_likeness("".join(one), "".join(two)))
+
+
+def _words(name: str) -> list[str]:
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    return [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
+
+
+def _word_likeness(one: str, two: str) -> float:
+    short, long = sorted((one, two), key=len)
+    if short == long:
+        return 1.0
+    if len(short) >= 3 and long.startswith(short):
+        return 0.9
+    letters = iter(long)
+    if len(short) >= 3 and short[0] == long[0] and all(letter in letters for letter in short):
+        return 0.7
+    ratio = difflib.SequenceMatcher(None, one, two).ratio()
+    return ratio if ratio >= 0.75 else 0.0

@@ -1,0 +1,98 @@
+"""What a run and its worker say to each other: one JSON object a line.
+
+A request is answered by any number of `progress` lines and then one `result` or `error`. Records
+are written out field by field, so that nothing is unpickled and nothing else gets through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from instep.canonical import Json, from_microseconds, to_microseconds
+from instep.clock import Window
+from instep.engines.engine import ColumnStatistics, FileSet, Slice, WrittenFile
+from instep.engines.schema import Column, Schema
+from instep.errors import FAMILIES, InstepError, InternalError
+
+Message = dict[str, Any]  # JSON whose shape each pair of functions below agrees on
+
+
+def file_set_json(one: FileSet) -> dict[str, Json]:
+    return {
+        "name": one.name,
+        "files": list(one.files),
+        "schema": schema_json(one.schema),
+        "slice": [one.slice.column, *window_json(one.slice.window)] if one.slice else None,
+    }
+
+
+def parse_file_set(body: Message) -> FileSet:
+    part = body["slice"]
+    return FileSet(
+        body["name"],
+        tuple(body["files"]),
+        parse_schema(body["schema"]),
+        Slice(part[0], parse_window(part[1:])) if part else None,
+    )
+
+
+def schema_json(schema: Schema) -> list[Json]:
+    return [[c.id, c.name, c.type, c.required, c.doc] for c in schema.columns]
+
+
+def parse_schema(body: list[list[Any]]) -> Schema:
+    return Schema(tuple(Column(*column) for column in body))
+
+
+def window_json(window: Window) -> list[Json]:
+    return [to_microseconds(window.start), to_microseconds(window.end)]
+
+
+def parse_window(body: list[int]) -> Window:
+    return Window(from_microseconds(body[0]), from_microseconds(body[1]))
+
+
+def written_json(file: WrittenFile) -> dict[str, Json]:
+    return {
+        "path": file.path,
+        "rows": file.rows,
+        "size_bytes": file.size_bytes,
+        "digest": file.digest,
+        "columns": [
+            [c.field_id, c.size_bytes, c.values, c.nulls, c.nans, c.lower, c.upper]
+            for c in file.columns
+        ],
+    }
+
+
+def parse_written(body: Message) -> WrittenFile:
+    return WrittenFile(
+        body["path"],
+        body["rows"],
+        body["size_bytes"],
+        body["digest"],
+        tuple(ColumnStatistics(*column) for column in body["columns"]),
+    )
+
+
+def error_json(error: InstepError) -> dict[str, Json]:
+    facts: Mapping[str, Json] = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in error.facts.items()
+    }
+    return {
+        "family": error.family,
+        "kind": error.kind,
+        "message": error.message,
+        "facts": facts,
+    }
+
+
+def parse_error(body: Message) -> InstepError:
+    family = next((one for one in FAMILIES if one.family == body["family"]), InternalError)
+    facts = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in body["facts"].items()
+    }
+    return family(body["message"], kind=body["kind"], **facts)

@@ -1,0 +1,307 @@
+"""Gathers what a plan needs: the pipeline from disk or lake, tables, lineage, and the past.
+
+The reading half of `plan.py`. A `Planner` decides one step after another, because what a step
+reads may be what an earlier one makes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from instep.canonical import JsonObject, digest_of
+from instep.engines.engine import Slice
+from instep.errors import InvalidError
+from instep.history.repository import Repository
+from instep.pipelines import capture
+from instep.pipelines.config import (
+    PipelineConfig,
+    SqlStep,
+    Step,
+    TrainStep,
+    output_key,
+    parse_pipeline,
+)
+from instep.pipelines.lineage import Lineage, load_lineage
+from instep.pipelines.plan import Basis, Cut, FileFact, Past, RunPlan, StepPlan, plan_step
+from instep.pipelines.records import find_actuals, find_past
+from instep.tables.content import TableContent
+from instep.tables.read import data_files, schema_of
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A pipeline with the bytes of its files by path, and the contracts of its outputs by table."""
+
+    config: PipelineConfig
+    content: JsonObject
+    files: Mapping[str, bytes]
+    contracts: Mapping[str, bytes]
+
+    def code_of(self, step: Step) -> dict[str, str]:
+        """Returns the files that reach a step, with their digests."""
+        by_digest = {hashlib.sha256(data).hexdigest(): data for data in self.files.values()}
+        return capture.files_of_step(self.config, step.name, self.content, by_digest)
+
+
+def disk_source(folder: Path, name: str) -> Source:
+    """Returns the pipeline `name` as the project folder has it now."""
+    config, captured = capture.read_pipeline(folder, name)
+    content = captured.contents[f"pipeline/{name}"]
+    files = {path: captured.blobs[one] for path, one in capture.files_of(content).items()}
+    contracts = {}
+    for table in _written(config):
+        path = folder / "contracts" / f"{table}.yaml"
+        if path.is_file():
+            contracts[table] = path.read_bytes()
+    return Source(config, content, files, contracts)
+
+
+def lake_source(repo: Repository, commit: str, name: str) -> Source:
+    """Returns the pipeline `name` as a commit holds it.
+
+    Raises:
+        NotFoundError (kind "no-such-key").
+    """
+    content = repo.content(commit, f"pipeline/{name}")
+    files = {path: repo.objects.get(one) for path, one in capture.files_of(content).items()}
+    path = capture.pipeline_file(content)
+    config = parse_pipeline(files[path].decode(), path)
+    contracts = {}
+    for table in _written(config):
+        contract = repo.find(commit, f"contract/{table}")
+        if contract is not None:
+            contracts[table] = repo.objects.get(str(contract["blob"]))
+    return Source(config, content, files, contracts)
+
+
+@dataclass(slots=True)
+class Planner:
+    """Plans the steps of one pipeline on one commit, in their order."""
+
+    repo: Repository
+    commit: str
+    source: Source
+    runtime_digest: str
+    accept_runtime: bool = False
+    is_fresh: bool = False
+    """Whether nothing may be reused."""
+    _made: dict[str, TableContent | None] = field(default_factory=dict)
+    _columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def plan_all(self) -> RunPlan:
+        """Returns the plan of all steps; what an unmade table will hold is not known yet."""
+        steps = []
+        for step in self.source.config.steps:
+            found = self.plan(step)
+            steps.append(found)
+            if isinstance(step, SqlStep):
+                made = found.past.content if found.is_reused and found.past else None
+                self.made(step.writes, TableContent.from_content(made) if made else None)
+        return RunPlan(self.source.config, self.commit, tuple(steps), self.runtime_digest)
+
+    def plan(self, step: Step) -> StepPlan:
+        """Returns the plan of one step; the steps before it were told to `made`.
+
+        Raises:
+            InvalidError: its SQL, its columns or its slices do not fit the tables there are.
+        """
+        lineage = self._lineage(step)
+        code = self.source.code_of(step)
+        contract = self.source.contracts.get(step.writes) if isinstance(step, SqlStep) else None
+        basis = Basis(
+            code_digest=digest_of("instep.code.v1", code),
+            configuration_digest=self.source.config.configuration_digest(step),
+            contract=hashlib.sha256(contract).hexdigest() if contract is not None else None,
+            runtime_digest=self.runtime_digest,
+        )
+        if isinstance(step, SqlStep) and lineage is not None:
+            self._columns[step.writes] = tuple(lineage.columns)
+            self._sizes[step.writes] = self._largest(lineage.tables)
+        with self.repo.store.reading() as tx:
+            actuals = find_actuals(tx, self.source.config.name, step.name)
+        return plan_step(
+            step,
+            self.source.config,
+            lineage,
+            basis,
+            code,
+            self.files_of,
+            self._past(output_key(step)),
+            actuals,
+            self._sizes,
+            accept_runtime=self.accept_runtime,
+        )
+
+    def made(self, table: str, content: TableContent | None) -> None:
+        """Tells what an earlier step made of a table; None while it is yet to be made."""
+        self._made[table] = content
+
+    def table(self, name: str) -> TableContent | None:
+        """Returns a table as steps see it: what this run made of it, or what the commit holds."""
+        if name in self._made:
+            return self._made[name]
+        content = self.repo.find(self.commit, f"table/{name}")
+        return TableContent.from_content(content) if content is not None else None
+
+    def files_of(self, name: str, cut: Cut | None) -> tuple[FileFact, ...] | None:
+        """Returns the files of a table that may hold rows of a cut; None if it is yet to be made.
+
+        Raises:
+            NotFoundError (kind "no-such-key").
+        """
+        content = self.table(name)
+        if content is None:
+            if name in self._made:
+                return None
+            content = TableContent.from_content(self.repo.content(self.commit, f"table/{name}"))
+        part = Slice(cut.column, cut.window) if cut else None
+        files = data_files(self.repo.root, content, part)
+        return tuple(FileFact(file.digest, file.rows, file.size_bytes) for file in files)
+
+    def columns_of(self, name: str) -> tuple[str, ...] | None:
+        """Returns the columns of a table as steps see it, or None where there is none."""
+        if name in self._made and name in self._columns:
+            return self._columns[name]
+        content = self.table(name)
+        return schema_of(self.repo.root, content).names if content else None
+
+    def known_tables(self) -> tuple[str, ...]:
+        """Returns the names of all tables that a step could read."""
+        kept = (key.partition("/")[2] for key in self.repo.entries(self.commit, "table"))
+        return tuple(sorted({*kept, *self._made}))
+
+    def _largest(self, tables: Sequence[str]) -> tuple[int, int]:
+        """The rows and bytes of the largest input: a first guess of what a step will make."""
+        sizes = [(0, 0)]
+        for table in tables:
+            cut = self.source.config.slice_of(table, self.source.config.slice)
+            files = self.files_of(table, Cut(*cut) if cut else None)
+            if files is None:
+                sizes.append(self._sizes.get(table, (0, 0)))
+            else:
+                size = sum(one.size_bytes for one in files)
+                sizes.append((sum(one.rows for one in files), size))
+        return max(sizes)
+
+    def _past(self, output: str) -> Past | None:
+        if self.is_fresh:
+            return None
+        with self.repo.store.reading() as tx:
+            past = find_past(tx, output, self.repo.find(self.commit, output))
+        if past is None or not output.startswith("table/"):
+            return past
+        content = TableContent.from_content(past.content)
+        return past if (self.repo.root / content.metadata).exists() else None
+
+    def _lineage(self, step: Step) -> Lineage | None:
+        self._refuse_order(step)
+        if isinstance(step, TrainStep):
+            self._check_training(step)
+            return None
+        found = load_lineage(
+            self.repo.root / "cache" / "lineage",
+            self.source.files[step.sql].decode(),
+            step.sql,
+            self.columns_of,
+            self.known_tables,
+        )
+        self._refuse_later(step, found.tables)
+        self._check_slices(found)
+        return found
+
+    def _refuse_order(self, step: Step) -> None:
+        if isinstance(step, TrainStep):
+            self._refuse_later(step, (step.reads,))
+
+    def _refuse_later(self, step: Step, tables: Sequence[str]) -> None:
+        later = set(_written(self.source.config)) - self._made.keys()
+        for table in tables:
+            if table in later:
+                raise InvalidError(
+                    f'{self.source.config.path}: step "{step.name}" reads "{table}", which this '
+                    "pipeline makes only in the same or a later step: expected steps in the order "
+                    "of their data. Move the step.",
+                    kind="steps-out-of-order",
+                    path=self.source.config.path,
+                )
+
+    def _check_training(self, step: TrainStep) -> None:
+        path = self.source.config.path
+        columns = self.columns_of(step.reads)
+        if columns is None:
+            self._unknown(path, f"steps.{step.name}.reads", step.reads, self.known_tables())
+        spec = step.spec
+        named = [
+            *((name, "features") for name in spec.features),
+            *((name, "key") for name in spec.key),
+            (spec.target, "target"),
+            (spec.time, "time"),
+            (spec.known_after.column, "known_after.column"),
+        ]
+        known = {name.lower() for name in columns or ()}
+        for name, key in named:
+            if name.lower() not in known:
+                self._unknown(path, f"steps.{step.name}.{key}", name, tuple(columns or ()))
+
+    def _check_slices(self, lineage: Lineage) -> None:
+        for table in lineage.tables:
+            cut = self.source.config.slices.get(table)
+            columns = self.columns_of(table) or ()
+            if cut is not None and cut.time.lower() not in {name.lower() for name in columns}:
+                self._unknown(self.source.config.path, f"slices.{table}", cut.time, columns)
+
+    def _unknown(self, path: str, value: str, name: str, known: Sequence[str]) -> None:
+        origins = {one.name: one.origin for one in self.source.config.values}
+        origin = origins.get(value) or origins.get(f"{value}.time") or path
+        what, kind = (
+            ("table", "no-such-table") if value.endswith(".reads") else ("column", "no-such-column")
+        )
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        mend = f'Did you mean "{near[0]}"?' if near else "Correct the name."
+        raise InvalidError(
+            f'{origin}: {what} "{name}" does not exist: expected one of '
+            f"{', '.join(known) or 'none yet'}. {mend}",
+            kind=kind,
+            path=path,
+            name=name,
+        )
+
+
+def check_slices_used(plan: RunPlan) -> None:
+    """Holds that every table in `slices` is read by a step.
+
+    Raises:
+        InvalidError (kind "unused-slice").
+    """
+    read = {one.table for step in plan.steps for piece in step.pieces for one in piece.inputs}
+    origins = {value.name: value.origin for value in plan.config.values}
+    for table in plan.config.slices:
+        if table not in read:
+            near = difflib.get_close_matches(table, sorted(read), n=1, cutoff=0.5)
+            mend = f'Did you mean "{near[0]}"?' if near else "Remove it."
+            name = f"slices.{table}"
+            origin = origins.get(name) or origins.get(f"{name}.time") or plan.config.path
+            raise InvalidError(
+                f'{origin}: "{table}" is cut by time, but no step reads it: expected one of '
+                f"{', '.join(sorted(read))}. {mend}",
+                kind="unused-slice",
+                path=plan.config.path,
+            )
+
+
+def table_of(repo: Repository, commit: str, name: str) -> TableContent:
+    """Returns a table that a commit holds.
+
+    Raises:
+        NotFoundError (kind "no-such-key").
+    """
+    return TableContent.from_content(repo.content(commit, f"table/{name}"))
+
+
+def _written(config: PipelineConfig) -> list[str]:
+    return [step.writes for step in config.steps if isinstance(step, SqlStep)]

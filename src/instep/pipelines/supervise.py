@@ -1,0 +1,151 @@
+"""Starts a worker process for a run, asks it for one step after another, and ends it.
+
+The worker sees an environment that is the same every time: no variables of the user's, UTC, one
+thread for arithmetic, a fixed hash seed. What it prints is kept in the run's staging folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from instep.errors import InternalError, UnavailableError
+from instep.pipelines import messages
+from instep.pipelines.compute import Progress
+
+LONGEST_STEP_S = 24 * 3600
+"""A step that takes longer is taken for hung."""
+
+_POLL_S = 1.0
+_CLOSE_S = 5.0
+_KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "INSTEP_FAULT", "INSTEP_FAULT_TRACE")
+_FIXED = {
+    "TZ": "UTC",
+    "LC_ALL": "C.UTF-8",
+    "PYTHONHASHSEED": "0",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+
+class Worker:
+    """One worker process; a context manager that ends it."""
+
+    def __init__(self, code: Path, project: Path, log: Path) -> None:
+        self._log = log
+        self._buffer = b""
+        with log.open("ab") as out:
+            # -P: the folder of the code is put on the path by the worker, for steps alone.
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "instep.pipelines.worker",
+                    str(os.getpid()),
+                    str(project),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=out,
+                cwd=code,
+                env={name: os.environ[name] for name in _KEPT if name in os.environ} | _FIXED,
+            )
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        stdin, stdout = self._pipes()
+        if kind is not None:
+            self._process.kill()
+        stdin.close()
+        try:
+            self._process.wait(_CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(_CLOSE_S)
+        stdout.close()
+
+    def ask(self, request: messages.Message, progress: Progress) -> messages.Message:
+        """Returns the result of one request, telling its progress meanwhile.
+
+        Raises:
+            InstepError: what the worker answered.
+            UnavailableError (kind "worker-died"): the process ended; perhaps memory ran out.
+            UnavailableError (kind "step-too-long"): no answer in a day.
+        """
+        stdin, _ = self._pipes()
+        try:
+            stdin.write(json.dumps(request).encode() + b"\n")
+            stdin.flush()
+        except BrokenPipeError:
+            raise self._died() from None
+        deadline = time.monotonic() + LONGEST_STEP_S
+        while time.monotonic() < deadline:
+            line = self._line()
+            if line is None:
+                continue
+            message: messages.Message = json.loads(line)
+            if "progress" in message:
+                progress(message["progress"])
+            elif "error" in message:
+                raise messages.parse_error(message["error"])
+            else:
+                return {"result": message["result"]}
+        raise UnavailableError(
+            f"A step gave no result in {LONGEST_STEP_S // 3600} hours: expected it sooner. Make "
+            "the slice or the step smaller.",
+            kind="step-too-long",
+        )
+
+    def _line(self) -> bytes | None:
+        _, stdout = self._pipes()
+        while b"\n" not in self._buffer:
+            ready, _, _ = select.select([stdout], [], [], _POLL_S)
+            if not ready:
+                return None
+            data = os.read(stdout.fileno(), 1 << 16)
+            if not data:
+                raise self._died()
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def _died(self) -> UnavailableError:
+        try:
+            code = self._process.wait(_CLOSE_S)
+        except subprocess.TimeoutExpired:
+            code = 0
+        how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        cause = " Perhaps memory ran out: make the slice smaller." if code == -9 else ""
+        return UnavailableError(
+            f"The worker process of the run ended {how}: expected a result. Its last words are in "
+            f"{self._log}.{cause} Run it again.",
+            kind="worker-died",
+            log=str(self._log),
+        )
+
+    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
+        if self._process.stdin is None or self._process.stdout is None:
+            raise InternalError(
+                "A worker was started without pipes: expected both. Report this as a fault of "
+                "Instep.",
+                kind="worker-failed",
+            )
+        return self._process.stdin, self._process.stdout

@@ -1,0 +1,222 @@
+"""The process in which the steps of a run execute. It dies with the process that started it.
+
+Started as `python -m instep.pipelines.worker`, in a folder that holds the captured code and
+nothing else of the project. It reads requests from standard input and answers on a descriptor of
+its own; what steps print goes to the log. It knows no catalog, and publishes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from instep.canonical import from_microseconds
+from instep.errors import InstepError, InternalError, InvalidError
+from instep.pipelines import compute, messages
+
+_PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h: the signal that this process gets when its parent ends."""
+
+
+def main() -> None:
+    """Answers requests until standard input ends."""
+    _die_with(int(sys.argv[1]))
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    project = Path(sys.argv[2])
+    code = Path.cwd()
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            _answer(answers, {"result": _perform(request, code, project, answers)})
+        except InstepError as error:
+            _answer(answers, {"error": messages.error_json(error)})
+        except Exception as error:
+            found = _translated(error, request.get("step", ""), code, project)
+            _answer(answers, {"error": messages.error_json(found)})
+
+
+def _perform(request: messages.Message, code: Path, project: Path, answers: TextIO) -> Any:
+    def progress(text: str) -> None:
+        _answer(answers, {"progress": text})
+
+    match request["act"]:
+        case "describe":
+            return messages.schema_json(compute.describe_sql(_table_work(request)))
+        case "table":
+            schema = messages.parse_schema(request["schema"])
+            written = compute.compute_table(_table_work(request), schema, progress)
+            return {
+                "pieces": [[messages.written_json(file) for file in piece] for piece in written],
+                "memory_bytes": _peak_memory_bytes(),
+            }
+        case "train":
+            work = _train_work(request, code)
+            with _closed_to_the_rest(project, code, work.folder.parent):
+                bundle = compute.train_model(work, progress)
+            return {
+                "names": list(bundle.names),
+                "digest": bundle.digest,
+                "card": bundle.card,
+                "memory_bytes": _peak_memory_bytes(),
+            }
+        case act:
+            raise InternalError(
+                f'A worker was asked to "{act}": expected describe, table or train. Report this '
+                "as a fault of Instep.",
+                kind="unknown-act",
+            )
+
+
+def _table_work(request: messages.Message) -> compute.TableWork:
+    return compute.TableWork(
+        sql=request["sql"],
+        pieces=tuple(
+            tuple(messages.parse_file_set(one) for one in piece) for piece in request["pieces"]
+        ),
+        labels=tuple(request["labels"]),
+        folder=Path(request["folder"]),
+        scratch=Path(request["scratch"]),
+    )
+
+
+def _train_work(request: messages.Message, code: Path) -> compute.TrainWork:
+    from instep.pipelines.config import TrainStep, parse_pipeline
+
+    config = parse_pipeline(request["config"], request["path"])
+    step = next(one for one in config.steps if one.name == request["step"])
+    assert isinstance(step, TrainStep), "only a training step is trained"
+    made_at: datetime = from_microseconds(request["made_at"])
+    return compute.TrainWork(
+        step=step,
+        table=messages.parse_file_set(request["table"]),
+        window=messages.parse_window(request["window"]),
+        folder=Path(request["folder"]),
+        scratch=Path(request["scratch"]),
+        code=code,
+        made_at=made_at,
+        run=request["run"],
+    )
+
+
+@contextlib.contextmanager
+def _closed_to_the_rest(project: Path, *open_folders: Path) -> Iterator[None]:
+    """Refuses, while it holds, files of the project that were not captured, and the network.
+
+    An audit hook cannot be removed, so it looks at a flag. Compiled libraries can still go round
+    it: it catches mistakes, not malice.
+    """
+    allowed = [*open_folders, Path(sys.prefix), Path(sys.base_prefix)]
+    state = {"closed": True}
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if not state["closed"]:
+            return
+        if event == "open" and isinstance(arguments[0], str):
+            path = Path(os.path.abspath(arguments[0]))  # noqa: PTH100, resolve() would open files
+            if path.is_relative_to(project) and not any(map(path.is_relative_to, allowed)):
+                raise _undeclared(path.relative_to(project))
+        elif event == "socket.connect" and isinstance(arguments[1], tuple):
+            raise InvalidError(
+                f"A step connects to {arguments[1][0]}: expected only its tables and declared "
+                "files. Ingest what it needs, then read it as a table.",
+                kind="network-in-step",
+            )
+
+    sys.addaudithook(hook)
+    try:
+        yield
+    finally:
+        state["closed"] = False
+
+
+def _undeclared(path: Path) -> InvalidError:
+    return InvalidError(
+        f'A step opens "{path}", which was not captured: expected only declared files. Add it to '
+        "`data:` of the pipeline, and open it by this relative path.",
+        kind="undeclared-file",
+        path=str(path),
+    )
+
+
+def _translated(error: Exception, step: str, code: Path, project: Path) -> InstepError:
+    missing = _uncaptured(error, step, project)
+    if missing is not None:
+        return missing
+    frames = [
+        f"  {Path(frame.filename).relative_to(code)}:{frame.lineno} in {frame.name}"
+        + (f": {frame.line}" if frame.line else "")
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(code)
+    ]
+    what = "".join(traceback.format_exception_only(error)).strip()
+    if frames or isinstance(error, SyntaxError):
+        return InvalidError(
+            f'Step "{step}" raised {what}\n' + "\n".join(frames) + "\n"
+            "Expected a result. Correct the step; nothing was published.",
+            kind="step-raised",
+            step=step,
+            error=type(error).__name__,
+            frames=tuple(frame.strip() for frame in frames),
+        )
+    return InternalError(
+        f'Step "{step}" failed inside Instep with {what} ({_last_frame(error.__traceback__)}): '
+        "expected a result or a named error. Report this as a fault of Instep.",
+        kind="worker-failed",
+        step=step,
+        traceback="".join(traceback.format_exception(error)),
+    )
+
+
+def _uncaptured(error: Exception, step: str, project: Path) -> InvalidError | None:
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    stem = error.name.replace(".", "/")
+    for candidate in (f"{stem}.py", f"{stem}/__init__.py", f"steps/{stem}.py"):
+        if (project / candidate).is_file():
+            return InvalidError(
+                f'Step "{step}" imports "{error.name}", which is {candidate} in the project but '
+                "was not captured: expected an import statement from the project's folder. Write "
+                f'"import {candidate.removesuffix(".py").replace("/", ".")}" in the step.',
+                kind="uncaptured-import",
+                step=step,
+                path=candidate,
+            )
+    return None
+
+
+def _last_frame(trace: TracebackType | None) -> str:
+    frames = traceback.extract_tb(trace)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "no frame"
+
+
+def _answer(answers: TextIO, message: messages.Message) -> None:
+    answers.write(json.dumps(message) + "\n")
+    answers.flush()
+
+
+def _die_with(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the line above
+        os._exit(1)
+
+
+def _peak_memory_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    main()
