@@ -1,0 +1,129 @@
+"""The events since a model was trained, computed again by its own pipeline on newer data.
+
+Nothing is published: the tables of the pipeline are computed in a staging folder that is removed
+afterwards. The steps are those that made the model; only the slice and the data are newer.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from instep.clock import Window
+from instep.engines.engine import FileSet, Slice
+from instep.engines.schema import Schema
+from instep.errors import InvalidError
+from instep.history.repository import Repository
+from instep.pipelines.compute import TableWork, compute_table, describe_sql
+from instep.pipelines.config import PipelineConfig, SqlStep, TrainStep
+from instep.pipelines.lineage import parse_select, tables_of
+from instep.pipelines.prepare import Source, lake_source, table_of
+from instep.tables.read import file_set
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Progress = Callable[[str], None]
+
+
+def find_maker(repo: Repository, commit: str, model: str) -> tuple[Source, TrainStep]:
+    """Returns the pipeline of `commit` that trains `model`, and the step that does.
+
+    Raises:
+        InvalidError (kind "no-maker"): no pipeline of the commit trains it.
+    """
+    for key in repo.entries(commit, "pipeline"):
+        source = lake_source(repo, commit, key.partition("/")[2])
+        for step in source.config.steps:
+            if isinstance(step, TrainStep) and step.model == model:
+                return source, step
+    raise InvalidError(
+        f'No pipeline of commit {commit[:12]} trains model "{model}": expected the one that made '
+        "it, to compute new events. Merge and release the pipeline with its model.",
+        kind="no-maker",
+        model=model,
+    )
+
+
+def tables_read(source: Source) -> frozenset[str]:
+    """Returns the tables that a pipeline reads and does not make."""
+    steps = [step for step in source.config.steps if isinstance(step, SqlStep)]
+    read = {table for step in steps for table in _tables(source, step)}
+    trained = {step.reads for step in source.config.steps if isinstance(step, TrainStep)}
+    return frozenset((read | trained) - {step.writes for step in steps})
+
+
+def compute_events(
+    repo: Repository, data: str, source: Source, step: TrainStep, window: Window, progress: Progress
+) -> pa.Table:
+    """Returns the rows that `step` would read for `window`, from the tables of commit `data`."""
+    folder = repo.root / "staging"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="watch-", dir=folder) as staging:
+        made: dict[str, FileSet] = {}
+        for place, sql in enumerate(_upstream(source, step)):
+            progress(f"{sql.name}: {window}")
+            made[sql.writes] = _compute(
+                repo, data, source, sql, window, made, Path(staging) / str(place)
+            )
+        return _read(made.get(step.reads) or _input(repo, data, source.config, step.reads, window))
+
+
+def _upstream(source: Source, step: TrainStep) -> list[SqlStep]:
+    """Returns the SQL steps that what `step` reads is made of, in order."""
+    needed, found = {step.reads}, []
+    for one in reversed(source.config.steps):
+        if isinstance(one, SqlStep) and one.writes in needed:
+            found.append(one)
+            needed.update(_tables(source, one))
+    return found[::-1]
+
+
+def _compute(
+    repo: Repository,
+    data: str,
+    source: Source,
+    step: SqlStep,
+    window: Window,
+    made: dict[str, FileSet],
+    folder: Path,
+) -> FileSet:
+    inputs = tuple(
+        made.get(table) or _input(repo, data, source.config, table, window)
+        for table in _tables(source, step)
+    )
+    folder.mkdir()
+    sql = source.files[step.sql].decode()
+    work = TableWork(sql, (inputs,), (str(window),), folder, folder / "scratch")
+    described = describe_sql(work)
+    schema = Schema(
+        tuple(replace(column, id=place) for place, column in enumerate(described.columns, 1))
+    )
+    (written,) = compute_table(work, schema, lambda text: None)
+    return FileSet(step.writes, tuple(file.path for file in written), schema)
+
+
+def _input(
+    repo: Repository, data: str, config: PipelineConfig, table: str, window: Window
+) -> FileSet:
+    cut = config.slice_of(table, window)
+    return file_set(
+        repo.root, table_of(repo, data, table), table, Slice(*cut) if cut is not None else None
+    )
+
+
+def _read(files: FileSet) -> pa.Table:
+    from instep.engines.duckdb import DuckDB
+    from instep.engines.schema import quoted
+
+    with tempfile.TemporaryDirectory() as scratch, DuckDB(Path(scratch)) as engine:
+        engine.view(files)
+        table: pa.Table = engine.sql(f"select * from {quoted(files.name)}").to_arrow_table()
+        return table
+
+
+def _tables(source: Source, step: SqlStep) -> tuple[str, ...]:
+    return tuple(tables_of(parse_select(source.files[step.sql].decode(), step.sql), step.sql))
