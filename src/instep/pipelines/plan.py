@@ -82,7 +82,7 @@ class Reason:
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.cause} ({self.detail})" if self.detail else self.cause
+        return f"{self.cause} ({self.detail})" if self.detail else self.cause.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +152,14 @@ class StepPlan:
         return not self.computed and self.past is not None and not self.dropped
 
     @property
+    def kept(self) -> tuple[PastPiece, ...]:
+        """The past pieces that the new output has too."""
+        return tuple(piece.reused for piece in self.pieces if piece.reused)
+
+    @property
     def dropped(self) -> tuple[PastPiece, ...]:
         """The past pieces that the new output does not have."""
-        kept = {piece.reused.key for piece in self.pieces if piece.reused}
+        kept = {piece.key for piece in self.kept}
         return tuple(one for one in (self.past.pieces if self.past else ()) if one.key not in kept)
 
     def to_json(self) -> dict[str, Json]:

@@ -34,7 +34,7 @@ from instep.tables.read import data_files, schema_of
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A pipeline with the bytes of its files by path, and the contracts of its outputs by table."""
+    """A pipeline with the bytes of its files by path, and drafts of contracts by table."""
 
     config: PipelineConfig
     content: JsonObject
@@ -70,12 +70,7 @@ def lake_source(repo: Repository, commit: str, name: str) -> Source:
     files = {path: repo.objects.get(one) for path, one in capture.files_of(content).items()}
     path = capture.pipeline_file(content)
     config = parse_pipeline(files[path].decode(), path)
-    contracts = {}
-    for table in _written(config):
-        contract = repo.find(commit, f"contract/{table}")
-        if contract is not None:
-            contracts[table] = repo.objects.get(str(contract["blob"]))
-    return Source(config, content, files, contracts)
+    return Source(config, content, files, {})
 
 
 @dataclass(slots=True)
@@ -112,7 +107,7 @@ class Planner:
         """
         lineage = self._lineage(step)
         code = self.source.code_of(step)
-        contract = self.source.contracts.get(step.writes) if isinstance(step, SqlStep) else None
+        contract = self.contract_of(step.writes) if isinstance(step, SqlStep) else None
         basis = Basis(
             code_digest=digest_of("instep.code.v1", code),
             configuration_digest=self.source.config.configuration_digest(step),
@@ -147,6 +142,14 @@ class Planner:
             return self._made[name]
         content = self.repo.find(self.commit, f"table/{name}")
         return TableContent.from_content(content) if content is not None else None
+
+    def contract_of(self, name: str) -> bytes | None:
+        """Returns the contract of a table: the source's draft, or else what the commit holds."""
+        draft = self.source.contracts.get(name)
+        if draft is not None:
+            return draft
+        content = self.repo.find(self.commit, f"contract/{name}")
+        return self.repo.objects.get(str(content["blob"])) if content is not None else None
 
     def files_of(self, name: str, cut: Cut | None) -> tuple[FileFact, ...] | None:
         """Returns the files of a table that may hold rows of a cut; None if it is yet to be made.

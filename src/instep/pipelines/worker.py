@@ -63,7 +63,7 @@ def _perform(request: messages.Message, code: Path, project: Path, answers: Text
             }
         case "train":
             work = _train_work(request, code)
-            with _closed_to_the_rest(project, code, work.folder.parent):
+            with _closed_to_the_rest(project, code, Path(request["staging"])):
                 bundle = compute.train_model(work, progress)
             return {
                 "names": list(bundle.names),

@@ -1,0 +1,513 @@
+"""Runs a pipeline on a branch: one commit with everything it made, or nothing.
+
+Order: plan, capture the project, compute into `staging/<run>`, make tables and models of what was
+staged, then publish in one transaction under a live lease. Until that transaction the branch does
+not move; after it everything is there. A failed run is recorded with its error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+from instep.canonical import Json, JsonObject, digest_of
+from instep.cost.estimate import Actual, describe, describe_bytes, describe_seconds
+from instep.engines.engine import FileSet, Slice, WrittenFile
+from instep.engines.schema import Schema
+from instep.errors import (
+    InstepError,
+    InternalError,
+    InvalidError,
+    RefusedError,
+    UnavailableError,
+)
+from instep.faults import reached
+from instep.history.edits import Edit, publish
+from instep.history.ids import new_id
+from instep.history.objects import publish_durably
+from instep.history.refs import RefKind, create_ref, find_ref
+from instep.history.repository import MAIN, Repository
+from instep.history.store import Transaction
+from instep.pipelines import capture, messages
+from instep.pipelines.compute import Progress
+from instep.pipelines.config import SqlStep, parse_pipeline
+from instep.pipelines.execute import (
+    Execution,
+    StagedModel,
+    StagedTable,
+    declared_schema,
+    numbered,
+)
+from instep.pipelines.plan import PastPiece, Piece, RunPlan, StepPlan
+from instep.pipelines.prepare import Planner, Source, check_slices_used
+from instep.pipelines.project import RunBudget
+from instep.pipelines.records import (
+    PieceRecord,
+    Run,
+    RunState,
+    check_lease,
+    extend_lease,
+    fail_lost_runs,
+    finish_run,
+    insert_pieces,
+    insert_run,
+    take_version,
+)
+from instep.pipelines.runtime import load_runtime
+from instep.tables import write
+from instep.tables.content import TableContent
+from instep.tables.read import data_files, file_set, schema_of
+
+LEASE = timedelta(seconds=60)
+"""A run that gave no sign of life for so long may no longer publish."""
+
+LONGEST_RUN_S = 48 * 3600
+"""A run is not kept alive beyond it."""
+
+_HEARTBEAT_S = 10.0
+_MODEL_TYPE = "instep.model.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What is asked for: which pipeline of which project folder, on which branch, by whom."""
+
+    pipeline: str
+    folder: Path
+    branch: str
+    actor: str
+    accept_runtime: bool = False
+    budget: RunBudget = field(default_factory=RunBudget)
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What became of one step: `computed` and `reused` count its pieces."""
+
+    name: str
+    output: str
+    content: JsonObject
+    computed: int
+    reused: int
+    why: tuple[str, ...]
+    actual: Actual | None
+    card: JsonObject | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "step": self.name,
+            "writes": self.output,
+            "content": self.content,
+            "computed": self.computed,
+            "reused": self.reused,
+            "why": list(self.why),
+            "seconds": round(self.actual.seconds, 3) if self.actual else None,
+            "memory_bytes": self.actual.memory_bytes if self.actual else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A run that succeeded; `changed` are the keys that its commit changed, `captured` of them
+    those that came from the project folder."""
+
+    run: Run
+    steps: tuple[StepResult, ...]
+    changed: tuple[str, ...]
+    captured: tuple[str, ...]
+    is_new_branch: bool
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            **self.run.to_json(),
+            "changed": list(self.changed),
+            "captured": list(self.captured),
+            "new_branch": self.is_new_branch,
+        }
+
+
+def run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> RunResult:
+    """Runs a pipeline and publishes what it made on a branch, which is made if it is missing.
+
+    Raises:
+        RefusedError (kinds "protected-branch", "over-budget").
+        InvalidError: the project, the pipeline or a step is not right; nothing was published.
+        ConflictError (kinds "keys-moved", "lease-lost").
+        UnavailableError (kind "worker-died", "step-too-long").
+    """
+    base, is_new = _base(repo, request.branch)
+    captured = capture.read_project(request.folder)
+    source = source_of(captured, request)
+    runtime = load_runtime(repo.root / "cache" / "runtime")
+    plan = Planner(repo, base, source, runtime.digest, request.accept_runtime).plan_all()
+    check_slices_used(plan)
+    check_budget(plan, request.budget)
+    captured.store(repo.objects)
+    run = Run(
+        id=new_id("run"),
+        pipeline=request.pipeline,
+        branch=request.branch,
+        actor=request.actor,
+        state=RunState.RUNNING,
+        started_at=repo.clock(),
+        input_commit=base,
+        slice=source.config.slice,
+        configuration=tuple(value.to_json() for value in source.config.values),
+        code=capture.files_of(source.content),
+        code_digest=digest_of("instep.code.v1", capture.files_of(source.content)),
+        runtime_digest=runtime.digest,
+        runtime_blob=repo.objects.put(runtime.to_bytes()),
+        engine=f"duckdb {runtime.packages['duckdb'].version}",
+        estimated=plan.estimate.to_json(),
+    )
+    progress(f"run {run.id[:12]}: {describe(plan.estimate)}")
+    with repo.store.transaction() as tx:
+        fail_lost_runs(tx, repo.clock())
+        insert_run(tx, run, repo.clock() + LEASE)
+    planner = Planner(repo, base, source, runtime.digest, request.accept_runtime)
+    attempt = _Attempt(repo, request, run, source, planner, captured, is_new, progress)
+    try:
+        with _heartbeat(repo, run.id):
+            result = attempt.perform(plan)
+    except BaseException as error:
+        _record_failure(repo, run, error)
+        raise
+    shutil.rmtree(attempt.staging, ignore_errors=True)
+    return result
+
+
+def source_of(captured: capture.Captured, request: RunRequest) -> Source:
+    """Returns the pipeline that was asked for, out of a captured project.
+
+    Raises:
+        InvalidError (kind "no-such-pipeline").
+    """
+    key = f"pipeline/{request.pipeline}"
+    content = captured.contents.get(key)
+    if content is None:
+        capture.read_pipeline(request.folder, request.pipeline)
+        raise InternalError(
+            f"{key} was read, but not captured. Report this as a fault of Instep.",
+            kind="worker-failed",
+        )
+    files = {path: captured.blobs[one] for path, one in capture.files_of(content).items()}
+    path = capture.pipeline_file(content)
+    contracts = {
+        key.partition("/")[2]: captured.blobs[str(one["blob"])]
+        for key, one in captured.contents.items()
+        if key.startswith("contract/")
+    }
+    return Source(parse_pipeline(files[path].decode(), path), content, files, contracts)
+
+
+def check_budget(plan: RunPlan, budget: RunBudget) -> None:
+    """Holds that a run is estimated to stay within its budget.
+
+    Raises:
+        RefusedError (kind "over-budget").
+    """
+    found = plan.estimate
+    limits = []
+    if budget.time is not None and found.seconds > budget.time.total_seconds():
+        limits.append(
+            f"{describe_seconds(found.seconds)}, above "
+            f"{describe_seconds(budget.time.total_seconds())}"
+        )
+    if budget.memory_bytes is not None and found.memory_bytes > budget.memory_bytes:
+        limits.append(
+            f"{describe_bytes(found.memory_bytes)} memory, above "
+            f"{describe_bytes(budget.memory_bytes)}"
+        )
+    if limits:
+        raise RefusedError(
+            f"The run is estimated to take {' and '.join(limits)} ({found.basis}): expected it "
+            "within budgets.run of instep.yaml. Shorten the slice, or propose a larger budget.",
+            kind="over-budget",
+        )
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One run under way; `perform` is called once."""
+
+    repo: Repository
+    request: RunRequest
+    run: Run
+    source: Source
+    planner: Planner
+    captured: capture.Captured
+    is_new: bool
+    progress: Progress
+    results: list[StepResult] = field(default_factory=list)
+    pieces: list[PieceRecord] = field(default_factory=list)
+
+    @property
+    def staging(self) -> Path:
+        return self.repo.root / "staging" / self.run.id
+
+    def perform(self, plan: RunPlan) -> RunResult:
+        """Computes every step, then publishes."""
+        with Execution(
+            self.source, self.staging, self.request.folder.resolve(), self.run.id, self.progress
+        ) as execution:
+            for step in self.source.config.steps:
+                found = self.planner.plan(step)
+                result = self._step(found, execution)
+                self.results.append(result)
+                if isinstance(step, SqlStep):
+                    self.planner.made(step.writes, TableContent.from_content(result.content))
+        return self._publish(plan)
+
+    def _step(self, plan: StepPlan, execution: Execution) -> StepResult:
+        if plan.is_reused and plan.past is not None:
+            self.progress(f"{plan.step.name}: nothing that reaches it changed, reused")
+            return self._result(plan, plan.past.content, [*plan.past.pieces], None)
+        if isinstance(plan.step, SqlStep):
+            return self._table(plan, plan.step, execution)
+        staged = execution.model(plan, self.source.config.slice, self.repo.clock(), self._files)
+        content = self._model_content(staged, plan)
+        piece = _past_piece(plan.pieces[0], plan, ())
+        return replace(self._result(plan, content, [piece], staged.actual), card=staged.card)
+
+    def _table(self, plan: StepPlan, step: SqlStep, execution: Execution) -> StepResult:
+        declared = self.planner.contract_of(step.writes)
+        schema = declared_schema(declared, step.writes) if declared else None
+        if schema is None:
+            schema = execution.describe(plan, self._files)
+        before = self._before(plan, schema)
+        columns = schema_of(self.repo.root, before) if before else numbered(schema)
+        staged = execution.table(plan, columns, self._files)
+        content, names = self._settle(plan, step, before, schema, staged)
+        made = iter(names)
+        pieces = [piece.reused or _past_piece(piece, plan, next(made)) for piece in plan.pieces]
+        return self._result(plan, content.to_content(), pieces, staged.actual)
+
+    def _before(self, plan: StepPlan, schema: Schema) -> TableContent | None:
+        """The state of the table that the new files go into; None where a new table is due."""
+        existing = (
+            plan.past.content if plan.past else self.repo.find(self.planner.commit, plan.output)
+        )
+        if existing is None:
+            return None
+        table = TableContent.from_content(existing)
+        try:
+            return write.set_columns(self.repo.root, table, schema.columns, at=self.repo.clock())
+        except InvalidError as error:
+            if error.kind in ("type-mismatch", "null-in-required") and not plan.kept:
+                return None  # no old file stays, so a table of the new shape may take its place
+            raise
+
+    def _settle(
+        self,
+        plan: StepPlan,
+        step: SqlStep,
+        before: TableContent | None,
+        schema: Schema,
+        staged: StagedTable,
+    ) -> tuple[TableContent, list[tuple[str, ...]]]:
+        root, now = self.repo.root, self.repo.clock()
+        reached("run.files.before")
+        removed: list[str] = []
+        if before is None:
+            before = write.create_table(root, step.writes, schema.columns, at=now)
+        elif plan.past is None:
+            removed = [file.path for file in data_files(root, before)]
+        else:
+            folder = write.data_folder(root, before)
+            removed = [str(folder / name) for piece in plan.dropped for name in piece.files]
+        folder = write.data_folder(root, before)
+        moved = [[_moved(file, folder) for file in files] for _, files in staged.pieces]
+        added = [file for files in moved for file in files]
+        content = write.replace(root, before, added, removed, at=now)
+        reached("run.files.after")
+        return content, [tuple(Path(file.path).name for file in files) for files in moved]
+
+    def _model_content(self, staged: StagedModel, plan: StepPlan) -> JsonObject:
+        files = {name: self.repo.objects.put_file(staged.folder / name) for name in staged.names}
+        with self.repo.store.transaction() as tx:
+            version = take_version(tx, plan.output.partition("/")[2], self.run.id)
+        return {
+            "type": _MODEL_TYPE,
+            "files": files,
+            "digest": staged.digest,
+            "run": self.run.id,
+            "version": str(version),
+        }
+
+    def _files(self, table: str, part: Slice | None) -> FileSet:
+        content = self.planner.table(table)
+        assert content is not None, "a step is computed after those whose tables it reads"
+        return file_set(self.repo.root, content, table, part)
+
+    def _result(
+        self,
+        plan: StepPlan,
+        content: JsonObject,
+        pieces: list[PastPiece],
+        actual: Actual | None,
+    ) -> StepResult:
+        self.pieces += [PieceRecord(plan.step.name, plan.output, content, one) for one in pieces]
+        reasons = [str(reason) for piece in plan.computed for reason in piece.reasons]
+        return StepResult(
+            plan.step.name,
+            plan.output,
+            content,
+            computed=len(plan.computed),
+            reused=len(plan.pieces) - len(plan.computed),
+            why=tuple(dict.fromkeys(reasons)),
+            actual=actual,
+        )
+
+    def _publish(self, plan: RunPlan) -> RunResult:
+        made = {result.output: result.content for result in self.results}
+        wanted = {**self.captured.contents, **made}
+        changes = {
+            key: content
+            for key, content in wanted.items()
+            if self.repo.find(self.planner.commit, key) != content
+        }
+        edit = Edit(
+            base=self.planner.commit,
+            changes=changes,
+            author=self.run.actor,
+            message=f"Run {self.run.pipeline} on {self.source.config.slice}",
+            origin=self.run.id,
+            reads=plan.reads,
+        )
+        reached("run.publish.before")
+        with self.repo.store.transaction() as tx:
+            check_lease(tx, self.run.id, self.repo.clock())
+            commit = self._move(tx, edit)
+            run = self._finished(commit)
+            finish_run(tx, run)
+            insert_pieces(tx, run.id, self.pieces)
+        reached("run.publish.after")
+        changed = tuple(sorted(changes))
+        captured = tuple(key for key in changed if key not in made)
+        return RunResult(run, tuple(self.results), changed, captured, self.is_new)
+
+    def _move(self, tx: Transaction, edit: Edit) -> str:
+        branch = self.request.branch
+        if find_ref(tx, branch) is None:
+            create_ref(
+                tx,
+                branch,
+                RefKind.BRANCH,
+                edit.base,
+                owner=self.run.actor,
+                at=self.repo.clock(),
+                why=f"for run {self.run.id}",
+            )
+        if not edit.changes:
+            return edit.base
+        return publish(tx, self.repo, branch, edit, kind="run").id
+
+    def _finished(self, commit: str) -> Run:
+        actuals = {one.name: one.actual for one in self.results if one.actual is not None}
+        ended_at = self.repo.clock()
+        return replace(
+            self.run,
+            state=RunState.SUCCEEDED,
+            ended_at=ended_at,
+            output_commit=commit,
+            steps=tuple(result.to_json() for result in self.results),
+            outputs={result.output: result.content for result in self.results},
+            metrics={one.output: one.card for one in self.results if one.card is not None},
+            actual=_actual_json(actuals, ended_at - self.run.started_at),
+        )
+
+
+def _base(repo: Repository, branch: str) -> tuple[str, bool]:
+    """Returns the commit on which a run on `branch` begins, and whether the branch is new."""
+    with repo.store.reading() as tx:
+        ref = find_ref(tx, branch)
+    if ref is None:
+        _check_name(repo, branch)
+        return repo.resolve(MAIN), True
+    if ref.is_protected or ref.kind is not RefKind.BRANCH:
+        raise RefusedError(
+            f'"{branch}" is a protected {ref.kind}: expected a branch of your own, because main '
+            f'changes by review only. Run on another branch, then "instep propose" it.',
+            kind="protected-branch",
+            ref=branch,
+        )
+    return ref.commit, False
+
+
+class _UndoError(Exception):
+    """Ends a transaction that was only a trial."""
+
+
+def _check_name(repo: Repository, branch: str) -> None:
+    """Holds that the branch could be made, before any work is done for it."""
+    with contextlib.suppress(_UndoError), repo.store.transaction() as tx:
+        create_ref(tx, branch, RefKind.BRANCH, repo.resolve(MAIN), owner="", at=repo.clock())
+        raise _UndoError
+
+
+def _past_piece(piece: Piece, plan: StepPlan, files: tuple[str, ...]) -> PastPiece:
+    assert piece.key is not None, "a piece is computed after its inputs"
+    inputs = tuple(one.to_json() for one in piece.inputs)
+    return PastPiece(piece.window, piece.key, inputs, plan.basis, files)
+
+
+def _moved(file: WrittenFile, folder: Path) -> WrittenFile:
+    path = folder / Path(file.path).name
+    publish_durably(Path(file.path), path)
+    return replace(file, path=str(path))
+
+
+def _actual_json(actuals: Mapping[str, Actual], took: timedelta) -> JsonObject:
+    return {
+        "seconds": round(took.total_seconds(), 3),
+        "memory_bytes": max((one.memory_bytes for one in actuals.values()), default=0),
+        "steps": {
+            name: {
+                "kind": one.work.kind.value,
+                "rows": one.work.rows,
+                "size_bytes": one.work.size_bytes,
+                "seconds": round(one.seconds, 3),
+                "memory_bytes": one.memory_bytes,
+            }
+            for name, one in actuals.items()
+        },
+    }
+
+
+def _record_failure(repo: Repository, run: Run, error: BaseException) -> None:
+    """Writes down how a run failed; what was staged stays readable under the run's id."""
+    if isinstance(error, InstepError):
+        body: JsonObject = messages.error_json(error)
+    else:
+        body = {"family": "internal", "kind": "interrupted", "message": repr(error), "facts": {}}
+    failed = replace(run, state=RunState.FAILED, ended_at=repo.clock(), error=body)
+    with contextlib.suppress(InstepError), repo.store.transaction() as tx:
+        finish_run(tx, failed)
+
+
+@contextlib.contextmanager
+def _heartbeat(repo: Repository, run: str) -> Iterator[None]:
+    """Keeps the lease of a run while it holds, for at most the longest run there may be."""
+    stop = threading.Event()
+
+    def beat() -> None:
+        for _ in range(round(LONGEST_RUN_S / _HEARTBEAT_S)):
+            if stop.wait(_HEARTBEAT_S):
+                break
+            with contextlib.suppress(UnavailableError), repo.store.transaction() as tx:
+                if not extend_lease(tx, run, repo.clock() + LEASE):
+                    break
+        repo.store.close()
+
+    thread = threading.Thread(target=beat, name=f"lease {run}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(LEASE.total_seconds())
