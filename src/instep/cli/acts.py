@@ -15,6 +15,9 @@ RECEIPT = r"(rcp_[0-9a-f-]+)"
 NOW = ""
 """Learns the instant at which the command ended, instead of something in its output."""
 
+AS_IN_THE_EXAMPLE = ("2013-01-01", "2013-09-01")
+"""The bounds of the slice in the example's pipeline."""
+
 REFUSED = 5
 """The exit code of RefusedError: the command was understood, and a gate said no."""
 
@@ -62,15 +65,16 @@ class Act:
 class Story:
     """What the walk is about: which months, what upstream changes, how many flights.
 
-    Months are "2013-01"; `trained` are those of the first model, in order; `next_month` arrives
-    with a renamed column, `last_month` in another unit.
+    Months are "2013-01"; `trained` are those of the first model, in order; the flights of
+    `next_month` arrive with a column `renamed` (before, after), one of the tables of `last_month`
+    with a column `multiplied` (table, column, factor).
     """
 
     trained: tuple[str, ...] = tuple(f"2013-{month:02}" for month in range(1, 9))
     next_month: str = "2013-09"
     last_month: str = "2013-10"
     renamed: tuple[str, str] = ("arr_delay", "arrival_delay")
-    multiplied: tuple[str, float] = ("distance", 1.609344)
+    multiplied: tuple[str, str, float] = ("flights", "distance", 1.609344)
     unseen: str = "ILM"
     one_in: int = 1
     port: int = 8731
@@ -100,31 +104,29 @@ def acts(story: Story) -> tuple[Act, ...]:
 def _arrive(story: Story) -> Iterator[Step]:
     first, last = story.trained[0], story.trained[-1]
     few = f" --one-in {story.one_in}" if story.one_in > 1 else ""
-    rename = "=".join(story.renamed)
-    column, factor = story.multiplied
+    rename = f"--rename {'='.join(story.renamed)}"
+    table, column, factor = story.multiplied
+    multiply = f" --multiply {column}={factor}"
+    flights, weather = (multiply, "") if table == "flights" else ("", multiply)
     yield Run(
         f"python cut.py data --months {first}..{last}{few}",
         "The real flights of New York in 2013, as an upstream would send them: a file a month.",
     )
     yield Run(
-        f"python cut.py data --tables flights --months {story.next_month} --rename {rename}{few}",
+        f"python cut.py data --tables flights --months {story.next_month} {rename}{few}",
         "This file is not as it was: the demonstration renamed a column in it, for act 6.",
     )
+    yield Run(f"python cut.py data --tables weather --months {story.next_month}")
     yield Run(
-        f"python cut.py data --tables flights --months {story.last_month} --rename {rename} "
-        f"--multiply {column}={factor}{few}",
-        "In this one the unit of a column is changed as well, for act 7.",
+        f"python cut.py data --tables flights --months {story.last_month} {rename}{flights}{few}",
     )
     yield Run(
-        f"python cut.py data --tables weather --months {story.next_month}..{story.last_month}",
-        "The weather comes as it is.",
+        f"python cut.py data --tables weather --months {story.last_month}{weather}",
+        "And in the last month the unit of a column is changed as well, for act 7.",
     )
-    yield Run("instep init", "A lake: a catalog and a folder of open files. No server.")
-    for bound, instant in (
-        ("from", f"{first}-01"),
-        ("to", f"{story.next_month}-01"),
-    ):
-        if instant not in ("2013-01-01", "2013-09-01"):
+    yield Run("instep init --as ana", "A lake: a catalog and a folder of open files. No server.")
+    for bound, instant in (("from", f"{first}-01"), ("to", f"{story.next_month}-01")):
+        if instant not in AS_IN_THE_EXAMPLE:
             yield Run(f"instep config set delay slice.{bound} {instant}")
     yield Run(
         "instep propose --as ana",
@@ -216,13 +218,13 @@ def _rename(story: Story) -> Iterator[Step]:
 
 def _unit(story: Story) -> Iterator[Step]:
     yield Run(
-        f"instep ingest data/flights-{story.last_month}.csv --as ana",
+        f"instep ingest data/{story.multiplied[0]}-{story.last_month}.csv --as ana",
         "Every value is within its terms. Only the comparison with the month before shows it.",
         exits=REFUSED,
         learns={"unit": CHANGE},
     )
     yield Run(
-        "instep refuse {unit} --why 'Kilometres, not miles; upstream will send it again.' --as ben",
+        "instep refuse {unit} --why 'Another unit; upstream will send it again.' --as ben",
         "Turned away, with a reason that stays.",
     )
 
