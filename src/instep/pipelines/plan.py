@@ -66,6 +66,7 @@ class Cause(StrEnum):
     """Why a piece is computed."""
 
     FIRST = "not computed before"
+    PERIOD = "no earlier run computed this period"
     UPSTREAM = "an input is computed in this run"
     INPUTS = "inputs changed"
     CODE = "code changed"
@@ -316,20 +317,22 @@ def _piece(
 ) -> Piece:
     key = piece_key(inputs, basis, window)
     known = next((one for one in past.pieces if one.window == window), None) if past else None
-    reasons = tuple(_reasons(inputs, basis, known))
+    reasons = tuple(_reasons(inputs, basis, known, past is not None))
     only_runtime = accept_runtime and {reason.cause for reason in reasons} == {Cause.RUNTIME}
     if known is not None and key is not None and (known.key == key or only_runtime):
         return Piece(window, inputs, known.key, known, ())
     return Piece(window, inputs, key, None, reasons)
 
 
-def _reasons(inputs: Sequence[Input], basis: Basis, known: PastPiece | None) -> Iterator[Reason]:
+def _reasons(
+    inputs: Sequence[Input], basis: Basis, known: PastPiece | None, has_past: bool
+) -> Iterator[Reason]:
     unmade = [one.table for one in inputs if one.files is None]
     if unmade:
         yield Reason(Cause.UPSTREAM, ", ".join(unmade))
     if known is None:
         if not unmade:
-            yield Reason(Cause.FIRST)
+            yield Reason(Cause.PERIOD if has_past else Cause.FIRST)
         return
     if not unmade:
         changed = list(_changed_inputs(inputs, known.inputs))
