@@ -1,0 +1,1 @@
+"""Benches: `make bench`, or `python -m bench PREFIX`; one JSON line per figure."""

@@ -1,0 +1,34 @@
+"""Runs the benches whose names begin with the argument, and prints each figure as it is known."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+
+from bench import commands, ingest, serving
+from bench.figures import Figure
+
+BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
+    "cli-help": commands.help_,
+    "cli-status": commands.status,
+    "cli-plan-noop": commands.plan_noop,
+    "ingest": ingest.ingest,
+    "serve-durable": serving.durable,
+    "serve-off": serving.off,
+}
+
+
+def main() -> int:
+    prefix = sys.argv[1] if len(sys.argv) > 1 else ""
+    chosen = [name for name in BENCHES if name.startswith(prefix)]
+    if not chosen:
+        print(f'No bench begins with "{prefix}": expected {", ".join(BENCHES)}.', file=sys.stderr)
+        return 2
+    for name in chosen:
+        for figure in BENCHES[name]():
+            print(figure.to_line(), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
