@@ -93,7 +93,8 @@ class Signature:
                 out[:, place] = np.array(values, dtype=np.float64)
             else:
                 out[:, place] = [codes.get(value, np.nan) for value in values]
-                unseen |= [value is not None and value not in codes for value in values]
+                strange = [value is not None and value not in codes for value in values]
+                unseen |= np.array(strange, dtype=np.bool_)
         return out, unseen
 
     def matrix_of(self, table: pa.Table) -> tuple[Matrix, Mask]:
