@@ -178,7 +178,7 @@ def diff_rows(
 def _pairs(
     root: Path, before: TableContent | None, after: TableContent | None, key: Sequence[str]
 ) -> tuple[_Pair, ...]:
-    """Returns the columns to compare, keys first, in their order; by id, or by name between two tables."""
+    """Returns the columns to compare, keys first; by id, or by name between two tables."""
     names = [name.lower() for name in key]
     old = schema_of(root, before).columns if before else ()
     new = schema_of(root, after).columns if after else old
