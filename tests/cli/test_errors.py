@@ -1,0 +1,164 @@
+"""Each mistake at the command line gives one message, of the right family, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from instep.cli.main import cli
+from instep.clock import Duration, Window, parse_duration, parse_instant
+from instep.documents import load_yaml
+from instep.errors import InstepError
+from instep.pipelines.project import parse_project
+
+CONFIG = "lake: lake\npeople: [ana, ben]\nenvironments: {prod: {}}\n"
+
+
+def instep(*words: str) -> None:
+    cli.main(list(words), standalone_mode=False)
+
+
+def caught(*words: str) -> InstepError:
+    with pytest.raises(InstepError) as error:
+        instep(*words)
+    return error.value
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project without a lake, and the folder one is in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("INSTEP_ACTOR", raising=False)
+    (tmp_path / "instep.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+@pytest.fixture
+def proposed(folder: Path) -> Path:
+    """A lake with change 1 open, proposed by ana."""
+    instep("init", "--as", "ana")
+    instep("propose", "--as", "ana")
+    return folder
+
+
+@pytest.fixture
+def merged(proposed: Path) -> Path:
+    """A lake whose main holds the project."""
+    instep("approve", "1", "--as", "ben")
+    instep("merge", "1", "--as", "ana")
+    return proposed
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "exit_code"),
+    [
+        (["log"], "no-such-lake", 3),
+        (["init", "--empty"], "project-exists", 4),
+        (["init", "--project", "nowhere"], "no-project", 3),
+    ],
+)
+def test_before_there_is_a_lake(folder: Path, words: list[str], kind: str, exit_code: int) -> None:
+    error = caught(*words)
+    assert (error.kind, error.exit_code) == (kind, exit_code)
+    assert not (folder / "lake").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "exit_code"),
+    [
+        (["init"], "lake-exists", 4),
+        (["approve", "1", "--as", "ana"], "own-change", 5),
+        (["approve", "1", "--as", "zoe"], "unknown-actor", 5),
+        (["approve", "1"], "no-actor", 2),
+        (["approve", "7", "--as", "ben"], "no-such-change", 3),
+        (["merge", "1", "--as", "ana"], "not-mergeable", 5),
+        (["show", "no-branch"], "no-such-ref", 3),
+        (["show", "main@never"], "bad-instant", 2),
+        (["where", "--at", "soon"], "bad-instant", 2),
+        (["branch", "0123abcd", "--as", "ana"], "bad-ref-name", 2),
+        (["branch", "main", "--as", "ana"], "ref-exists", 4),
+        (["propose", "main", "--as", "ana"], "nothing-to-propose", 5),
+    ],
+)
+def test_with_a_change_open(proposed: Path, words: list[str], kind: str, exit_code: int) -> None:
+    before = dump(proposed)
+    error = caught(*words)
+    assert (error.kind, error.exit_code) == (kind, exit_code), error.message
+    assert dump(proposed) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "exit_code"),
+    [
+        (["approve", "1", "--as", "ben"], "change-ended", 5),
+        (["propose", "--as", "ana"], "nothing-to-propose", 5),
+        (["release", "test", "--as", "ben"], "no-such-environment", 3),
+        (["rollback", "prod", "--why", "x", "--as", "ben"], "nothing-before", 5),
+        (["plan", "nothing"], "no-such-pipeline", 2),
+    ],
+)
+def test_with_the_project_merged(merged: Path, words: list[str], kind: str, exit_code: int) -> None:
+    before = dump(merged)
+    error = caught(*words)
+    assert (error.kind, error.exit_code) == (kind, exit_code), error.message
+    assert dump(merged) == before
+
+
+def test_a_commit_that_is_not_on_main_is_not_released(
+    merged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (merged / "instep.yaml").write_text(CONFIG.replace("ben", "ben, zoe"))
+    instep("propose", "--as", "ana")
+    capsys.readouterr()
+    instep("show", "2", "--json")
+    head = json.loads(capsys.readouterr().out)["head"]
+    assert caught("release", "prod", head, "--as", "ben").kind == "not-on-main"
+
+
+def test_the_same_commit_is_not_released_twice(merged: Path) -> None:
+    instep("release", "prod", "--as", "ben")
+    assert caught("release", "prod", "--as", "ben").kind == "already-released"
+
+
+def dump(folder: Path) -> list[str]:
+    """Returns all that the catalog holds, as SQL."""
+    connection = sqlite3.connect(folder / "lake" / "catalog.sqlite")
+    try:
+        return list(connection.iterdump())
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("act", "kind"),
+    [
+        (lambda: parse_duration("soon"), "bad-duration"),
+        (lambda: parse_instant("yesterday"), "bad-instant"),
+        (lambda: Window(_day(2), _day(1)), "empty-window"),
+        (lambda: Duration(months=1).after(_day(31)), "no-such-day"),
+        (lambda: load_yaml("a: [", "x.yaml"), "bad-yaml"),
+        (lambda: parse_project("people: []"), "bad-document"),
+        (lambda: parse_project("lake: lake\npeopel: [ana]"), "unknown-key"),
+    ],
+)
+def test_text_from_outside_that_cannot_be_read(act: Callable[[], object], kind: str) -> None:
+    with pytest.raises(InstepError) as error:
+        act()
+    assert error.value.kind == kind
+
+
+def test_a_misspelt_key_is_named_with_its_place_and_the_nearest_known_one(folder: Path) -> None:
+    (folder / "instep.yaml").write_text("lake: lake\npeople: [ana]\nenviroments: {prod: {}}\n")
+    message = caught("init").message
+    assert message.startswith('instep.yaml:3:1: key "enviroments" is not known')
+    assert 'Did you mean "environments"?' in message
+    assert not (folder / "lake").exists()
+
+
+def _day(day: int) -> datetime:
+    return datetime(2013, 1, day, tzinfo=UTC)
