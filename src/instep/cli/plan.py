@@ -46,8 +46,8 @@ class Planned:
             yield "Every resolved value and where it came from: --verbose"
             return
         yield "Configuration:"
-        rows = [[one.name, _shown(one.value), one.origin] for one in config.values]
-        yield table(rows, ("name", "value", "from"))
+        rows = [[one.name, one.origin, _shown(one.value)] for one in config.values]
+        yield table(rows, ("name", "from", "value"))
         yield f"Runtime: {self.plan.runtime_digest[:12]}"
 
     def _price(self) -> str | None:
