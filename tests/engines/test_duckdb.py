@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from instep.clock import Window
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import FileSet, Slice
 from instep.engines.schema import Column, Schema
-from instep.errors import InternalError, InvalidError
+from instep.errors import InternalError, InvalidError, UnavailableError
 
 NUMBERS = Schema((Column(1, "n", "long"), Column(2, "t", "string")))
 
@@ -154,6 +155,14 @@ def test_inputs_cannot_be_added_after_the_first_statement(tmp_path: Path, engine
     assert caught.value.kind == "engine-locked"
 
 
+@pytest.mark.parametrize("end", ["", ";", " ; ", "-- done", "; -- done", " /* ; */ ;"])
+def test_a_statement_may_end_as_people_end_it(tmp_path: Path, engine: DuckDB, end: str) -> None:
+    sql = f"SELECT 1::BIGINT n, ';' t{end}"
+
+    assert engine.describe(sql).names == ("n", "t")
+    assert engine.write(sql, NUMBERS, tmp_path / "data")[0].columns[1].lower == ";"
+
+
 @pytest.mark.parametrize("sql", ["SELECT nope FROM range(1)", "SELECT * FROM nope", "SELEC 1"])
 def test_wrong_sql_is_an_invalid_input(engine: DuckDB, sql: str) -> None:
     with pytest.raises(InvalidError) as caught:
@@ -250,3 +259,30 @@ def test_an_engine_leaves_nothing_behind(tmp_path: Path) -> None:
         engine.rows("SELECT 1")
 
     assert list((tmp_path / "temp").iterdir()) == []
+
+
+def test_a_statement_that_needs_more_memory_than_allowed_says_so(tmp_path: Path) -> None:
+    with (
+        DuckDB(tmp_path / "temp", memory_limit_bytes=32 << 20) as engine,
+        pytest.raises(UnavailableError) as caught,
+    ):
+        engine.rows("SELECT len(list(range)) FROM range(20000000)")
+    assert caught.value.kind == "out-of-memory"
+
+
+def test_a_disk_that_cannot_be_written_is_unavailable(tmp_path: Path, engine: DuckDB) -> None:
+    (own,) = (tmp_path / "temp").iterdir()
+    shutil.rmtree(own)
+
+    with pytest.raises(UnavailableError) as caught:
+        engine.write("SELECT 1::BIGINT n, 'x' t", NUMBERS, tmp_path / "data")
+    assert caught.value.kind == "disk-failed"
+
+
+def test_a_slice_needs_a_column_of_time(tmp_path: Path, engine: DuckDB) -> None:
+    files = _written(tmp_path, "SELECT 7::BIGINT n, 'x' t", NUMBERS)
+    window = Window(datetime(2013, 1, 1, tzinfo=UTC), datetime(2013, 1, 2, tzinfo=UTC))
+
+    with pytest.raises(InvalidError) as caught:
+        engine.view(FileSet("part", files, NUMBERS, Slice("n", window)))
+    assert caught.value.kind == "not-a-time"

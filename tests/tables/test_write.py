@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -295,12 +297,14 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
     for path in [path for path in written if not path.name.startswith("00000-")]:
         before = path.read_bytes()
         path.write_bytes(before.replace(b"1", b"2", 1))
-        with pytest.raises(InternalError):
+        with pytest.raises(InternalError) as damaged:
             data_files(tmp_path, table)
+        assert damaged.value.kind == "damaged-object"
         path.write_bytes(before)
     (tmp_path / table.metadata).unlink()
-    with pytest.raises(NotFoundError):
+    with pytest.raises(NotFoundError) as missing:
         data_files(tmp_path, table)
+    assert missing.value.kind == "no-such-object"
 
 
 @pytest.mark.parametrize("name", ["", "Flights", "2013", "a-b", "a b", "../a"])
@@ -326,3 +330,14 @@ def test_time_never_goes_back_in_metadata(tmp_path: Path) -> None:
     assert metadata["last-updated-ms"] == int(AT.timestamp() * 1000)
     assert json.loads((tmp_path / table.metadata).read_text()) == metadata
     assert Schema(COLUMNS).names == schema_of(tmp_path, table).names
+
+
+def test_reading_and_writing_states_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, instep.tables.read, instep.tables.write, instep.tables.diff, "
+        "instep.tables.profile; "
+        "print({'duckdb', 'pyiceberg', 'pyarrow', 'numpy', 'pydantic'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "set()\n"

@@ -15,16 +15,17 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import duckdb
 
-from instep.clock import Window
-from instep.engines.engine import ColumnStatistics, FileSet, Slice, WrittenFile
+from instep.engines.engine import ColumnStatistics, FileSet, WrittenFile
+from instep.engines.scan import scan, where
 from instep.engines.schema import Column, Schema, literal, quoted
+from instep.engines.statistics import file_statistics
+from instep.engines.types import iceberg_type, is_castable
 from instep.errors import InternalError, InvalidError, UnavailableError
 from instep.faults import reached
 from instep.history.objects import file_digest, publish_durably
@@ -37,42 +38,6 @@ SPILL_LIMIT_BYTES = 64 << 30
 
 TARGET_FILE_BYTES = 128 << 20
 """The usual size of an Iceberg data file: few enough to list, small enough to rewrite."""
-
-_TYPES: dict[str, str] = {
-    "BOOLEAN": "boolean",
-    "TINYINT": "int",
-    "SMALLINT": "int",
-    "INTEGER": "int",
-    "UTINYINT": "int",
-    "USMALLINT": "int",
-    "UINTEGER": "long",
-    "BIGINT": "long",
-    "UBIGINT": "long",
-    "HUGEINT": "long",
-    "UHUGEINT": "long",
-    "FLOAT": "float",
-    "DOUBLE": "double",
-    "DATE": "date",
-    "TIME": "time",
-    "TIMESTAMP": "timestamp",
-    "TIMESTAMP_S": "timestamp",
-    "TIMESTAMP_MS": "timestamp",
-    "TIMESTAMP WITH TIME ZONE": "timestamptz",
-    "VARCHAR": "string",
-    "JSON": "string",
-    "UUID": "uuid",
-    "BLOB": "binary",
-}
-"""What each DuckDB type becomes; integers wider than long are checked when they are cast."""
-
-_WIDENINGS = {
-    ("int", "long"),
-    ("int", "double"),
-    ("float", "double"),
-    ("long", "int"),
-    ("date", "timestamp"),
-}
-"""Casts that lose nothing, or fail loudly (long to int): (from, to)."""
 
 
 class DuckDB:
@@ -165,7 +130,7 @@ class DuckDB:
         if file_set.files:
             with _translated(f"view {file_set.name}", _damaged):
                 self._verify(file_set)
-        select = f"SELECT * FROM {_scan(file_set)}{_where(file_set)}"
+        select = f"SELECT * FROM {scan(file_set)}{where(file_set)}"
         with _translated(f"view {file_set.name}"):
             self._connection.execute(f"CREATE OR REPLACE VIEW {quoted(file_set.name)} AS {select}")
 
@@ -251,7 +216,7 @@ class DuckDB:
                 ).fetchall()
             reached("engine.copy.after")
             found = [(Path(row[0]), row[1], row[2], row[4]) for row in written if row[1]]
-            statistics = [_statistics(stats, schema) for _, _, _, stats in found]
+            statistics = [file_statistics(stats, schema) for _, _, _, stats in found]
             _check_required(schema, statistics)
             return tuple(
                 WrittenFile(str(path), rows, size, digest, columns)
@@ -341,116 +306,14 @@ class DuckDB:
                 )
 
 
-def iceberg_type(sql_type: str, column: str) -> str:
-    """Returns the Iceberg type for a DuckDB type text; `column` is named in the message.
-
-    Raises:
-        InvalidError (kind "unsupported-type").
-    """
-    if sql_type in _TYPES:
-        return _TYPES[sql_type]
-    if sql_type.startswith("DECIMAL("):
-        return sql_type.lower().replace(" ", "")
-    if sql_type.startswith("ENUM("):
-        return "string"
-    shown = "NULL without a type" if sql_type == '"NULL"' else sql_type
-    raise InvalidError(
-        f'Column "{column}" is {shown}, which has no Iceberg type here: expected a simple type '
-        "such as BIGINT, DOUBLE, VARCHAR or TIMESTAMPTZ. Cast the column to one.",
-        kind="unsupported-type",
-        column=column,
-    )
-
-
-def is_castable(source: str, target: str) -> bool:
-    """Returns whether a cast between two Iceberg types loses nothing or fails loudly."""
-    if source == target or (source, target) in _WIDENINGS:
-        return True
-    if source.startswith("decimal(") and target.startswith("decimal("):
-        (p1, s1), (p2, s2) = _decimal(source), _decimal(target)
-        return s2 >= s1 and p2 - s2 >= p1 - s1
-    return False
-
-
-def slice_condition(schema: Schema, part: Slice) -> str:
-    """Returns the SQL condition of an event-time slice, in the type of its column.
-
-    Raises:
-        InvalidError (kind "no-such-column", "not-a-time").
-    """
-    column = schema.column(part.column)
-    start, end = _bounds(column, part.window)
-    name = quoted(column.name)
-    return f"{name} >= {start} AND {name} < {end}"
-
-
-def scan_with_row_numbers(file_set: FileSet) -> tuple[str, str]:
-    """Returns SQL that reads a file set by field id, and the name of its added row number."""
-    paths, fields = _scan_arguments(file_set)
-    return f"read_parquet({paths}, schema = {fields}, file_row_number = true)", "file_row_number"
-
-
-def _bounds(column: Column, window: Window) -> tuple[str, str]:
-    match column.type:
-        case "timestamptz":
-            return _instant("TIMESTAMPTZ", window.start), _instant("TIMESTAMPTZ", window.end)
-        case "timestamp":
-            return _instant("TIMESTAMP", window.start), _instant("TIMESTAMP", window.end)
-        case "date":
-            return _day(window.start), _day(window.end)
-        case _:
-            raise InvalidError(
-                f'Column "{column.name}" is {column.type}: a slice needs a timestamptz, timestamp '
-                "or date. Slice by another column.",
-                kind="not-a-time",
-                column=column.name,
-            )
-
-
-def _instant(kind: str, at: datetime) -> str:
-    text = at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-    return f"{kind} '{text}+00'" if kind == "TIMESTAMPTZ" else f"{kind} '{text}'"
-
-
-def _day(at: datetime) -> str:
-    """The first date that is not before `at`: a date means 00:00 UTC."""
-    at = at.astimezone(UTC)
-    day = at.date() if at.time() == datetime.min.time() else (at + timedelta(days=1)).date()
-    return f"DATE '{day.isoformat()}'"
-
-
-def _scan(file_set: FileSet) -> str:
-    columns = file_set.schema.columns
-    if not file_set.files:
-        nothing = ", ".join(f"CAST(NULL AS {c.sql_type}) AS {quoted(c.name)}" for c in columns)
-        return f"(SELECT {nothing} WHERE false)"
-    paths, fields = _scan_arguments(file_set)
-    return f"read_parquet({paths}, schema = {fields})"
-
-
-def _scan_arguments(file_set: FileSet) -> tuple[str, str]:
-    paths = ", ".join(literal(path) for path in file_set.files)
-    fields = ", ".join(
-        f"{c.id}: {{name: {literal(c.name)}, type: {literal(c.sql_type)}, default_value: NULL}}"
-        for c in file_set.schema.columns
-    )
-    return f"[{paths}]", f"MAP {{{fields}}}"
-
-
-def _where(file_set: FileSet) -> str:
-    if file_set.slice is None:
-        return ""
-    return f" WHERE {slice_condition(file_set.schema, file_set.slice)}"
-
-
 def _bare(text: str) -> str:
-    """The statement without what ends it, so that it can stand in brackets."""
-    return text.strip().rstrip(";")
-
-
-def _decimal(kind: str) -> tuple[int, int]:
-    precision, scale = kind.removeprefix("decimal(").removesuffix(")").split(",")
-    return int(precision), int(scale)
+    """One statement without the semicolon and comments that end it, so it can stand in brackets."""
+    end = len(text)
+    for offset, kind in reversed(duckdb.tokenize(text)):
+        if kind != duckdb.token_type.comment and text[offset] != ";":
+            break
+        end = offset
+    return text[:end]
 
 
 def _publish(source: Path, folder: Path) -> tuple[Path, str]:
@@ -458,53 +321,6 @@ def _publish(source: Path, folder: Path) -> tuple[Path, str]:
     digest = file_digest(source)
     publish_durably(source, path)
     return path, digest
-
-
-def _statistics(found: dict[str, dict[str, str]], schema: Schema) -> tuple[ColumnStatistics, ...]:
-    return tuple(
-        _column_statistics(column, found.get(quoted(column.name), {})) for column in schema.columns
-    )
-
-
-def _column_statistics(column: Column, found: dict[str, str]) -> ColumnStatistics:
-    return ColumnStatistics(
-        field_id=column.id,
-        size_bytes=int(found.get("column_size_bytes", 0)),
-        values=int(found.get("num_values", 0)),
-        nulls=int(found.get("null_count", 0)),
-        nans=int(found.get("nan_count", 0)),
-        lower=_bound(column.type, found, "min"),
-        upper=_bound(column.type, found, "max"),
-    )
-
-
-def _bound(kind: str, found: dict[str, str], name: str) -> str | None:
-    """One bound as the text of its Iceberg value; None when not exact or not a number."""
-    text = found.get(name)
-    if text is None or found.get(f"{name}_is_exact") != "true" or text.lower().endswith("nan"):
-        return None
-    match kind:
-        case "boolean":
-            return "true" if text in ("1", "true") else "false"
-        case "timestamptz" | "timestamp" | "date":
-            return _time_bound(kind, text)
-        case _:
-            return text
-
-
-def _time_bound(kind: str, text: str) -> str | None:
-    """ISO 8601; None for infinity and for years before 1, which Python cannot hold."""
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    match kind:
-        case "timestamptz":
-            return at.astimezone(UTC).isoformat()
-        case "timestamp":
-            return at.isoformat()
-        case _:
-            return at.date().isoformat()
 
 
 def _check_required(schema: Schema, files: Sequence[tuple[ColumnStatistics, ...]]) -> None:
@@ -553,6 +369,14 @@ def _translated(what: str, invalid: Any = _failed) -> Iterator[None]:  # a funct
             f"{what} reads something outside its inputs: {_first_lines(error)}: expected only "
             "registered tables. Name a table instead.",
             kind="sql-not-allowed",
+        ) from error
+    except duckdb.IOException as error:
+        if invalid is _damaged:
+            raise _damaged(what, error) from error
+        raise UnavailableError(
+            f"{what} could not read or write the disk: {_first_lines(error)}. "
+            "Make room on it, or repair it, then try again.",
+            kind="disk-failed",
         ) from error
     except duckdb.Error as error:
         raise invalid(what, error) from error

@@ -423,7 +423,8 @@ def _scaled(sampled: ColumnProfile, rows: int, figures: tuple[Any, ...]) -> Colu
 
 
 def _profile_missing(root: Path, folder: Path, schema: Schema, files: Sequence[DataFile]) -> None:
-    from instep.engines.duckdb import DuckDB, scan_with_row_numbers
+    from instep.engines.duckdb import DuckDB
+    from instep.engines.scan import scan_with_row_numbers
 
     with DuckDB(root / "staging") as engine:
         for file in files:

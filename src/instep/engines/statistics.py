@@ -1,0 +1,57 @@
+"""Reads what DuckDB's `COPY ... RETURN_STATS` tells of a file: text, in forms that vary by type."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from instep.engines.engine import ColumnStatistics
+from instep.engines.schema import Column, Schema, quoted
+
+
+def file_statistics(
+    found: dict[str, dict[str, str]], schema: Schema
+) -> tuple[ColumnStatistics, ...]:
+    return tuple(
+        _column_statistics(column, found.get(quoted(column.name), {})) for column in schema.columns
+    )
+
+
+def _column_statistics(column: Column, found: dict[str, str]) -> ColumnStatistics:
+    return ColumnStatistics(
+        field_id=column.id,
+        size_bytes=int(found.get("column_size_bytes", 0)),
+        values=int(found.get("num_values", 0)),
+        nulls=int(found.get("null_count", 0)),
+        nans=int(found.get("nan_count", 0)),
+        lower=_bound(column.type, found, "min"),
+        upper=_bound(column.type, found, "max"),
+    )
+
+
+def _bound(kind: str, found: dict[str, str], name: str) -> str | None:
+    """One bound as the text of its Iceberg value; None when not exact or not a number."""
+    text = found.get(name)
+    if text is None or found.get(f"{name}_is_exact") != "true" or text.lower().endswith("nan"):
+        return None
+    match kind:
+        case "boolean":
+            return "true" if text in ("1", "true") else "false"
+        case "timestamptz" | "timestamp" | "date":
+            return _time_bound(kind, text)
+        case _:
+            return text
+
+
+def _time_bound(kind: str, text: str) -> str | None:
+    """ISO 8601; None for infinity and for years before 1, which Python cannot hold."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    match kind:
+        case "timestamptz":
+            return at.astimezone(UTC).isoformat()
+        case "timestamp":
+            return at.isoformat()
+        case _:
+            return at.date().isoformat()
