@@ -58,6 +58,13 @@ def good_rows(contract: Contract, batch: Batch) -> str:
     return f"SELECT {names} FROM ({_typed(contract, batch)}) WHERE ({broken}) IS NOT TRUE"
 
 
+def typed_rows(contract: Contract, batch: Batch) -> str:
+    """Returns the SELECT of all rows in the contract's types; what does not fit is null."""
+    names = ", ".join(quoted(name) for name in _present(contract, batch))
+    plain = Batch(batch.relation, batch.types)
+    return f"SELECT {names} FROM ({_typed(contract, plain)})"
+
+
 def broken_counts(contract: Contract, batch: Batch) -> str:
     """Returns the SELECT of one row: all rows, broken rows, then rows that break each term.
 

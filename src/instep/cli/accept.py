@@ -1,0 +1,104 @@
+"""`instep accept` and `instep refuse`: somebody's decision about a held arrival."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from instep.canonical import Json
+from instep.changes.records import State
+from instep.cli.output import actor_option, emit, json_option, project_option
+from instep.cli.project import open_project
+from instep.errors import InvalidError
+from instep.ingest import accept as acts
+from instep.ingest.arrive import Arrived
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedArrival:
+    arrived: Arrived
+    actor: str
+    why: str
+
+    def to_json(self) -> dict[str, Json]:
+        return {**self.arrived.to_json(), "by": self.actor, "why": self.why}
+
+    def to_text(self) -> str:
+        arrival = self.arrived.arrival
+        if self.arrived.state is State.REFUSED:
+            return f"{self.actor} refused change {arrival.change} ({arrival.file_name}): {self.why}"
+        return f"{self.actor} accepted change {arrival.change}. {self.arrived.to_text()}"
+
+
+@click.command()
+@click.argument("change", type=int)
+@click.option(
+    "--rename",
+    "renames",
+    multiple=True,
+    is_flag=False,
+    flag_value="",
+    metavar="[NEW=OLD]",
+    help="The file's name for a column of the table; alone: the renames that were recognised.",
+)
+@click.option("--why", default="", help="The reason, kept with the change.")
+@project_option
+@actor_option
+@json_option
+def accept(
+    change: int,
+    renames: tuple[str, ...],
+    why: str,
+    project: Path | None,
+    actor: str | None,
+    as_json: bool,
+) -> None:
+    """Let a held arrival in; it counts as approval, and is not for whoever ingested it.
+
+    \b
+    Example:  instep accept 12 --rename arrival_delay=arr_delay --as ben
+              instep accept 12 --why "the sensor was moved" --as ben
+    """
+    opened = open_project(project)
+    name = opened.actor(actor)
+    pairs = _pairs(renames) if renames else None
+    arrived = acts.accept(opened.repo, change, name, rename=pairs, why=why)
+    emit(DecidedArrival(arrived, name, why), as_json)
+
+
+@click.command()
+@click.argument("change", type=int)
+@click.option("--why", required=True, help="The reason, kept with the change.")
+@project_option
+@actor_option
+@json_option
+def refuse(change: int, why: str, project: Path | None, actor: str | None, as_json: bool) -> None:
+    """Turn a held arrival away; its file is kept.
+
+    \b
+    Example:  instep refuse 12 --why "kilometres, not miles" --as ben
+    """
+    opened = open_project(project)
+    name = opened.actor(actor)
+    emit(DecidedArrival(acts.refuse(opened.repo, change, name, why), name, why), as_json)
+
+
+def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    """Reads NEW=OLD; the bare option gives no pairs.
+
+    Raises:
+        InvalidError (kind "bad-rename").
+    """
+    pairs = {}
+    for text in filter(None, texts):
+        new, equals, old = text.partition("=")
+        if not equals or not new or not old:
+            raise InvalidError(
+                f'Rename "{text}" cannot be read: expected NEW=OLD, the file\'s name and the '
+                "table's. Write for example --rename arrival_delay=arr_delay.",
+                kind="bad-rename",
+            )
+        pairs[new] = old
+    return pairs

@@ -1,0 +1,239 @@
+"""Decides about a held arrival: let it in, perhaps under other names, or turn it away.
+
+Accepting is an approval, so it is never by whoever ingested. The kept file is read again, with the
+mapping, against the contract that main has now; what then still stops needs a reason, and a
+missing column cannot be talked away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from instep.canonical import Json
+from instep.changes import gate
+from instep.changes.records import Change, State, load_change
+from instep.errors import ConflictError, InvalidError, RefusedError
+from instep.faults import reached
+from instep.findings import Finding
+from instep.history.edits import Edit
+from instep.history.repository import MAIN, Repository
+from instep.ingest.arrive import ATTEMPTS, Arrived, findings_of, merge_if_allowed
+from instep.ingest.batch import (
+    Delivery,
+    InForce,
+    Outcome,
+    changes_of,
+    contracts_in_force,
+    read_batch,
+    rebased,
+)
+from instep.ingest.files import sniffed_source
+from instep.ingest.records import (
+    Arrival,
+    arrival_of_change,
+    insert_mappings,
+    mappings_of,
+    update_arrival,
+)
+
+_FINAL = ("missing-column", "renamed-column", "no-contract")
+"""What a reason does not mend."""
+
+
+def accept(
+    repo: Repository,
+    number: int,
+    actor: str,
+    *,
+    rename: Mapping[str, str] | None = None,
+    why: str = "",
+) -> Arrived:
+    """Lets a held arrival in, and returns what became of it.
+
+    `rename` maps the file's names to the table's; empty, it means the renames that were recognised;
+    None means none. The mapping is kept with the source, for later files.
+
+    Raises:
+        RefusedError (kinds "own-arrival", "not-held", "still-held").
+        InvalidError (kinds "no-rename", "bad-rename", "needs-reason").
+    """
+    with repo.store.reading() as tx:
+        change = load_change(tx, number)
+        arrival = arrival_of_change(tx, number)
+    _check_may_accept(change, actor)
+    in_force = _contract_of(repo, arrival)
+    pairs = _pairs(change, in_force, rename)
+    delivery = _delivery(repo, in_force, arrival)
+    with repo.store.reading() as tx:
+        mapping = mappings_of(tx, arrival.table, arrival.source) | pairs
+    outcome: Outcome | None = None
+    for attempt in range(ATTEMPTS):
+        base = repo.resolve(MAIN)
+        outcome = rebased(repo, outcome, in_force.contract, base) if outcome else None
+        if outcome is None:
+            folder = repo.root / "staging" / arrival.id
+            outcome = read_batch(repo, base, in_force, delivery, mapping, folder)
+        _check_stops(arrival, outcome.stops, why)
+        reached("accept.record.before")
+        try:
+            arrived = _record(repo, change, arrival, in_force, delivery, outcome, pairs, actor, why)
+        except ConflictError as error:
+            if error.kind != "keys-moved" or attempt == ATTEMPTS - 1:
+                raise
+            continue
+        reached("accept.record.after")
+        return arrived
+    raise AssertionError("the last attempt returns or raises")
+
+
+def refuse(repo: Repository, number: int, actor: str, why: str) -> Arrived:
+    """Turns a held arrival away, with a reason; its file is kept.
+
+    Raises:
+        RefusedError (kinds "not-held", "change-ended").
+    """
+    reached("refuse.record.before")
+    with repo.store.transaction() as tx:
+        arrival = arrival_of_change(tx, number)
+        change = gate.reject(tx, repo, number, actor, why)
+    reached("refuse.record.after")
+    return Arrived(arrival, change.state, findings_of(change))
+
+
+def _record(
+    repo: Repository,
+    change: Change,
+    arrival: Arrival,
+    in_force: InForce,
+    delivery: Delivery,
+    outcome: Outcome,
+    pairs: Mapping[str, str],
+    actor: str,
+    why: str,
+) -> Arrived:
+    seen = outcome.examined
+    evidence: dict[str, Json] = {
+        **outcome.evidence(in_force, delivery),
+        "renamed": dict(pairs),
+        "accepted": {"by": actor, "why": why},
+        "held_for": arrival.held_for,
+    }
+    edit = Edit(
+        outcome.base,
+        changes_of(in_force, outcome),
+        change.author,
+        change.title,
+        arrival.id,
+    )
+    read = replace(
+        arrival,
+        contract=in_force.digest,
+        source=delivery.source.pattern,
+        rows=seen.rows,
+        quarantined=seen.quarantined,
+        profile=outcome.profile,
+        quarantine=outcome.quarantine,
+    )
+    with repo.store.transaction() as tx:
+        _check_may_accept(load_change(tx, change.number), actor)
+        gate.amend(tx, repo, change.number, edit, evidence)
+        gate.release_hold(tx, change.number)
+        gate.approve(tx, repo, change.number, actor, why)
+        insert_mappings(tx, read, pairs, actor, repo.clock())
+        update_arrival(tx, read)
+        commit = merge_if_allowed(tx, repo, change, actor)
+        state = load_change(tx, change.number).state
+    return Arrived(read, state, seen.findings, commit, broken=dict(seen.broken))
+
+
+def _check_may_accept(change: Change, actor: str) -> None:
+    if change.state is not State.HELD:
+        raise RefusedError(
+            f"Change {change.number} is {change.state.value}, not held: expected a held arrival. "
+            'See "instep changes".',
+            kind="not-held",
+            change=change.number,
+        )
+    if change.author == actor:
+        raise RefusedError(
+            f"{actor} ingested change {change.number}, and nobody accepts their own arrival: "
+            "expected somebody else, since accepting is an approval. Ask another person.",
+            kind="own-arrival",
+            change=change.number,
+            actor=actor,
+        )
+
+
+def _contract_of(repo: Repository, arrival: Arrival) -> InForce:
+    found = contracts_in_force(repo, repo.resolve(MAIN)).get(arrival.table)
+    if found is None:
+        raise RefusedError(
+            f'Table "{arrival.table}" has no contract in the lake: expected one before its data. '
+            f'Correct contracts/{arrival.table}.yaml, then "instep propose", "instep approve" and '
+            '"instep merge".',
+            kind="still-held",
+            change=arrival.change,
+        )
+    return found
+
+
+def _delivery(repo: Repository, in_force: InForce, arrival: Arrival) -> Delivery:
+    sources = in_force.contract.sources
+    own = [one for one in sources if one.pattern == arrival.source]
+    source = next(
+        iter([*own, *sources]),
+        None,
+    ) or sniffed_source(repo.objects.path(arrival.file_digest), arrival.file_name)
+    return Delivery(arrival.file_name, arrival.file_digest, arrival.file_size_bytes, source)
+
+
+def _pairs(change: Change, in_force: InForce, rename: Mapping[str, str] | None) -> dict[str, str]:
+    if rename is None:
+        return {}
+    recognised = {
+        str(finding.evidence["new"]): str(finding.evidence["old"])
+        for finding in findings_of(change)
+        if finding.kind == "renamed-column"
+    }
+    pairs = dict(rename) or recognised
+    if not pairs:
+        raise InvalidError(
+            f"No rename was recognised in change {change.number}: expected which column is meant. "
+            "Name it: --rename NEW=OLD.",
+            kind="no-rename",
+            change=change.number,
+        )
+    known = in_force.contract.names
+    for new, old in pairs.items():
+        if in_force.contract.column(old) is None:
+            raise InvalidError(
+                f'"{old}" is no column of {in_force.contract.table}: expected one of '
+                f"{', '.join(known)}. Write --rename NEW=OLD.",
+                kind="bad-rename",
+                new=new,
+                old=old,
+            )
+    return pairs
+
+
+def _check_stops(arrival: Arrival, stops: Sequence[Finding], why: str) -> None:
+    number = arrival.change
+    final = [finding for finding in stops if finding.kind in _FINAL]
+    if final:
+        renamed = any(finding.kind == "renamed-column" for finding in final)
+        mend = f'"instep accept {number} --rename"' if renamed else "--rename NEW=OLD"
+        raise RefusedError(
+            f"Change {number} stays held: {' '.join(finding.message for finding in final)} "
+            f"Expected every column of the contract. Use {mend}, or refuse it.",
+            kind="still-held",
+            change=number,
+        )
+    if stops and not why:
+        raise InvalidError(
+            f"Change {number} is accepted in spite of this: "
+            f"{' '.join(finding.message for finding in stops)} Expected a reason. "
+            f'Add --why REASON, or "instep refuse {number} --why REASON".',
+            kind="needs-reason",
+            change=number,
+        )

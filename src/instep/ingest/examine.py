@@ -1,0 +1,353 @@
+"""Reads one arriving batch against its contract and the last accepted batch.
+
+The batch is judged in this order: are all columns there (or renamed), do its rows and the batch
+as a whole keep the terms, is a column in another unit. A finding that stops holds the batch. Good
+rows are written as files of the table while they are checked; nothing of it is published here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instep.clock import Window, parse_instant
+from instep.contracts import checks
+from instep.contracts.checks import Batch
+from instep.contracts.recognise import Rename, distribution_changes, renames, unit_change
+from instep.contracts.terms import Contract, MergePolicy, Metric
+from instep.engines.engine import Slice, WrittenFile
+from instep.engines.schema import Column, Schema, quoted
+from instep.findings import Finding, Severity
+from instep.history.repository import Repository
+from instep.ingest.files import LINE, LINES, RAW, RawFile, RawRows, cut_off_at_last_row, unreadable
+from instep.tables.content import TableContent
+from instep.tables.profile import ColumnProfile, profile_files, profile_relation
+from instep.tables.read import data_files, file_set, row_count, schema_of, table_folder
+from instep.tables.write import data_folder
+
+if TYPE_CHECKING:
+    from instep.engines.duckdb import DuckDB
+
+_STAGED = "staged_batch"
+_STAGED_LINES = "staged_batch_lines"
+_TYPED = "typed_batch"
+_TWICE = "keys_twice"
+_EXISTING = "existing_rows"
+
+_QUARANTINE = Schema(
+    (
+        Column(1, "line", "long"),
+        Column(2, "terms", "string"),
+        Column(3, "raw", "string"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A batch under the contract's names."""
+
+    types: Mapping[str, str]
+    missing: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was found, and where the good and the quarantined rows were written."""
+
+    rows: int
+    quarantined: int = 0
+    broken: tuple[tuple[str, int], ...] = ()
+    findings: tuple[Finding, ...] = ()
+    good: tuple[WrittenFile, ...] = ()
+    aside: tuple[WrittenFile, ...] = ()
+    profile: tuple[ColumnProfile, ...] = ()
+
+
+def stage(
+    engine: DuckDB, contract: Contract, types: Mapping[str, str], mapping: Mapping[str, str]
+) -> Staged:
+    """Shows the raw file under the contract's names; `mapping` is the source's name to ours."""
+    lower = {name.lower() for name in types}
+    targets: dict[str, str] = {}
+    for name in types:
+        own = contract.column(name)
+        mapped = mapping.get(name)
+        if own is None and mapped is not None and mapped.lower() not in lower:
+            own = contract.column(mapped)
+        targets[name] = own.name if own else name
+    columns = ", ".join(f"{quoted(name)} AS {quoted(to)}" for name, to in targets.items())
+    run = engine.connection.execute
+    run(f"CREATE OR REPLACE VIEW {_STAGED} AS SELECT {columns} FROM {RAW}")
+    run(f"CREATE OR REPLACE VIEW {_STAGED_LINES} AS SELECT {columns}, {quoted(LINE)} FROM {LINES}")
+    staged = {to: types[name] for name, to in targets.items()}
+    return Staged(
+        types=staged,
+        missing=tuple(name for name in contract.names if name not in staged),
+        unknown=tuple(name for name in staged if contract.column(name) is None),
+    )
+
+
+def columns_of(contract: Contract) -> tuple[Column, ...]:
+    """Returns the columns of the contract's table, without ids."""
+    return tuple(
+        Column(0, column.name, column.type, column.required, column.description)
+        for column in contract.columns
+    )
+
+
+def column_findings(
+    engine: DuckDB, contract: Contract, staged: Staged, last: Sequence[ColumnProfile]
+) -> tuple[Finding, ...]:
+    """Returns what is to be said of missing and unknown columns; a missing one stops."""
+    from instep.contracts.infer import guess_columns
+
+    subject = f"table/{contract.table}"
+    found: list[Finding] = []
+    recognised: tuple[Rename, ...] = ()
+    if staged.missing and staged.unknown and last:
+        kinds = {name: staged.types[name] for name in staged.unknown}
+        guesses = guess_columns(engine.connection, _STAGED, kinds)
+        casts = ", ".join(
+            f"TRY_CAST({quoted(guess.name)} AS {Column(0, guess.name, guess.type).sql_type}) "
+            f"AS {quoted(guess.name)}"
+            for guess in guesses
+        )
+        engine.connection.execute(
+            f"CREATE OR REPLACE VIEW unknown_columns AS SELECT {casts} FROM {_STAGED}"
+        )
+        unknown = profile_relation(
+            engine.connection,
+            "unknown_columns",
+            [Column(index, guess.name, guess.type) for index, guess in enumerate(guesses, 1)],
+        )
+        recognised = renames(
+            [profile for profile in last if profile.name in staged.missing],
+            unknown,
+            [profile for profile in last if profile.name not in staged.missing],
+        )
+        found.extend(rename.finding(contract.table) for rename in recognised)
+    olds, news = {one.old for one in recognised}, {one.new for one in recognised}
+    for name in staged.missing:
+        if name not in olds:
+            found.append(
+                Finding(
+                    "missing-column",
+                    f"{subject}.{name}",
+                    Severity.STOP,
+                    f'Column "{name}" of the contract is missing, and none of '
+                    f"{', '.join(staged.unknown) or 'the other columns'} looks like it.",
+                    {"column": name, "unknown": list(staged.unknown)},
+                )
+            )
+    for name in staged.unknown:
+        if name not in news:
+            found.append(
+                Finding(
+                    "unknown-column",
+                    f"{subject}.{name}",
+                    Severity.WARNING,
+                    f'Column "{name}" is not in the contract: it is kept in the raw file only.',
+                    {"column": name},
+                )
+            )
+    return tuple(found)
+
+
+def examine(
+    engine: DuckDB,
+    repo: Repository,
+    raw: RawFile,
+    rows: RawRows,
+    contract: Contract,
+    staged: Staged,
+    table: TableContent,
+    last: Sequence[ColumnProfile],
+    folder: Path,
+) -> Examined:
+    """Checks and profiles a batch that has all its columns; writes its good and bad rows.
+
+    Good rows lie in the data folder of `table`, bad ones in `folder`; neither is part of anything
+    yet.
+
+    Raises:
+        InvalidError (kind "truncated-file"): the bytes turned out not to be readable.
+    """
+    import duckdb
+
+    batch = Batch(_STAGED, staged.types)
+    try:
+        if contract.key:
+            batch = _with_duplicates(engine, repo, contract, batch, table)
+        good = engine.write(
+            checks.good_rows(contract, batch),
+            schema_of(repo.root, table),
+            data_folder(repo.root, table),
+        )
+        kept = sum(file.rows for file in good)
+        broken: tuple[tuple[str, int], ...] = ()
+        aside: tuple[WrittenFile, ...] = ()
+        if kept != rows.rows:
+            broken = _broken(engine, contract, batch)
+            aside = _set_aside(engine, raw, rows, contract, batch, folder)
+        findings = [
+            *_row_findings(contract, rows.rows, rows.rows - kept, broken),
+            *_batch_findings(engine, contract, batch, rows.rows),
+        ]
+        if kept == rows.rows:
+            profile = profile_files(repo.root, table, good)
+        else:
+            # Values beyond a term may be there because of another unit: all rows are compared.
+            run = engine.connection.execute
+            run(f"CREATE OR REPLACE VIEW {_TYPED} AS {checks.typed_rows(contract, batch)}")
+            profile = profile_relation(
+                engine.connection, _TYPED, schema_of(repo.root, table).columns
+            )
+    except duckdb.Error as error:
+        raise unreadable(raw, error) from None
+    findings.extend(_comparison(contract, profile, last))
+    return Examined(
+        rows=rows.rows,
+        quarantined=rows.rows - kept,
+        broken=broken,
+        findings=tuple(findings),
+        good=good,
+        aside=aside,
+        profile=profile,
+    )
+
+
+def _with_duplicates(
+    engine: DuckDB, repo: Repository, contract: Contract, batch: Batch, table: TableContent
+) -> Batch:
+    existing = None
+    if contract.merge_policy is MergePolicy.APPEND and row_count(repo.root, table):
+        part = _period(engine, contract, batch)
+        engine.view(file_set(repo.root, table, _EXISTING, part))
+        existing = _EXISTING
+    found = checks.duplicate_keys(contract, batch, existing)
+    run = engine.connection.execute
+    run(f"CREATE OR REPLACE TEMP TABLE {_TWICE} AS {found}")
+    [(twice,)] = run(f"SELECT count(*) FROM {_TWICE}").fetchall()
+    return Batch(batch.relation, batch.types, _TWICE) if twice else batch
+
+
+def _period(engine: DuckDB, contract: Contract, batch: Batch) -> Slice | None:
+    """The event time that the batch covers, when its event time is part of the key.
+
+    Only then can rows of another period not have the same key.
+    """
+    if contract.event_time is None or contract.event_time not in contract.key:
+        return None
+    name = quoted(contract.event_time)
+    [(first, last)] = engine.connection.execute(
+        f"SELECT min({name})::VARCHAR, max({name})::VARCHAR "
+        f"FROM ({checks.typed_rows(contract, batch)}) WHERE isfinite({name})"
+    ).fetchall()
+    if first is None:
+        return None
+    start, end = _instant(first), _instant(last)
+    return Slice(contract.event_time, Window(start, end + timedelta(days=1)))
+
+
+def _instant(text: str) -> Any:  # a datetime; DuckDB writes a zone as +00
+    return parse_instant(f"{text}:00" if text[-3:] == "+00" else text)
+
+
+def _broken(engine: DuckDB, contract: Contract, batch: Batch) -> tuple[tuple[str, int], ...]:
+    [(_, _, *counts)] = engine.connection.execute(checks.broken_counts(contract, batch)).fetchall()
+    named = zip(checks.term_names(contract, batch), counts, strict=True)
+    return tuple((name, count) for name, count in named if count)
+
+
+def _set_aside(
+    engine: DuckDB,
+    raw: RawFile,
+    rows: RawRows,
+    contract: Contract,
+    batch: Batch,
+    folder: Path,
+) -> tuple[WrittenFile, ...]:
+    lines = Batch(_STAGED_LINES, batch.types, batch.duplicates)
+    aside = engine.write(checks.quarantined_rows(contract, lines, LINE), _QUARANTINE, folder)
+    if not raw.ends_with_newline:
+        last = max((int(_upper(file)) for file in aside), default=0)
+        if last == rows.rows + 1:
+            raise cut_off_at_last_row(raw)
+    return aside
+
+
+def _upper(file: WrittenFile) -> str:
+    return next((one.upper or "0" for one in file.columns if one.field_id == 1), "0")
+
+
+def _row_findings(
+    contract: Contract, rows: int, bad: int, broken: Sequence[tuple[str, int]]
+) -> list[Finding]:
+    subject = f"table/{contract.table}"
+    found = [
+        Finding(
+            "quarantined-rows",
+            f"{subject}.{name.partition('.')[0]}",
+            Severity.WARNING,
+            f"{count} {'row' if count == 1 else 'rows'} in quarantine for {name}.",
+            {"term": name, "rows": count},
+        )
+        for name, count in broken
+    ]
+    if bad > contract.max_quarantined * rows:
+        share = f"{bad / rows:.1%}"
+        found.append(
+            Finding(
+                "too-many-quarantined",
+                subject,
+                Severity.STOP,
+                f"{bad} of {rows} rows ({share}) break a term, above "
+                f"{contract.max_quarantined * 100:f}".rstrip("0").rstrip(".")
+                + f" %: {', '.join(f'{name} {count}' for name, count in broken)}.",
+                {"rows": rows, "quarantined": bad, "broken": dict(broken)},
+            )
+        )
+    return found
+
+
+def _batch_findings(
+    engine: DuckDB, contract: Contract, batch: Batch, rows: int
+) -> tuple[Finding, ...]:
+    if all(term.metric is Metric.ROWS for term in contract.batch):
+        return checks.batch_findings(contract, rows, [rows] * len(contract.batch))
+    query = checks.batch_counts(contract, batch)
+    if query is None:
+        return ()
+    [(_, *counts)] = engine.connection.execute(query).fetchall()
+    return checks.batch_findings(contract, rows, counts)
+
+
+def _comparison(
+    contract: Contract, profile: Sequence[ColumnProfile], last: Sequence[ColumnProfile]
+) -> list[Finding]:
+    before = {one.name: one for one in last}
+    found = []
+    for one in profile:
+        column = contract.column(one.name)
+        if one.name in before and column is not None:
+            change = unit_change(before[one.name], one, column.unit)
+            if change is not None:
+                found.append(change.finding(contract.table))
+    if found:
+        return found
+    return list(distribution_changes(before, profile, contract.table))
+
+
+def overlaps(repo: Repository, table: TableContent, known: frozenset[str]) -> bool:
+    """Tells whether a table has files besides `known`, whose keys were not compared."""
+    return any(file.path not in known for file in data_files(repo.root, table))
+
+
+def allow_inputs(engine: DuckDB, repo: Repository, table: TableContent) -> None:
+    """Lets the engine read the table, before its first statement."""
+    engine.allow(table_folder(repo.root, table) / "data")

@@ -1,0 +1,291 @@
+"""Is an arriving file whole and readable, and which columns does it have?
+
+What cannot be read as a table is an InvalidError, and nothing of it is recorded: a file that is
+missing, empty, cut off, in another encoding, or without a row. What can be read, but does not fit
+its contract, is not judged here.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import shutil
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from instep.contracts.terms import Format, Source
+from instep.engines.schema import literal, quoted
+from instep.errors import InvalidError
+
+if TYPE_CHECKING:
+    from instep.engines.duckdb import DuckDB
+
+RAW = "raw_file"
+"""The relation that holds a file as it came."""
+
+LINE = "raw:line"
+"""The column of its line, in the relation of that name with `_lines`."""
+
+LINES = "raw_file_lines"
+
+_HEADER_BYTES = 1 << 20
+"""The longest header line that is read."""
+
+_GZIP = b"\x1f\x8b"
+_PARQUET = b"PAR1"
+
+
+@dataclass(frozen=True, slots=True)
+class RawFile:
+    """A file as it came: where its plain bytes are, how they are read, its columns in order."""
+
+    name: str
+    path: Path
+    source: Source
+    columns: tuple[str, ...]
+    ends_with_newline: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RawRows:
+    """The rows of a file, readable in an engine as `RAW`; types are DuckDB's."""
+
+    rows: int
+    types: dict[str, str]
+
+
+def check_arrived(path: Path) -> None:
+    """Checks that there is a file with something in it.
+
+    Raises:
+        InvalidError (kinds "missing-file", "empty-file").
+    """
+    if not path.is_file():
+        raise InvalidError(
+            f"File {path} does not exist, or is no file: expected a CSV or Parquet file. "
+            "Correct the path.",
+            kind="missing-file",
+            path=str(path),
+        )
+    if path.stat().st_size == 0:
+        raise InvalidError(
+            f"File {path} is empty: expected a header and rows. Ask for it again.",
+            kind="empty-file",
+            path=str(path),
+        )
+
+
+def sniffed_source(path: Path, name: str) -> Source:
+    """Returns how a file without a contract is probably read: by its first bytes."""
+    with path.open("rb") as file:
+        first = file.read(4096)
+    if first.startswith(_PARQUET):
+        return Source(name, Format.PARQUET)
+    if first.startswith(_GZIP):
+        with gzip.open(path) as file:
+            try:
+                first = file.read(4096)
+            except (OSError, EOFError, zlib.error):
+                raise _cut_off(name, "its compression is broken") from None
+    header = first.splitlines()[0].decode("utf-8", "replace") if first else ""
+    delimiter = max(",;\t|", key=header.count)
+    return Source(name, Format.CSV, delimiter=delimiter, null_markers=("", "NA", "NULL", "null"))
+
+
+def open_raw(path: Path, name: str, source: Source, folder: Path) -> RawFile:
+    """Returns the file at `path`, called `name`, ready to be read; unpacks gzip into `folder`.
+
+    Raises:
+        InvalidError (kinds "truncated-file", "wrong-format", "wrong-encoding", "bad-header").
+    """
+    with path.open("rb") as file:
+        first = file.read(4)
+        file.seek(-min(4, path.stat().st_size), io.SEEK_END)
+        last = file.read()
+    match source.format:
+        case Format.PARQUET:
+            if first != _PARQUET:
+                raise _wrong_format(name, "Parquet")
+            if last != _PARQUET:
+                raise _cut_off(name, "its footer is missing")
+            return RawFile(name, path, source, ())
+        case Format.CSV:
+            if first == _PARQUET:
+                raise _wrong_format(name, "CSV")
+            plain = _unpacked(path, name, folder) if first.startswith(_GZIP) else path
+            return _open_csv(plain, name, source)
+
+
+def load_rows(engine: DuckDB, raw: RawFile) -> RawRows:
+    """Makes the file readable in the engine as `RAW`, and with lines as `LINES`.
+
+    A CSV file is parsed once, strictly, into the engine; every value is text.
+
+    Raises:
+        InvalidError (kinds "truncated-file", "wrong-encoding", "bad-row", "no-rows").
+    """
+    import duckdb
+
+    run = engine.connection.execute
+    path = literal(str(raw.path))
+    try:
+        match raw.source.format:
+            case Format.PARQUET:
+                engine.allow(raw.path)
+                run(f"CREATE VIEW {RAW} AS SELECT * FROM read_parquet({path})")
+                run(
+                    f"CREATE VIEW {LINES} AS SELECT * EXCLUDE file_row_number, "
+                    f"file_row_number + 1 AS {quoted(LINE)} "
+                    f"FROM read_parquet({path}, file_row_number = true)"
+                )
+            case Format.CSV:
+                # With the order of the file kept, a row's id tells its line.
+                run("SET preserve_insertion_order = true")
+                run(f"CREATE TEMP TABLE {RAW} AS SELECT * FROM {_csv_scan(raw)}")
+                run("SET preserve_insertion_order = false")
+                run(f"CREATE VIEW {LINES} AS SELECT *, rowid + 2 AS {quoted(LINE)} FROM {RAW}")
+        described = run(f"DESCRIBE {RAW}").fetchall()
+        [(rows,)] = run(f"SELECT count(*) FROM {RAW}").fetchall()
+    except duckdb.Error as error:
+        raise unreadable(raw, error) from None
+    if not rows:
+        raise InvalidError(
+            f"File {raw.name} has a header and no rows: expected at least one. Ask for it again.",
+            kind="no-rows",
+            path=raw.name,
+        )
+    return RawRows(rows, {name: kind for name, kind, *_ in described})
+
+
+def unreadable(raw: RawFile, error: Exception) -> InvalidError:
+    """Returns the error of a file whose bytes cannot be read as rows."""
+    text = str(error)
+    first = next((line for line in text.splitlines() if "CSV Error on Line" in line), "")
+    line = first.rpartition(":")[2].strip()
+    where = f" at line {line}" if line.isdigit() else ""
+    if "unicode" in text.lower() or "utf" in text.lower():
+        return InvalidError(
+            f"File {raw.name}{where} is not {raw.source.encoding}: expected the encoding of its "
+            "contract. Convert the file, or name its encoding in the contract.",
+            kind="wrong-encoding",
+            path=raw.name,
+        )
+    if raw.source.format is Format.PARQUET:
+        return _cut_off(raw.name, "a part of it cannot be read")
+    if line.isdigit() and _is_last_line(raw, int(line)):
+        return _cut_off(raw.name, f"line {line}, the last, is not whole")
+    fault = next(
+        (part for part in text.splitlines() if "Expected Number" in part or "quote" in part), text
+    )
+    return InvalidError(
+        f"File {raw.name}{where} cannot be read: {fault.strip().rstrip('.')}. "
+        f"Expected {len(raw.columns)} values in every row. Ask for the file again.",
+        kind="bad-row",
+        path=raw.name,
+    )
+
+
+def cut_off_at_last_row(raw: RawFile) -> InvalidError:
+    """Returns the error of a file whose last row is broken, and has no end of line."""
+    return _cut_off(raw.name, "its last line has no end, and breaks the contract")
+
+
+def _open_csv(path: Path, name: str, source: Source) -> RawFile:
+    with path.open("rb") as file:
+        first = file.readline(_HEADER_BYTES)
+        file.seek(0)
+        head = file.read(_HEADER_BYTES)
+        file.seek(-1, io.SEEK_END)
+        ends = file.read(1) in (b"\n", b"\r", b"\0")
+    wide = source.encoding == "utf-16"
+    try:
+        text = (
+            head.decode("utf-16", "ignore" if len(head) == _HEADER_BYTES else "strict")
+            if wide
+            else first.decode("utf-8-sig" if source.encoding == "utf-8" else source.encoding)
+        )
+    except UnicodeDecodeError:
+        raise InvalidError(
+            f"File {name} is not {source.encoding}: expected the encoding of its contract. "
+            "Convert the file, or name its encoding in the contract.",
+            kind="wrong-encoding",
+            path=name,
+        ) from None
+    if "\0" in text:
+        raise InvalidError(
+            f"File {name} is not {source.encoding}: its first line holds zero bytes. Convert the "
+            "file, or name its encoding in the contract.",
+            kind="wrong-encoding",
+            path=name,
+        )
+    names = next(csv.reader(io.StringIO(text), delimiter=source.delimiter), [])
+    _check_header(names, name)
+    return RawFile(name, path, source, tuple(names), ends)
+
+
+def _check_header(names: list[str], file: str) -> None:
+    lower = [name.lower() for name in names]
+    twice = sorted({name for name in lower if lower.count(name) > 1})
+    if not any(names) or "" in names:
+        raise InvalidError(
+            f"File {file} has a column without a name: expected a header in its first line. "
+            "Ask for the file with one.",
+            kind="bad-header",
+            path=file,
+        )
+    if twice:
+        raise InvalidError(
+            f'File {file} has column "{twice[0]}" twice: expected names that differ, ignoring '
+            "case. Ask for the file again.",
+            kind="bad-header",
+            path=file,
+        )
+
+
+def _csv_scan(raw: RawFile) -> str:
+    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in raw.columns)
+    markers = ", ".join(literal(marker) for marker in raw.source.null_markers)
+    return (
+        f"read_csv({literal(str(raw.path))}, auto_detect = false, header = true, "
+        f"columns = {{{columns}}}, delim = {literal(raw.source.delimiter)}, quote = '\"', "
+        f"escape = '\"', nullstr = [{markers}], encoding = {literal(raw.source.encoding)}, "
+        "strict_mode = true, null_padding = false, ignore_errors = false, compression = 'none')"
+    )
+
+
+def _unpacked(path: Path, name: str, folder: Path) -> Path:
+    """Unpacks gzip; DuckDB would read what there is of a file that is cut off."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = folder / "unpacked.csv"
+    try:
+        with gzip.open(path) as packed, plain.open("wb") as file:
+            shutil.copyfileobj(packed, file)
+    except (OSError, EOFError, zlib.error):
+        raise _cut_off(name, "its compression is broken") from None
+    check_arrived(plain)
+    return plain
+
+
+def _is_last_line(raw: RawFile, line: int) -> bool:
+    with raw.path.open("rb") as file:
+        return sum(1 for _ in file) <= line
+
+
+def _cut_off(name: str, sign: str) -> InvalidError:
+    return InvalidError(
+        f"File {name} is cut off or damaged: {sign}. Expected a whole file. Ask for it again.",
+        kind="truncated-file",
+        path=name,
+    )
+
+
+def _wrong_format(name: str, expected: str) -> InvalidError:
+    return InvalidError(
+        f"File {name} is not {expected}: expected the format of its contract. Ask for the file "
+        "in that format, or correct the contract.",
+        kind="wrong-format",
+        path=name,
+    )

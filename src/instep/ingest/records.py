@@ -1,0 +1,169 @@
+"""What is remembered of arrivals and sources: one row for each file, one for each mapped column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from instep.canonical import Json, to_microseconds
+from instep.changes.records import State
+from instep.errors import NotFoundError
+from instep.history.objects import Objects
+from instep.history.store import Row, Transaction
+
+if TYPE_CHECKING:
+    from instep.tables.profile import ColumnProfile
+
+_COLUMNS = (
+    "id, change, table_name, source, file_name, file_digest, file_size_bytes, contract, rows, "
+    "quarantined, profile, quarantine, held_for"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One batch; how it stands is the state of its change.
+
+    `source` is the pattern of the contract's server that it came by. `contract`, `profile` and
+    `quarantine` are digests of objects. `held_for` names why it was held, or is empty.
+    """
+
+    id: str
+    change: int
+    table: str
+    source: str
+    file_name: str
+    file_digest: str
+    file_size_bytes: int
+    contract: str | None
+    rows: int
+    quarantined: int
+    profile: str | None
+    quarantine: str | None
+    held_for: str = ""
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "arrival": self.id,
+            "change": self.change,
+            "table": self.table,
+            "source": self.source,
+            "file": self.file_name,
+            "file_digest": self.file_digest,
+            "size_bytes": self.file_size_bytes,
+            "rows": self.rows,
+            "quarantined": self.quarantined,
+            "quarantine": self.quarantine,
+            "held_for": self.held_for,
+        }
+
+
+def insert_arrival(tx: Transaction, arrival: Arrival) -> None:
+    tx.execute(
+        f"insert into arrivals ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            arrival.id,
+            arrival.change,
+            arrival.table,
+            arrival.source,
+            arrival.file_name,
+            arrival.file_digest,
+            arrival.file_size_bytes,
+            arrival.contract,
+            arrival.rows,
+            arrival.quarantined,
+            arrival.profile,
+            arrival.quarantine,
+            arrival.held_for,
+        ),
+    )
+
+
+def update_arrival(tx: Transaction, arrival: Arrival) -> None:
+    """Replaces what is known of an arrival after it was read again."""
+    tx.execute("delete from arrivals where id = ?", (arrival.id,))
+    insert_arrival(tx, arrival)
+
+
+def arrival_of_change(tx: Transaction, number: int) -> Arrival:
+    """Returns the arrival that a change brings.
+
+    Raises:
+        NotFoundError (kind "no-such-arrival").
+    """
+    row = tx.row(f"select {_COLUMNS} from arrivals where change = ?", (number,))
+    if row is None:
+        raise NotFoundError(
+            f'Change {number} is not an arrival: expected the number of one. See "instep changes".',
+            kind="no-such-arrival",
+            change=number,
+        )
+    return _from_row(row)
+
+
+def same_file(tx: Transaction, table: str, digest: str) -> tuple[Arrival, State] | None:
+    """Returns the latest arrival of this very file in a table, unless it was refused."""
+    named = ", ".join(f"a.{name.strip()}" for name in _COLUMNS.split(","))
+    row = tx.row(
+        f"select {named}, c.state from arrivals a join changes c on c.number = a.change "
+        "where a.table_name = ? and a.file_digest = ? and c.state <> ? "
+        "order by a.change desc limit 1",
+        (table, digest, State.REFUSED.value),
+    )
+    return (_from_row(row[:-1]), State(row[-1])) if row else None
+
+
+def last_accepted(tx: Transaction, table: str) -> Arrival | None:
+    """Returns the arrival that was merged last into a table."""
+    named = ", ".join(f"a.{name.strip()}" for name in _COLUMNS.split(","))
+    row = tx.row(
+        f"select {named} from arrivals a join changes c on c.number = a.change "
+        "where a.table_name = ? and c.state = ? order by c.ended_at desc, c.number desc limit 1",
+        (table, State.MERGED.value),
+    )
+    return _from_row(row) if row else None
+
+
+def mappings_of(tx: Transaction, table: str, source: str) -> dict[str, str]:
+    """Returns the names that a source uses, each with the column of the table it stands for."""
+    rows = tx.rows(
+        "select new_name, old_name from source_mappings where table_name = ? and source = ? "
+        "order by at",
+        (table, source),
+    )
+    return {str(new): str(old) for new, old in rows}
+
+
+def insert_mappings(
+    tx: Transaction, arrival: Arrival, pairs: Mapping[str, str], actor: str, at: datetime
+) -> None:
+    """Records that this arrival's source calls a column by another name: new name to old."""
+    for new, old in pairs.items():
+        tx.execute(
+            "delete from source_mappings where table_name = ? and source = ? and new_name = ?",
+            (arrival.table, arrival.source, new),
+        )
+        tx.execute(
+            "insert into source_mappings "
+            "(table_name, source, old_name, new_name, actor, at, change) "
+            "values (?, ?, ?, ?, ?, ?, ?)",
+            (arrival.table, arrival.source, old, new, actor, to_microseconds(at), arrival.change),
+        )
+
+
+def save_profile(objects: Objects, profiles: Sequence[ColumnProfile]) -> str:
+    """Returns the digest under which the profile of a batch is kept."""
+    return objects.put(json.dumps([profile.to_json() for profile in profiles]).encode())
+
+
+def load_profile(objects: Objects, digest: str) -> tuple[ColumnProfile, ...]:
+    from instep.tables.profile import ColumnProfile
+
+    return tuple(ColumnProfile.from_json(value) for value in json.loads(objects.get(digest)))
+
+
+def _from_row(row: Row) -> Arrival:
+    return Arrival(*row)
