@@ -23,6 +23,7 @@ from serving_builders import JULY, learn, move, put_lake
 from instep.clock import system_clock
 from instep.errors import InvalidError, NotFoundError, UnavailableError
 from instep.history.repository import Repository, create_repository, open_repository
+from instep.serving.flush import flush
 from instep.serving.guard import Plain
 from instep.serving.prediction_log import find_receipt, read_predictions, recover
 from instep.serving.process import bind, predictions_folder
@@ -219,12 +220,15 @@ def test_a_server_follows_the_environment_and_each_answer_says_what_answered(
         assert server.predict(FITTING).json()["version"] == "1"
 
 
-def test_a_stopped_server_ends_its_log_and_exits_with_zero(project: Path) -> None:
+def test_a_stopped_server_ends_its_log_copies_it_to_its_table_and_exits_with_zero(
+    project: Path, lake: Repository
+) -> None:
     with serving(project) as server:
         receipt = server.predict(FITTING).json()["receipt"]
         assert server.stop() == 0
     folder = predictions_folder(project / "lake")
     assert find_receipt(folder, receipt).receipt == receipt
+    assert flush(lake, folder).records == 0
 
 
 def test_off_answers_without_a_receipt_and_counts_it(project: Path) -> None:

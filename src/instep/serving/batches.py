@@ -19,7 +19,15 @@ from typing import assert_never
 from instep.errors import InstepError, InternalError, UnavailableError
 from instep.serving.guard import Admitted
 from instep.serving.prediction_log import LogState, PredictionLog
-from instep.serving.records import Draft, Outcome, Predicted, Question, Reason, Refused, Value
+from instep.serving.records import (
+    MODEL_FAILED,
+    Draft,
+    Outcome,
+    Predicted,
+    Question,
+    Reason,
+    Refused,
+)
 from instep.serving.served import ServedModel
 
 GATHER_S = 0.001
@@ -153,7 +161,7 @@ def _answers(log: PredictionLog, batch: Sequence[_Waiting]) -> list[Answer]:
     ]
 
 
-def _draft(waiting: _Waiting, value: Value | Exception | None) -> Draft:
+def _draft(waiting: _Waiting, value: float | Exception | None) -> Draft:
     match waiting.verdict:
         case Refused():
             outcome: Outcome = waiting.verdict
@@ -165,13 +173,13 @@ def _draft(waiting: _Waiting, value: Value | Exception | None) -> Draft:
     return Draft(waiting.model.source, waiting.question, outcome, flags)
 
 
-def _outcome(model: ServedModel, value: Value | Exception | None) -> Outcome:
-    if isinstance(value, (bool, int, str)) or (isinstance(value, float) and isfinite(value)):
+def _outcome(model: ServedModel, value: float | Exception | None) -> Outcome:
+    if isinstance(value, float) and isfinite(value):
         return Predicted(value)
     return Refused(
         (
             Reason(
-                "model-failed",
+                MODEL_FAILED,
                 model.source.model,
                 f'Model "{model.source.model}" version {model.source.version} gave no answer '
                 f"({value!r}): expected a finite one. Roll back, or report it to its owner.",
@@ -180,9 +188,9 @@ def _outcome(model: ServedModel, value: Value | Exception | None) -> Outcome:
     )
 
 
-def _predictions(batch: Sequence[_Waiting]) -> list[Value | Exception | None]:
+def _predictions(batch: Sequence[_Waiting]) -> list[float | Exception | None]:
     """Returns one prediction per question, None for those refused; each model is asked once."""
-    values: list[Value | Exception | None] = [None] * len(batch)
+    values: list[float | Exception | None] = [None] * len(batch)
     for model in {waiting.model: None for waiting in batch}:
         places = [
             place
@@ -201,7 +209,7 @@ def _row(waiting: _Waiting) -> Admitted:
     return waiting.verdict
 
 
-def _ask(model: ServedModel, rows: Sequence[Admitted]) -> Sequence[Value | Exception]:
+def _ask(model: ServedModel, rows: Sequence[Admitted]) -> Sequence[float | Exception]:
     """Asks a model for several rows; if it fails, for each alone, so that one cannot spoil all."""
     columns = {
         rule.feature.name: [admitted.row[place] for admitted in rows]

@@ -29,7 +29,7 @@ from instep.errors import (
 )
 from instep.serving.batches import WAITING_LIMIT, Answer, Batches
 from instep.serving.guard import check
-from instep.serving.records import Predicted, Refused
+from instep.serving.records import MODEL_FAILED, Predicted, Refused
 from instep.serving.requests import MAXIMUM_BYTES, parse_question
 from instep.serving.served import ServedCommit
 
@@ -107,6 +107,9 @@ async def _predict(service: Service, name: str, body: bytes) -> tuple[int, Mappi
             service.counts.answered += 1
             return 200, {"prediction": value, **_named(answer)}
         case Refused():
+            if answer.draft.outcome.is_model_fault:
+                service.counts.failed += 1
+                return 500, {"error": _fault(answer.draft.outcome), **_named(answer)}
             service.counts.refused += 1
             return 422, {"error": _refusal(answer.draft.outcome), **_named(answer)}
         case _:
@@ -131,6 +134,14 @@ def _refusal(refused: Refused) -> dict[str, Json]:
         "kind": "prediction-refused",
         "message": refused.message,
         "reasons": [reason.to_json() for reason in refused.reasons],
+    }
+
+
+def _fault(refused: Refused) -> dict[str, Json]:
+    return {
+        "family": InternalError.family,
+        "kind": MODEL_FAILED,
+        "message": refused.message,
     }
 
 

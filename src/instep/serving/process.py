@@ -1,9 +1,9 @@
 """The server process: a bound socket, the ASGI application, and the one that follows the ref.
 
 Always: the port is bound before anything is loaded, so a second server on it is told at once; a
-SIGTERM answers what is waiting, ends the log and exits with 0; a release or rollback is live within
-about `FOLLOW_S`, swapped whole, and a commit that cannot be loaded leaves the old one serving and
-says so in /health.
+SIGTERM answers what is waiting, ends the log, copies it into its table and exits with 0; a release
+or rollback is live within about `FOLLOW_S`, swapped whole, and a commit that cannot be loaded
+leaves the old one serving and says so in /health.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from instep.errors import InstepError, UnavailableError
 from instep.history.repository import Repository
 from instep.serving.batches import Batches
 from instep.serving.endpoints import Receive, Scope, Send, Service, respond
+from instep.serving.flush import flush
 from instep.serving.prediction_log import LogMode, LogState, PredictionLog
 from instep.serving.served import ServedCommit, environment_commit, load_served
 
@@ -100,6 +101,7 @@ def serve(
         asyncio.run(_serve(repo, served, log, listener, ready))
     finally:
         listener.close()
+    _flush(repo)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -190,6 +192,14 @@ async def _follow(repo: Repository, service: Service) -> None:
             if service.trouble != error.message:
                 _LOG.warning("still serving %s: %s", service.served.commit[:12], error.message)
             service.trouble = error.message
+
+
+def _flush(repo: Repository) -> None:
+    """Copies the log into its table; whatever hinders that, the log has the records."""
+    try:
+        flush(repo, predictions_folder(repo.root))
+    except InstepError as error:
+        _LOG.warning("predictions stay in the log, not yet in their table: %s", error.message)
 
 
 def _reload(repo: Repository, served: ServedCommit) -> ServedCommit:

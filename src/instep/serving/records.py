@@ -15,14 +15,15 @@ from typing import Any
 
 from instep.canonical import Json, from_microseconds, to_microseconds
 
-Value = float | int | str | bool
+MODEL_FAILED = "model-failed"
+"""The kind of a reason that is the model's fault, not the question's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
     """The model answered."""
 
-    value: Value
+    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,10 @@ class Refused:
     """The request was understood and not answered, for every reason that holds."""
 
     reasons: tuple[Reason, ...]
+
+    @property
+    def is_model_fault(self) -> bool:
+        return any(reason.kind == MODEL_FAILED for reason in self.reasons)
 
     @property
     def message(self) -> str:

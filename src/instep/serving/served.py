@@ -18,7 +18,7 @@ from instep.history.repository import Repository
 from instep.pipelines.config import parse_pipeline
 from instep.serving.guard import Guard, Plain, Rule
 from instep.serving.origins import Documents, terms_of
-from instep.serving.records import Source, Value
+from instep.serving.records import Source
 from instep.tables.content import TableContent
 from instep.tables.read import schema_of
 
@@ -35,7 +35,7 @@ class ServedModel:
     bundle: LoadedModel
     content: JsonObject
 
-    def predict(self, columns: Mapping[str, Sequence[Plain | None]]) -> Sequence[Value]:
+    def predict(self, columns: Mapping[str, Sequence[Plain | None]]) -> Sequence[float]:
         """Answers several rows, given as columns, in their order."""
         scores: list[float] = self.bundle.predict(columns).tolist()
         return scores
