@@ -254,7 +254,7 @@ def _decisions(
     return (
         (
             f"Train again on data to {until}, then propose and release",
-            f"instep config {pipeline} slice.to {until} && "
+            f"instep config set {pipeline} slice.to {until} && "
             f"instep run {pipeline} --branch {pipeline}-{until}",
         ),
         (
