@@ -44,6 +44,7 @@ def create_ref(
     owner: str,
     at: datetime,
     is_protected: bool = False,
+    act: str = "create",
     why: str = "created",
 ) -> Ref:
     """Makes a ref and the first entry of its chain.
@@ -67,7 +68,7 @@ def create_ref(
             ref=name,
         )
     operation = append_operation(
-        tx, ref=name, before=None, after=commit, actor=owner, at=at, kind="create", why=why
+        tx, ref=name, before=None, after=commit, actor=owner, at=at, kind=act, why=why
     )
     tx.execute(
         "insert into refs (name, kind, commit_id, head, sequence, is_protected, owner, created_at) "

@@ -121,6 +121,7 @@ def release(
             owner=actor,
             at=at,
             is_protected=True,
+            act="release",
             why=why,
         )
     elif found.commit == commit:
