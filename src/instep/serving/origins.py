@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from instep.contracts.terms import Contract
 from instep.pipelines.config import PipelineConfig, SqlStep, TrainStep
-from instep.pipelines.lineage import Lineage, analyse
+from instep.pipelines.lineage import analyse, parse_select
 from instep.serving.guard import Term
 
 
@@ -53,17 +53,31 @@ def _tables_of(documents: Documents, model: str, feature: str) -> Iterator[str]:
 
 def _back(documents: Documents, table: str, feature: str, seen: tuple[str, ...]) -> Iterator[str]:
     yield table
-    lineage = _lineage(documents, table)
-    origins = lineage.columns.get(feature.lower(), ()) if lineage else ()
-    if len(origins) == 1:
-        origin, _, column = origins[0].rpartition(".")
-        if column == feature.lower() and origin != table and origin not in seen:
-            yield from _back(documents, origin, feature, (*seen, table))
+    origin = _carried_from(documents, table, feature.lower())
+    if origin is not None and origin != table and origin not in seen:
+        yield from _back(documents, origin, feature, (*seen, table))
 
 
-def _lineage(documents: Documents, table: str) -> Lineage | None:
+def _carried_from(documents: Documents, table: str, feature: str) -> str | None:
+    """Returns the table whose column of the same name a step put into `table` as it is."""
     for pipeline, files in documents.pipelines:
         for step in pipeline.steps:
             if isinstance(step, SqlStep) and step.writes == table:
-                return analyse(files[step.sql], step.sql, documents.columns.get)
+                sql = files[step.sql]
+                lineage = analyse(sql, step.sql, documents.columns.get)
+                origins = lineage.columns.get(feature, ())
+                if len(origins) != 1 or _is_computed(sql, step.sql, feature):
+                    return None
+                origin, _, column = origins[0].rpartition(".")
+                return origin if column == feature else None
     return None
+
+
+def _is_computed(sql: str, path: str, feature: str) -> bool:
+    """Says whether anything but a bare column gets the name of the feature, anywhere in the SQL."""
+    from sqlglot import exp
+
+    return any(
+        alias.alias.lower() == feature and not isinstance(alias.this, exp.Column)
+        for alias in parse_select(sql, path).find_all(exp.Alias)
+    )
