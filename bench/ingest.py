@@ -39,6 +39,7 @@ def ingest() -> Iterator[Figure]:
     threads = os.cpu_count() or 1
     copies: list[float] = []
     arrivals: list[Took] = []
+    accepted = 0
     for _ in range(ROUNDS):
         target = FOLDER / "bare.parquet"
         bare = [sys.executable, "-c", _BARE, str(source), str(target), str(threads)]
@@ -48,6 +49,7 @@ def ingest() -> Iterator[Figure]:
         arrivals.append(
             run([INSTEP, "ingest", str(source), "--as", "ana"], project, measure_memory=True)
         )
+        accepted = _accepted(project)
     seconds = statistics.median(took.seconds for took in arrivals)
     terms = _terms()
     yield Figure(
@@ -59,6 +61,7 @@ def ingest() -> Iterator[Figure]:
         {
             "target_ratio": TARGET_RATIO,
             "rows": _rows(source),
+            "rows_accepted": accepted,
             "terms": terms,
             "terms_enough": terms >= LEAST_TERMS,
             "peak_mib": max(took.peak_bytes for took in arrivals) / 1024**2,
@@ -96,6 +99,18 @@ def _rows(source: Path) -> int:
 
     found = duckdb.connect().execute(f"select count(*) from read_parquet('{source}')").fetchone()
     return int(found[0]) if found else 0
+
+
+def _accepted(project: Path) -> int:
+    """Returns the rows that main has after the arrival."""
+    from instep.clock import system_clock
+    from instep.history.repository import MAIN, open_repository
+    from instep.tables.content import TableContent
+    from instep.tables.read import row_count
+
+    repo = open_repository(project / "lake", system_clock)
+    content = repo.content(repo.resolve(MAIN), "table/flights")
+    return row_count(repo.root, TableContent.from_content(content))
 
 
 def _contract() -> str:
