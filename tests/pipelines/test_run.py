@@ -1,0 +1,335 @@
+"""A run publishes everything as one commit, or nothing; it computes only what changed."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+
+import pytest
+from pipeline_builders import ORDERS, Bakery
+
+from instep.errors import ConflictError, InstepError, InvalidError, RefusedError, UnavailableError
+from instep.history.edits import Edit, publish
+from instep.history.refs import find_ref
+from instep.pipelines.project import RunBudget
+from instep.pipelines.records import (
+    RunState,
+    extend_lease,
+    fail_lost_runs,
+    list_runs,
+    load_run,
+)
+from instep.pipelines.run import RunRequest, run_pipeline
+from instep.tables.content import TableContent
+from instep.tables.read import schema_of
+
+
+def head(bakery: Bakery, name: str) -> str | None:
+    with bakery.repo.store.reading() as tx:
+        ref = find_ref(tx, name)
+    return ref.commit if ref else None
+
+
+def fails(bakery: Bakery, family: type[InstepError], kind: str) -> InstepError:
+    """Holds that a run fails so, that no branch has anything of it, and that it is recorded."""
+    before = head(bakery, "try"), head(bakery, "main")
+    with pytest.raises(family) as caught:
+        bakery.run()
+    assert caught.value.kind == kind
+    assert (head(bakery, "try"), head(bakery, "main")) == before
+    return caught.value
+
+
+def last_run_state(bakery: Bakery) -> RunState:
+    with bakery.repo.store.reading() as tx:
+        return list_runs(tx)[0].state
+
+
+def test_a_run_publishes_the_project_and_its_outputs_as_one_commit(bakery: Bakery) -> None:
+    result = bakery.run()
+    commit = bakery.repo.commit(bakery.repo.resolve("try"))
+    assert result.changed == ("config/instep", "pipeline/bread", "table/orders")
+    assert result.captured == ("config/instep", "pipeline/bread")
+    assert commit.id == result.run.output_commit
+    assert commit.parents == (bakery.repo.resolve("main"),)
+    assert commit.origin == result.run.id
+    assert len(bakery.rows("try", "orders")) == 24 * 90
+
+
+def test_a_run_is_recorded_with_what_went_in_and_what_came_out(bakery: Bakery) -> None:
+    result = bakery.run()
+    with bakery.repo.store.reading() as tx:
+        run = load_run(tx, result.run.id[:20])
+    assert run == result.run
+    assert run.state is RunState.SUCCEEDED
+    assert set(run.code) == {"pipelines/bread.yaml", "steps/orders.sql"}
+    assert run.outputs["table/orders"] == bakery.repo.content(
+        bakery.repo.resolve("try"), "table/orders"
+    )
+    assert run.estimated["basis"] != ""
+    steps = run.actual["steps"]
+    assert isinstance(steps, dict) and steps["orders"]["seconds"] > 0
+    assert not (bakery.repo.root / "staging" / run.id).exists()
+
+
+def test_a_second_run_reuses_everything_and_makes_no_commit(bakery: Bakery) -> None:
+    first = bakery.run()
+    second = bakery.run()
+    assert second.run.output_commit == first.run.output_commit
+    assert second.changed == ()
+    assert [(step.computed, step.reused) for step in second.steps] == [(0, 3)]
+
+
+def test_only_the_months_whose_inputs_changed_are_computed(bakery: Bakery) -> None:
+    bakery.run()
+    before = bakery.files("try", "orders")
+    bakery.put("sales", "select 9000 as id, timestamptz '2013-02-05' as sold_at, "
+               "'a' as shop, 70.0::double as amount")  # fmt: skip
+    with bakery.repo.store.transaction() as tx:  # the branch takes main's tables
+        main = bakery.repo.resolve("main")
+        changes = {"table/sales": bakery.repo.content(main, "table/sales")}
+        base = bakery.repo.resolve("try")
+        publish(tx, bakery.repo, "try", Edit(base, changes, "ana", "sales", "test"))
+    result = bakery.run()
+    assert [(step.computed, step.reused) for step in result.steps] == [(1, 2)]
+    after = bakery.files("try", "orders")
+    assert len(before & after) == 2
+    assert len(bakery.rows("try", "orders")) == 24 * 90 + 1
+
+
+def test_a_month_more_of_slice_computes_one_month_and_keeps_the_table(bakery: Bakery) -> None:
+    bakery.run()
+    uuid = bakery.repo.content(bakery.repo.resolve("try"), "table/orders")["uuid"]
+    bakery.edit("pipelines/bread.yaml", "to: 2013-04-01", "to: 2013-05-01")
+    result = bakery.run()
+    assert [(step.computed, step.reused) for step in result.steps] == [(1, 3)]
+    assert bakery.repo.content(bakery.repo.resolve("try"), "table/orders")["uuid"] == uuid
+
+
+def test_a_month_less_of_slice_drops_its_rows_and_computes_nothing(bakery: Bakery) -> None:
+    bakery.run()
+    bakery.edit("pipelines/bread.yaml", "to: 2013-04-01", "to: 2013-03-01")
+    result = bakery.run()
+    assert [(step.computed, step.reused) for step in result.steps] == [(0, 2)]
+    assert len(bakery.rows("try", "orders")) == 24 * 59
+
+
+def test_another_branch_reuses_what_the_first_computed(bakery: Bakery) -> None:
+    bakery.run("try")
+    result = bakery.run("other")
+    assert [(step.computed, step.reused) for step in result.steps] == [(0, 3)]
+    assert bakery.rows("other", "orders") == bakery.rows("try", "orders")
+
+
+def test_month_by_month_gives_the_same_table_as_the_whole(bakery: Bakery) -> None:
+    bakery.run("monthly")
+    bakery.edit("pipelines/bread.yaml", "    every: 1 month ", "    #")
+    bakery.run("whole")
+    assert len(bakery.files("whole", "orders")) == 1
+    assert bakery.rows("monthly", "orders") == bakery.rows("whole", "orders")
+
+
+def test_weather_before_the_slice_is_read_as_far_as_the_lookback(bakery: Bakery) -> None:
+    bakery.run()
+    rain = [row[4] for row in bakery.rows("try", "orders", "sold_at limit 1")]
+    assert rain == [23 * 13 % 7]  # of 23:00 on the last day of December
+
+
+def test_changed_code_computes_all_and_keeps_field_ids_of_kept_columns(bakery: Bakery) -> None:
+    bakery.run()
+    before = schema_of(bakery.repo.root, orders(bakery))
+    bakery.write(
+        "steps/orders.sql", ORDERS.replace("sales.shop,", "upper(sales.shop) as shop, 1 as n,")
+    )
+    result = bakery.run()
+    after = schema_of(bakery.repo.root, orders(bakery))
+    assert result.steps[0].computed == 3
+    assert result.steps[0].why == ("code changed",)
+    assert {c.name: c.id for c in before.columns}.items() <= {
+        c.name: c.id for c in after.columns
+    }.items()
+    assert {row[2] for row in bakery.rows("try", "orders")} == {"A", "B", "C"}
+
+
+def test_a_column_of_another_type_makes_a_new_table_in_its_place(bakery: Bakery) -> None:
+    bakery.run()
+    before = orders(bakery)
+    bakery.write(
+        "steps/orders.sql", ORDERS.replace("sales.amount,", "sales.amount::varchar as amount,")
+    )
+    bakery.run()
+    assert orders(bakery).uuid != before.uuid
+
+
+def orders(bakery: Bakery) -> TableContent:
+    return TableContent.from_content(
+        bakery.repo.content(bakery.repo.resolve("try"), "table/orders")
+    )
+
+
+def test_a_reason_or_a_comment_changes_nothing_that_is_computed(bakery: Bakery) -> None:
+    bakery.run()
+    bakery.edit("pipelines/bread.yaml", "why: One row per sale", "why: Each sale is one row")
+    result = bakery.run()
+    assert result.steps[0].computed == 0
+    assert result.changed == ("pipeline/bread",)
+
+
+def test_what_another_runtime_computed_is_reused_only_on_request(bakery: Bakery) -> None:
+    bakery.run()
+    with bakery.repo.store.transaction() as tx:
+        tx.execute(
+            "update run_pieces set runtime_digest = 'other', piece_key = 'other' || position"
+        )
+    assert bakery.run("accepting", accept_runtime=True).steps[0].computed == 0
+    assert bakery.run("other").steps[0].why == ("runtime changed",)
+
+
+def test_sql_that_fails_on_a_row_leaves_nothing(bakery: Bakery) -> None:
+    bakery.write("steps/orders.sql", ORDERS.replace("sales.shop,", "(sales.shop || 'x')::int as n,"))
+    fails(bakery, InvalidError, "sql-failed")
+    assert last_run_state(bakery) is RunState.FAILED
+
+
+def test_sql_is_judged_before_anything_runs(bakery: Bakery) -> None:
+    bakery.write("steps/orders.sql", "select id, now() as at from sales")
+    fails(bakery, InvalidError, "sql-reads-clock")
+    with bakery.repo.store.reading() as tx:
+        assert list_runs(tx) == []
+
+
+def test_main_is_refused_and_a_bad_name_is_refused_before_any_work(bakery: Bakery) -> None:
+    with pytest.raises(RefusedError) as refused:
+        bakery.run("main")
+    assert refused.value.kind == "protected-branch"
+    with pytest.raises(InvalidError) as invalid:
+        bakery.run("no spaces")
+    assert invalid.value.kind == "bad-ref-name"
+
+
+def test_a_run_above_its_budget_is_refused_before_it_starts(bakery: Bakery) -> None:
+    request = RunRequest(
+        "bread", bakery.folder, "try", "ana", budget=RunBudget(timedelta(milliseconds=1))
+    )
+    with pytest.raises(RefusedError) as refused:
+        run_pipeline(bakery.repo, request, lambda text: None)
+    assert refused.value.kind == "over-budget"
+    assert head(bakery, "try") is None
+
+
+def test_of_two_runs_on_one_branch_the_second_to_publish_is_told_the_keys(bakery: Bakery) -> None:
+    bakery.run()
+    bakery.edit("pipelines/bread.yaml", "to: 2013-04-01", "to: 2013-03-01")
+    second: list[str] = []
+
+    def meanwhile(text: str) -> None:
+        if text.startswith("orders") and not second:
+            second.append("started")
+            thread = threading.Thread(target=lambda: bakery.run())
+            thread.start()
+            thread.join()
+
+    bakery.write("steps/orders.sql", ORDERS.replace("50", "60"))
+    with pytest.raises(ConflictError) as conflict:
+        bakery.run(progress=meanwhile)
+    assert conflict.value.kind == "keys-moved"
+    assert "table/orders" in str(conflict.value)
+    assert last_run_state(bakery) in (RunState.FAILED, RunState.SUCCEEDED)
+
+
+def test_a_run_that_was_given_up_for_lost_may_not_publish(bakery: Bakery) -> None:
+    def lose(text: str) -> None:
+        with bakery.repo.store.transaction() as tx:
+            far = bakery.repo.clock() + timedelta(days=1)
+            fail_lost_runs(tx, far)
+
+    with pytest.raises(ConflictError) as lost:
+        bakery.run(progress=lose)
+    assert lost.value.kind == "lease-lost"
+    assert head(bakery, "try") is None
+
+
+def test_a_lost_run_is_recorded_as_failed_by_the_next(bakery: Bakery) -> None:
+    result = bakery.run()
+    with bakery.repo.store.transaction() as tx:
+        tx.execute("update runs set state = 'running', lease_until = 0, ended_at = null")
+    bakery.run("other")
+    with bakery.repo.store.reading() as tx:
+        lost = load_run(tx, result.run.id)
+        assert not extend_lease(tx, result.run.id, bakery.repo.clock())
+    assert lost.state is RunState.FAILED
+    assert lost.error is not None and lost.error["kind"] == "process-lost"
+
+
+@pytest.fixture
+def training(bakery: Bakery) -> Bakery:
+    return make_training(bakery)
+
+
+def make_training(bakery: Bakery) -> Bakery:
+    from pipeline_builders import LATE, SALES_ONLY, TRAINING
+
+    bakery.write("pipelines/bread.yaml", SALES_ONLY + TRAINING)
+    bakery.write("steps/late.py", LATE)
+    return bakery
+
+
+def test_a_run_trains_and_publishes_a_model_with_its_table(training: Bakery) -> None:
+    result = training.run()
+    content = training.repo.content(training.repo.resolve("try"), "model/late")
+    assert content["type"] == "instep.model.v1"
+    assert content["version"] == "1"
+    assert content["run"] == result.run.id
+    assert "model/late" in result.run.metrics
+    assert training.run().steps[1].computed == 0
+    training.edit("pipelines/bread.yaml", "seed: 3", "seed: 4")
+    again = training.run()
+    assert [step.computed for step in again.steps] == [0, 1]
+    assert again.steps[1].why == ("configuration changed",)
+    assert again.steps[1].content["version"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("code", "family", "kind", "says"),
+    [
+        ("def fit(train, params, seed):\n    raise ValueError('no luck')\n",
+         InvalidError, "step-raised", "steps/late.py:2 in fit"),
+        ("def fit(train, params, seed):\n    import importlib\n"
+         "    return importlib.import_module('steps.hidden')\n",
+         InvalidError, "uncaptured-import", "steps/hidden.py"),
+        ("from pathlib import Path\n\nPLACE = {folder!r}\n\n\n"
+         "def fit(train, params, seed):\n    return (Path(PLACE) / 'secret.txt').read_text()\n",
+         InvalidError, "undeclared-file", "secret.txt"),
+        ("import socket\n\n\ndef fit(train, params, seed):\n"
+         "    return socket.create_connection(('127.0.0.1', 9))\n",
+         InvalidError, "network-in-step", "127.0.0.1"),
+        ("import os\n\n\ndef fit(train, params, seed):\n    os._exit(3)\n",
+         UnavailableError, "worker-died", "exit code 3"),
+        ("def other():\n    pass\n",
+         InvalidError, "no-such-function", '"fit"'),
+    ],
+    ids=["raises", "imports", "opens", "connects", "dies", "lacks"],
+)  # fmt: skip
+def test_a_training_step_that_goes_wrong_leaves_nothing_and_says_where(
+    training: Bakery, code: str, family: type[InstepError], kind: str, says: str
+) -> None:
+    training.write("secret.txt", "42")
+    training.write("steps/hidden.py", "")
+    training.write("steps/late.py", code.replace("{folder!r}", repr(str(training.folder))))
+    error = fails(training, family, kind)
+    assert says in str(error)
+    assert last_run_state(training) is RunState.FAILED
+
+
+def test_declared_data_is_read_by_its_relative_path(training: Bakery) -> None:
+    training.write("depth.txt", "1")
+    training.write(
+        "steps/late.py",
+        "from pathlib import Path\n\nfrom sklearn.tree import DecisionTreeClassifier\n\n\n"
+        "def fit(train, params, seed):\n"
+        "    depth = int(Path('depth.txt').read_text())\n"
+        "    tree = DecisionTreeClassifier(max_depth=depth, random_state=seed)\n"
+        "    return tree.fit(train.features, train.target)\n",
+    )
+    training.edit("pipelines/bread.yaml", "slices:", "data: [depth.txt]\nslices:")
+    assert "model/late" in training.run().changed
