@@ -23,7 +23,7 @@ from typing import Any
 
 from bench.figures import FOLDER, Figure, say
 from bench.flights import served_project
-from bench.processes import INSTEP
+from bench.processes import INSTEP, environment
 
 CONNECTIONS = 8
 WARM_S = 2
@@ -92,7 +92,9 @@ def _killed(project: Path) -> dict[str, int]:
 @contextmanager
 def _server(project: Path, mode: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     command = [INSTEP, "serve", "prod", "--port", "0", "--json", "--log", mode]
-    process = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=project, env=environment(), stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     try:
         ready = json.loads(process.stdout.readline())
@@ -191,7 +193,7 @@ def _peer(command: Sequence[str]) -> Iterator[None]:
         process = subprocess.Popen(
             command,
             cwd=FOLDER,
-            env={**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}"},
+            env={**environment(), "PATH": f"{bin_folder}:{os.environ['PATH']}"},
             stdout=log,
             stderr=log,
             start_new_session=True,
