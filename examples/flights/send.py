@@ -114,11 +114,12 @@ def cases(
     real: Question, flights: Sequence[Row], weather: dict[tuple[str, str], Row], unseen: str
 ) -> Iterator[tuple[str, Question]]:
     """Yields the four questions that need care; the first is a real flight where there is one."""
+    made = replace(real, key=real.key | {"flight": 9999})
     to_unseen = (ask(row, weather) for row in flights if row["dest"] == unseen)
-    yield f"A flight to {unseen}", next(filter(None, to_unseen), real.having(dest=unseen))
-    yield "A penguin where a distance belongs", real.having(distance="penguin")
-    yield "A flight of 9,000 miles", real.having(distance=9000)
-    yield "No weather known", real.having(**dict.fromkeys(WEATHER))
+    yield f"A flight to {unseen}", next(filter(None, to_unseen), made.having(dest=unseen))
+    yield "A penguin where a distance belongs", made.having(distance="penguin")
+    yield "A flight of 9,000 miles", made.having(distance=9000)
+    yield "No weather known", made.having(**dict.fromkeys(WEATHER))
 
 
 def send(client: httpx.Client, model: str, question: Question) -> Reply:

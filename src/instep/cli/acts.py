@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 CHANGE = r'change"?:? ?(\d+)'
-RUN = r"(run_[0-9a-f-]+)"
-RECEIPT = r"(rcp_[0-9a-f-]+)"
+RUN = r"(run_[0-9a-f-]{36})"
+RECEIPT = r"(rcp_[0-9a-f-]{36})"
 NOW = ""
 """Learns the instant at which the command ended, instead of something in its output."""
 

@@ -34,6 +34,9 @@ STOPPED_WITHIN_S = 20.0
 CLOSED_WITHIN_S = 60.0
 """How long a child may take to end once it has closed its output."""
 
+SERVICE_OUTPUT_BYTES = 1_000_000
+"""The most of a service's output that is shown at once."""
+
 WORTH_SAYING_S = 1.0
 """What took longer is told; a command silent for longer shows on a terminal that it still runs."""
 
@@ -58,12 +61,19 @@ def play(walk: tuple[Act, ...], place: Path, as_json: bool = False) -> Iterator[
         stage.stop()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Service:
     """A process that keeps running, and the file that it prints to: a pipe would fill up."""
 
     process: subprocess.Popen[bytes]
     printed: IO[bytes]
+    seen_bytes: int = 0
+
+    def read(self) -> str:
+        """Returns what it printed since it was last asked; the file's position is the child's."""
+        data = os.pread(self.printed.fileno(), SERVICE_OUTPUT_BYTES, self.seen_bytes)
+        self.seen_bytes += len(data)
+        return data.decode(errors="replace")
 
 
 @dataclass(slots=True)
@@ -100,7 +110,7 @@ class _Stage:
             case Start():
                 line = self._line(step.line)
                 yield f"\n$ {line} &\n"
-                self._start(line, step.url)
+                yield self._start(line, step.url)
             case Stop():
                 yield "\n$ kill -TERM %1\n"
                 yield self.stop()
@@ -161,7 +171,8 @@ class _Stage:
                 kind="demo-failed",
             )
 
-    def _start(self, line: str, url: str) -> None:
+    def _start(self, line: str, url: str) -> str:
+        """Starts a service, waits until it is ready, and returns what it printed until then."""
         printed = tempfile.TemporaryFile()  # noqa: SIM115, closed by stop
         process = self._child(line, printed, subprocess.STDOUT)
         self.service = _Service(process, printed)
@@ -174,9 +185,10 @@ class _Stage:
                     kind="demo-not-ready",
                 )
             time.sleep(0.05)
+        return self.service.read()
 
     def stop(self) -> str:
-        """Ends the service, if one runs, and returns all that it printed."""
+        """Ends the service, if one runs, and returns what it had not yet said."""
         service, self.service = self.service, None
         if service is None:
             return ""
@@ -187,8 +199,7 @@ class _Stage:
             except subprocess.TimeoutExpired:
                 service.process.kill()
                 service.process.wait()
-            service.printed.seek(0)
-            return service.printed.read().decode(errors="replace")
+            return service.read()
 
     def _child(
         self, line: str, output: int | IO[bytes], errors: int | None
