@@ -90,12 +90,27 @@ class Arrived:
         if arrival.quarantined:
             terms = ", ".join(f"{name} {count}" for name, count in self.broken.items())
             line += f"; {arrival.quarantined:,} in quarantine ({terms})"
-        notes = [
-            f"\n  {finding.severity}: {finding.message}"
+        return "\n".join([line, *self._notes()])
+
+    def _notes(self) -> list[str]:
+        """What is worth a line; columns that moved share one, since seasons move many."""
+        told = ("quarantined-rows", "distribution-change")
+        lines = [
+            f"  {finding.severity}: {finding.message}"
             for finding in self.findings
-            if finding.kind not in ("quarantined-rows",)
+            if finding.kind not in told
         ]
-        return line + "".join(notes)
+        moved = dict.fromkeys(
+            finding.subject.rpartition(".")[2]
+            for finding in self.findings
+            if finding.kind == "distribution-change"
+        )
+        if moved:
+            lines.append(
+                f"  note: {', '.join(moved)} moved since the last accepted batch "
+                f'("instep review {self.arrival.change}")'
+            )
+        return lines
 
 
 def held_error(arrived: Arrived) -> RefusedError:

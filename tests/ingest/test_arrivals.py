@@ -1,0 +1,273 @@
+"""What fits is merged, what does not is held, what cannot be read leaves nothing behind."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import duckdb
+import pytest
+from arrival_builders import HEADER, READINGS, merge_contract, month, rows_of, state_of, write
+
+from instep.changes.records import State, list_changes
+from instep.errors import InvalidError, RefusedError
+from instep.history.repository import MAIN, Repository
+from instep.ingest.accept import accept, refuse
+from instep.ingest.arrive import Arrived, held_error, ingest
+
+
+@pytest.fixture
+def lake(repo: Repository) -> Repository:
+    merge_contract(repo, READINGS)
+    return repo
+
+
+def arrive(repo: Repository, file: Path, table: str | None = None) -> Arrived:
+    return ingest(repo, file.parent, file, "ana", table=table)
+
+
+def unchanged(repo: Repository, file: Path, kind: str) -> str:
+    """Ingests a file that cannot be read, and checks that nothing was recorded."""
+    before = repo.resolve(MAIN)
+    with pytest.raises(InvalidError) as caught:
+        arrive(repo, file)
+    assert caught.value.kind == kind, caught.value.message
+    assert repo.resolve(MAIN) == before
+    with repo.store.reading() as tx:
+        assert list_changes(tx) == []
+        assert tx.rows("select * from arrivals") == []
+    return caught.value.message
+
+
+def test_what_fits_is_merged_by_policy(lake: Repository, tmp_path: Path) -> None:
+    arrived = arrive(lake, write(tmp_path / "readings-1.csv", month(1)))
+    assert arrived.state is State.MERGED
+    assert arrived.commit == lake.resolve(MAIN)
+    [(rows, nulls, first)] = rows_of(
+        lake, 'select count(*), count(*) - count(late), min("at")::varchar from readings'
+    )
+    assert (rows, nulls, first) == (400, 8, "2013-01-01 00:00:00+00")
+
+
+def test_the_same_file_arrives_once(lake: Repository, tmp_path: Path) -> None:
+    first = arrive(lake, write(tmp_path / "readings-1.csv", month(1)))
+    again = arrive(lake, write(tmp_path / "readings-copy.csv", month(1)))
+    assert again.was_here and again.arrival.change == first.arrival.change
+    assert rows_of(lake, "select count(*) from readings") == [(400,)]
+
+
+def test_bad_rows_go_to_quarantine_with_line_reason_and_raw_text(
+    lake: Repository, tmp_path: Path
+) -> None:
+    rows = month(1)
+    rows[10][2] = "9999"
+    rows[20][3] = "soon"
+    arrived = arrive(lake, write(tmp_path / "readings-1.csv", rows))
+    assert arrived.state is State.MERGED
+    assert arrived.broken == {"distance.maximum": 1, "late.type": 1}
+    assert rows_of(lake, "select count(*) from readings") == [(398,)]
+    assert arrived.arrival.quarantine is not None
+    aside = duckdb.connect().execute(
+        "select line, terms, raw->>'late', raw->>'distance' from read_parquet(?) order by line",
+        [str(lake.objects.path(arrived.arrival.quarantine))],
+    )
+    assert aside.fetchall() == [
+        (12, "distance.maximum", rows[10][3], "9999"),
+        (22, "late.type", "soon", rows[20][2]),
+    ]
+
+
+def test_all_rows_of_a_duplicate_key_go_to_quarantine(lake: Repository, tmp_path: Path) -> None:
+    rows = month(1)
+    arrived = arrive(lake, write(tmp_path / "readings-1.csv", [*rows, rows[0]]))
+    assert arrived.broken == {"key.unique": 2}
+    later = [*month(2), rows[5]]
+    arrived = arrive(lake, write(tmp_path / "readings-2.csv", later))
+    assert arrived.broken == {"key.unique": 1}
+
+
+def test_too_many_bad_rows_hold_the_batch(lake: Repository, tmp_path: Path) -> None:
+    rows = month(1)
+    for row in rows[:40]:
+        row[2] = "-1"
+    arrived = arrive(lake, write(tmp_path / "readings-1.csv", rows))
+    assert arrived.state is State.HELD
+    message = held_error(arrived).message
+    assert "40 of 400 rows (10.0%) break a term, above 5 %: distance.minimum 40" in message
+    with pytest.raises(InvalidError, match="Expected a reason"):
+        accept(lake, arrived.arrival.change, "ben")
+    accepted = accept(lake, arrived.arrival.change, "ben", why="a broken sensor, known")
+    assert accepted.state is State.MERGED
+    assert rows_of(lake, "select count(*) from readings") == [(360,)]
+
+
+def test_a_renamed_column_is_held_accepted_and_remembered(lake: Repository, tmp_path: Path) -> None:
+    arrive(lake, write(tmp_path / "readings-1.csv", month(1)))
+    renamed = HEADER.replace("late", "lateness_minutes")
+    held = arrive(lake, write(tmp_path / "readings-2.csv", month(2), renamed))
+    assert held.state is State.HELD
+    assert held.arrival.held_for == "renamed-column"
+    message = held_error(held).message
+    assert '"late" is missing and "lateness_minutes" looks like it' in message
+    number = held.arrival.change
+    assert f"instep accept {number} --rename lateness_minutes=late" in message
+
+    with pytest.raises(RefusedError) as own:
+        accept(lake, number, "ana", rename={})
+    assert own.value.kind == "own-arrival"
+    with pytest.raises(RefusedError) as missing:
+        accept(lake, number, "ben", why="never mind")
+    assert missing.value.kind == "still-held"
+
+    assert accept(lake, number, "ben", rename={}).state is State.MERGED
+    assert rows_of(lake, "select count(*), count(late) from readings") == [(800, 784)]
+    later = arrive(lake, write(tmp_path / "readings-3.csv", month(3), renamed))
+    assert later.state is State.MERGED
+    old = arrive(lake, write(tmp_path / "readings-4.csv", month(4)))
+    assert old.state is State.MERGED
+
+
+def test_another_unit_is_held_with_its_factor_and_refused(lake: Repository, tmp_path: Path) -> None:
+    arrive(lake, write(tmp_path / "readings-1.csv", month(1)))
+    rows = month(2)
+    for row in rows:
+        row[2] = repr(float(row[2]) * 1.609344)
+    held = arrive(lake, write(tmp_path / "readings-2.csv", rows))
+    assert held.arrival.held_for == "unit-factor"
+    assert (
+        "distance: every quantile is 1.609 times the last accepted batch: kilometres instead of "
+        "miles?" in held_error(held).message
+    )
+    refuse(lake, held.arrival.change, "ben", "kilometres")
+    assert state_of(lake, held.arrival.change) == "refused"
+    assert rows_of(lake, "select count(*) from readings") == [(400,)]
+    assert arrive(lake, write(tmp_path / "readings-2b.csv", month(2))).state is State.MERGED
+
+
+def test_a_missing_column_is_held_and_can_be_mapped_by_hand(
+    lake: Repository, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "readings-1.csv", month(1), HEADER.replace("late", "x17"))
+    held = arrive(lake, file)
+    assert held.arrival.held_for == "missing-column"
+    with pytest.raises(InvalidError) as unnamed:
+        accept(lake, held.arrival.change, "ben", rename={})
+    assert unnamed.value.kind == "no-rename"
+    with pytest.raises(InvalidError) as wrong:
+        accept(lake, held.arrival.change, "ben", rename={"x17": "later"})
+    assert wrong.value.kind == "bad-rename"
+    accepted = accept(lake, held.arrival.change, "ben", rename={"x17": "late"})
+    assert accepted.state is State.MERGED
+
+
+def test_an_unknown_column_is_told_and_not_stored(lake: Repository, tmp_path: Path) -> None:
+    rows = [[*row, "extra"] for row in month(1)]
+    arrived = arrive(lake, write(tmp_path / "readings-1.csv", rows, f"{HEADER},note"))
+    assert arrived.state is State.MERGED
+    assert [finding.kind for finding in arrived.findings] == ["unknown-column"]
+
+
+def test_a_file_without_a_contract_drafts_one_and_is_held(repo: Repository, tmp_path: Path) -> None:
+    file = write(tmp_path / "My Trips-2013.csv", month(1))
+    held = arrive(repo, file)
+    assert held.arrival.held_for == "no-contract"
+    assert held.draft == tmp_path / "contracts" / "my_trips_2013.yaml"
+    draft = held.draft.read_text()
+    assert "instep propose" in held_error(held).message
+    with pytest.raises(RefusedError):
+        accept(repo, held.arrival.change, "ben")
+    merge_contract(repo, draft, "my_trips_2013")
+    again = arrive(repo, file)
+    assert again.state is State.MERGED
+    assert state_of(repo, held.arrival.change) == "refused"
+    [(rows, late)] = rows_of(repo, "select count(*), sum(late) from my_trips_2013", "my_trips_2013")
+    assert rows == 400 and isinstance(late, int)
+
+
+def test_a_held_file_without_a_contract_is_accepted_after_it_has_one(
+    repo: Repository, tmp_path: Path
+) -> None:
+    held = arrive(repo, write(tmp_path / "trips.csv", month(1)))
+    assert held.draft is not None
+    merge_contract(repo, held.draft.read_text(), "trips")
+    assert accept(repo, held.arrival.change, "ben").state is State.MERGED
+
+
+def test_unreadable_files_leave_nothing_behind(lake: Repository, tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.csv", month(1)).read_bytes()
+    packed = gzip.compress(whole)
+
+    def file(name: str, data: bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(data)
+        return path
+
+    unchanged(lake, tmp_path / "readings-none.csv", "missing-file")
+    unchanged(lake, file("readings-empty.csv", b""), "empty-file")
+    unchanged(lake, file("readings-header.csv", HEADER.encode()), "no-rows")
+    unchanged(lake, file("readings-header2.csv", HEADER.encode() + b"\n"), "no-rows")
+    unchanged(lake, file("readings-cut.csv", whole[: len(whole) // 2 - 6]), "truncated-file")
+    unchanged(lake, file("readings-quote.csv", whole + b'A,"2013'), "truncated-file")
+    unchanged(lake, file("readings-cut.csv.gz", packed[:-40]), "truncated-file")
+    unchanged(lake, file("readings-latin.csv", whole + "Ä,x,1,2\n".encode("latin-1")),
+              "wrong-encoding")  # fmt: skip
+    unchanged(lake, file("readings-utf16.csv", whole.decode().encode("utf-16")), "wrong-encoding")
+    unchanged(lake, file("readings-wide.csv", b"station,at\nA,2013-01-01,3\nA,1\n"), "bad-row")
+    unchanged(lake, file("readings-twice.csv", b"station,Station\nA,B\n"), "bad-header")
+    unchanged(lake, file("readings-parquet.csv", b"PAR1xxxxPAR1"), "wrong-format")
+
+
+def test_a_cut_inside_the_last_value_is_noticed(lake: Repository, tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.csv", month(1)).read_text()
+    cut = tmp_path / "readings-cut.csv"
+    head = whole.rstrip("\n").rsplit(",", 2)[0]
+    cut.write_text(f"{head},12,-")
+    unchanged(lake, cut, "truncated-file")
+
+
+def test_gzip_and_a_byte_order_mark_are_read(lake: Repository, tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.csv", month(1)).read_bytes()
+    path = tmp_path / "readings-1.csv.gz"
+    path.write_bytes(gzip.compress(b"\xef\xbb\xbf" + whole.replace(b"\n", b"\r\n")))
+    assert arrive(lake, path).state is State.MERGED
+
+
+def test_parquet_arrives_with_its_own_types(repo: Repository, tmp_path: Path) -> None:
+    text = READINGS.replace("readings-*.csv", "readings-*.parquet").replace(
+        "    format: csv\n    customProperties:\n      - {property: nullMarker, value: NA}\n",
+        "    format: parquet\n",
+    )
+    merge_contract(repo, text)
+    file = tmp_path / "readings-1.parquet"
+    duckdb.connect().execute(
+        "copy (select 'A' as station, timestamptz '2013-01-01 00:00:00+00' + to_hours(i::int) as "
+        "at, i::integer as distance, case when i = 7 then 1.5 else i end as late "
+        f"from range(400) t(i)) to '{file}' (format parquet)"
+    )
+    arrived = arrive(repo, file)
+    assert arrived.state is State.MERGED
+    assert arrived.broken == {"late.type": 1}
+    cut = tmp_path / "readings-2.parquet"
+    cut.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(InvalidError) as caught:
+        arrive(repo, cut)
+    assert caught.value.kind == "truncated-file"
+
+
+@pytest.mark.parametrize(("policy", "rows"), [("replace", 400), ("keyed", 700)])
+def test_a_table_is_replaced_or_updated_by_key(
+    repo: Repository, tmp_path: Path, policy: str, rows: int
+) -> None:
+    merge_contract(repo, READINGS.replace("value: append", f"value: {policy}"))
+    first = month(1)
+    arrive(repo, write(tmp_path / "readings-1.csv", first))
+    second = [[*row[:3], "777"] for row in first[:100]] + month(2)[:300]
+    assert arrive(repo, write(tmp_path / "readings-2.csv", second)).state is State.MERGED
+    found = rows_of(repo, "select count(*), count(*) filter (late = 777) from readings")
+    assert found == [(rows, 100)]
+
+
+def test_a_derived_table_takes_no_file(repo: Repository, tmp_path: Path) -> None:
+    merge_contract(repo, READINGS.replace("value: append", "value: derived"))
+    with pytest.raises(InvalidError, match="a pipeline writes it"):
+        arrive(repo, write(tmp_path / "readings-1.csv", month(1)))
