@@ -29,13 +29,15 @@ def release(
 ) -> environments.Moved:
     with repo.store.transaction() as tx:
         return environments.release(
-            tx, repo, environment, at, actor="ben", why="why", verdicts=findings
+            tx, repo, environment, at, actor="ben", why="why", judge=lambda commit: findings
         )
 
 
 def rollback(repo: Repository, only: str | None = None) -> environments.Moved:
     with repo.store.transaction() as tx:
-        return environments.rollback(tx, repo, "prod", only=only, actor="ana", why="worse")
+        return environments.rollback(
+            tx, repo, "prod", only=only, actor="ana", why="worse", judge=lambda commit: ()
+        )
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import click
 from instep.canonical import Json
 from instep.changes.evidence import Comparison, compare
 from instep.cli.comparison import comparison_text
-from instep.cli.output import emit, json_option, project_option
+from instep.cli.output import counted, emit, json_option, project_option
 from instep.cli.project import open_project, say
 
 
@@ -24,9 +24,10 @@ class Diff:
 
     def to_text(self) -> str:
         before, after = self.names
+        keys = counted(len(self.comparison.keys), "key")
         return (
             f"From {before} ({self.comparison.before[:12]}) to {after} "
-            f"({self.comparison.after[:12]}), {len(self.comparison.keys)} keys differ:\n"
+            f"({self.comparison.after[:12]}), {keys} changed:\n"
             f"{comparison_text(self.comparison)}"
         )
 

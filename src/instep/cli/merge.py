@@ -10,7 +10,7 @@ import click
 from instep.canonical import Json
 from instep.changes import gate
 from instep.changes.gate import Merged
-from instep.cli.output import actor_option, emit, json_option, project_option
+from instep.cli.output import actor_option, counted, emit, json_option, project_option
 from instep.cli.project import open_project
 
 
@@ -32,7 +32,7 @@ class MergedChange:
         return (
             f"Merged change {self.merged.change.number} to main as "
             f"{self.merged.commit.id[:12]}, approved by {agreed}.\n"
-            f"  {len(self.keys)} keys changed: {', '.join(self.keys)}"
+            f"  {counted(len(self.keys), 'key')} changed: {', '.join(self.keys)}"
         )
 
 

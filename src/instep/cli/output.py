@@ -54,6 +54,11 @@ def emit(result: Result, as_json: bool) -> None:
         click.echo(result.to_text())
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns "1 key" or "2 keys"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def table(rows: Sequence[Sequence[str]], header: Sequence[str] = (), indent: str = "  ") -> str:
     """Returns rows as aligned columns; numbers to the right."""
     every = [list(header), *map(list, rows)] if header else [list(row) for row in rows]

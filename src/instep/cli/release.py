@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
 
 from instep.canonical import Json
-from instep.cli.output import actor_option, emit, json_option, project_option
+from instep.cli.output import actor_option, counted, emit, json_option, project_option
 from instep.cli.project import open_project
 from instep.clock import format_instant
 from instep.releases import environments
@@ -30,7 +31,7 @@ class MovedEnvironment:
         lines = [
             f"{verb} {moved.environment} to {moved.commit[:12]}{came}, by {moved.actor} at "
             f"{format_instant(moved.at)[:19]} UTC.",
-            f"  {len(moved.keys)} keys differ from before: {', '.join(moved.keys)}",
+            f"  {counted(len(moved.keys), 'key')} changed there: {', '.join(moved.keys)}",
         ]
         if moved.kind == "rollback" and not moved.lived_before:
             lines.append(
@@ -65,10 +66,15 @@ def release(
     name = opened.actor(actor)
     repo = opened.repo
     target = repo.resolve(commit)
-    verdicts = model_verdicts(repo, target)
     with repo.store.transaction() as tx:
         moved = environments.release(
-            tx, repo, environment, target, actor=name, why=why or "release", verdicts=verdicts
+            tx,
+            repo,
+            environment,
+            target,
+            actor=name,
+            why=why or "release",
+            judge=partial(model_verdicts, repo),
         )
     emit(MovedEnvironment(moved), as_json)
 
@@ -98,5 +104,13 @@ def rollback(
     name = opened.actor(actor)
     repo = opened.repo
     with repo.store.transaction() as tx:
-        moved = environments.rollback(tx, repo, environment, only=only, actor=name, why=why)
+        moved = environments.rollback(
+            tx,
+            repo,
+            environment,
+            only=only,
+            actor=name,
+            why=why,
+            judge=partial(model_verdicts, repo),
+        )
     emit(MovedEnvironment(moved), as_json)

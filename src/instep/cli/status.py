@@ -9,7 +9,7 @@ import click
 
 from instep.canonical import Json
 from instep.changes.records import Change, State, list_changes
-from instep.cli.output import emit, json_option, project_option, table
+from instep.cli.output import counted, emit, json_option, project_option, table
 from instep.cli.project import open_project
 from instep.clock import format_instant
 from instep.history.refs import RefKind, list_refs
@@ -62,7 +62,7 @@ class Status:
         }
 
     def to_text(self) -> str:
-        held = ", ".join(f"{count} {kind}s" for kind, count in sorted(self.counts.items()))
+        held = ", ".join(counted(count, kind) for kind, count in sorted(self.counts.items()))
         lines = [f"{self.folder}", f"main is {self.main[:12]} with {held or 'nothing yet'}"]
         if self.branches:
             lines.append(f"branches: {', '.join(self.branches)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,6 +18,9 @@ from instep.history.operations import Operation, operations
 from instep.history.refs import RefKind, create_ref, find_ref, get_ref, list_refs, move_ref
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
+
+Judge = Callable[[str], tuple[Finding, ...]]
+"""Gives what the gates of a release find on a commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +84,11 @@ def release(
     *,
     actor: str,
     why: str,
-    verdicts: Sequence[Finding],
+    judge: Judge,
 ) -> Moved:
     """Moves an environment to a commit of main.
 
-    `verdicts` are what the gates found on that commit; one that asks for a stop refuses it.
+    `judge` gives what the gates find on a commit; a finding that asks for a stop refuses it.
 
     Raises:
         NotFoundError (kind "no-such-environment").
@@ -100,6 +103,7 @@ def release(
             kind="not-on-main",
             commit=commit,
         )
+    verdicts = judge(commit)
     against = stops(verdicts)
     if against:
         reasons = tuple(finding.message for finding in against)
@@ -153,7 +157,7 @@ def release(
         "release",
         why,
         lived,
-        tuple(verdicts),
+        verdicts,
     )
 
 
@@ -165,11 +169,13 @@ def rollback(
     only: str | None,
     actor: str,
     why: str,
+    judge: Judge,
 ) -> Moved:
     """Moves an environment back to what it was before its last move, or one key of it.
 
     With `only`, the key gets the content that it last had there before the present one, in a new
-    commit on the environment; whether that state ever lived before is in the answer.
+    commit on the environment; whether that state ever lived before is in the answer. What `judge`
+    finds is told and refuses nothing: the way back is always open.
 
     Raises:
         NotFoundError (kinds "no-such-environment", "no-such-key").
@@ -198,7 +204,9 @@ def rollback(
             why=why,
         )
         keys = _keys(tx, repo, current, target)
-        return Moved(environment, current, target, keys, actor, at, "rollback", why, True)
+        return Moved(
+            environment, current, target, keys, actor, at, "rollback", why, True, judge(target)
+        )
     content = _content_before(tx, repo, chain, current, only)
     edit = Edit(current, {only: content}, actor, why, f"rollback of {only} in {environment}")
     commit = publish(tx, repo, environment, edit, kind="rollback")
