@@ -27,7 +27,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 def watched(model: LoadedModel, table: pa.Table, days: int = 30) -> tuple[Comparison, Alert]:
     window = Window(SINCE, SINCE + timedelta(days=days))
     found = compare_with_baseline(model, score_events(model, table), window)
-    return found, raise_alert(model.card, found, "prod", "delay", NO_RECEIPTS, ("Commit 4f2a.",))
+    return found, raise_alert(
+        model.card, found, "prod", "delay", NO_RECEIPTS, ("Commit 4f2a.",), has_version_before=True
+    )
 
 
 def test_a_lasting_fall_is_one_alert_that_says_since_when_and_how_sure(
@@ -40,11 +42,11 @@ def test_a_lasting_fall_is_one_alert_that_says_since_when_and_how_sure(
     assert found.since is not None
     assert abs((found.since.day - SINCE.date()).days) <= 4
     text = "\n".join(alert.sentences)
-    assert "The share of late events fell from" in text
+    assert "The share of late events fell to" in text
     assert f"The change began about {found.since.day}" in text
     assert "p = 0.00" in text
     assert "Commit 4f2a." in text
-    assert [command.split()[1] for _, command in alert.decisions] == ["config", "rollback", "show"]
+    assert [command.split()[1] for _, command in alert.decisions] == ["config", "rollback", "watch"]
 
 
 def test_no_change_is_said_too_and_asks_for_nothing(model: LoadedModel) -> None:
@@ -153,7 +155,9 @@ def test_receipts_are_joined_by_key_and_held_against_the_score_computed_now(
 def test_an_answer_that_differs_from_the_score_computed_now_is_said(model: LoadedModel) -> None:
     found, _ = watched(model, newer())
 
-    alert = raise_alert(model.card, found, "prod", "delay", Receipts(10, 9, 3, 2, 0), ())
+    alert = raise_alert(
+        model.card, found, "prod", "delay", Receipts(10, 9, 3, 2, 0), (), has_version_before=False
+    )
 
     assert any("1 NOT as computed now" in sentence for sentence in alert.sentences)
 

@@ -198,7 +198,8 @@ def test_a_fall_is_told_with_its_commits_and_answers_and_publishes_nothing(lake:
     assert "changed flights: flights arrived." in text
     assert "changed weather: weather arrived." in text
     assert text.count("Commit ") == 2, "what came before the release is not named"
-    assert "instep rollback prod --only model/delay" in text
+    assert "instep run delay --branch delay-2013-04-21" in text
+    assert "instep rollback" not in text, "there is no version to go back to"
     assert (lake.repo.resolve(MAIN), lake.repo.resolve("prod")) == before
     assert not list((lake.repo.root / "staging").iterdir())
 

@@ -91,10 +91,13 @@ def raise_alert(
     pipeline: str,
     receipts: Receipts,
     brought_by: Sequence[str],
+    *,
+    has_version_before: bool,
 ) -> Alert:
     """Returns the one alert about `found`.
 
-    `brought_by` are sentences about the commits that brought the watched events.
+    `brought_by` are sentences about the commits that brought the watched events;
+    `has_version_before` says whether the environment held another version of the model once.
     """
     kind, severity = _classify(card, found)
     sentences = (
@@ -112,7 +115,13 @@ def raise_alert(
         message=sentences[0],
         evidence=found.to_json(),
     )
-    return Alert(finding, sentences, _decisions(card, found, environment, pipeline, severity))
+    if severity is Severity.NOTE:
+        decisions: tuple[tuple[str, str], ...] = (
+            ("Nothing needs a decision; look again later", f"instep watch {environment}"),
+        )
+    else:
+        decisions = tuple(_decisions(card, found, environment, pipeline, has_version_before))
+    return Alert(finding, sentences, decisions)
 
 
 def _classify(card: Card, found: Comparison) -> tuple[str, Severity]:
@@ -135,9 +144,10 @@ def _headline(card: Card, found: Comparison) -> str:
     now, before = found.now, found.tested
     verb = "rose" if now.observed > before.observed else "fell"
     return (
-        f"The share of {card.target} events {verb} from {before.observed:.1%} as tested "
-        f"({_period(card)}) to {now.observed:.1%} ({found.window}, {now.rows:,} events); "
-        f"model {card.model} promised {now.promised:.1%}."
+        f"The share of {card.target} events {verb} to {now.observed:.1%} ({found.window}, "
+        f"{now.rows:,} events), from {found.share_trained:.1%} of the rows trained on "
+        f"({card.trained}) and {before.observed:.1%} as tested ({_period(card)}); model "
+        f"{card.model} promised {now.promised:.1%}."
     )
 
 
@@ -246,26 +256,23 @@ def _affected(card: Card, found: Comparison, environment: str, receipts: Receipt
 
 
 def _decisions(
-    card: Card, found: Comparison, environment: str, pipeline: str, severity: Severity
-) -> tuple[tuple[str, str], ...]:
-    if severity is Severity.NOTE:
-        return (("Nothing needs a decision; look again later", f"instep watch {environment}"),)
+    card: Card, found: Comparison, environment: str, pipeline: str, has_version_before: bool
+) -> Iterator[tuple[str, str]]:
     until = format_instant(found.window.end)
-    return (
-        (
-            f"Train again on data to {until}, then propose and release",
-            f"instep config set {pipeline} slice.to {until} && "
-            f"instep run {pipeline} --branch {pipeline}-{until}",
-        ),
-        (
+    yield (
+        f"Train again on data to {until}, then propose and release",
+        f"instep config set {pipeline} slice.to {until} && "
+        f"instep run {pipeline} --branch {pipeline}-{until}",
+    )
+    if has_version_before:
+        yield (
             "Go back to the version before",
             f"instep rollback {environment} --only model/{card.model} --why ...",
-        ),
-        (
-            f"Keep it: look at what is decided from the scores, intended until "
-            f"{format_instant(card.intended.end)}",
-            f"instep show {environment}",
-        ),
+        )
+    yield (
+        "Keep it, intended until "
+        f"{format_instant(card.intended.end)}, and watch what is decided from the scores",
+        f"instep watch {environment}",
     )
 
 

@@ -13,6 +13,7 @@ from instep.canonical import Json, JsonObject, from_microseconds
 from instep.clock import Window, format_instant
 from instep.errors import InvalidError, NotFoundError
 from instep.history.commits import history, is_ancestor
+from instep.history.operations import operations
 from instep.history.repository import MAIN, Repository
 from instep.models.bundle import LoadedModel, read_bundle
 from instep.serving.prediction_log import read_predictions
@@ -147,7 +148,13 @@ def _watch(
         comparison=comparison,
         receipts=receipts,
         alert=raise_alert(
-            model.card, comparison, environment, source.config.name, receipts, brought_by
+            model.card,
+            comparison,
+            environment,
+            source.config.name,
+            receipts,
+            brought_by,
+            has_version_before=_has_version_before(repo, environment, name, digest),
         ),
     )
 
@@ -156,6 +163,13 @@ def _load(repo: Repository, content: JsonObject) -> LoadedModel:
     files = content["files"]
     assert isinstance(files, Mapping)
     return read_bundle({name: repo.objects.get(str(digest)) for name, digest in files.items()})
+
+
+def _has_version_before(repo: Repository, environment: str, model: str, digest: str) -> bool:
+    with repo.store.reading() as tx:
+        commits = {entry.after for entry in operations(tx, environment) if entry.after}
+    contents = (repo.find(commit, f"model/{model}") for commit in commits)
+    return any(content is not None and content["digest"] != digest for content in contents)
 
 
 def _covered(scored: Scored, start: datetime, model: LoadedModel) -> Window:
