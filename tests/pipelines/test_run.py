@@ -186,7 +186,9 @@ def test_what_another_runtime_computed_is_reused_only_on_request(bakery: Bakery)
 
 
 def test_sql_that_fails_on_a_row_leaves_nothing(bakery: Bakery) -> None:
-    bakery.write("steps/orders.sql", ORDERS.replace("sales.shop,", "(sales.shop || 'x')::int as n,"))
+    bakery.write(
+        "steps/orders.sql", ORDERS.replace("sales.shop,", "(sales.shop || 'x')::int as n,")
+    )
     fails(bakery, InvalidError, "sql-failed")
     assert last_run_state(bakery) is RunState.FAILED
 

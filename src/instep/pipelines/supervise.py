@@ -82,13 +82,15 @@ class Worker:
             self._process.wait(_CLOSE_S)
         stdout.close()
 
-    def ask(self, request: messages.Message, progress: Progress) -> messages.Message:
+    def ask(
+        self, request: messages.Message, progress: Progress, longest_s: float = LONGEST_STEP_S
+    ) -> messages.Message:
         """Returns the result of one request, telling its progress meanwhile.
 
         Raises:
             InstepError: what the worker answered.
             UnavailableError (kind "worker-died"): the process ended; perhaps memory ran out.
-            UnavailableError (kind "step-too-long"): no answer in a day.
+            UnavailableError (kind "step-too-long"): no answer in `longest_s`.
         """
         stdin, _ = self._pipes()
         try:
@@ -96,7 +98,7 @@ class Worker:
             stdin.flush()
         except BrokenPipeError:
             raise self._died() from None
-        deadline = time.monotonic() + LONGEST_STEP_S
+        deadline = time.monotonic() + longest_s
         while time.monotonic() < deadline:
             line = self._line()
             if line is None:
@@ -109,7 +111,7 @@ class Worker:
             else:
                 return {"result": message["result"]}
         raise UnavailableError(
-            f"A step gave no result in {LONGEST_STEP_S // 3600} hours: expected it sooner. Make "
+            f"A step gave no result in {longest_s / 3600:g} hours: expected it sooner. Make "
             "the slice or the step smaller.",
             kind="step-too-long",
         )

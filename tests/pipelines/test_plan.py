@@ -1,0 +1,146 @@
+"""Which pieces are reused: exactly those to which nothing else than before would reach."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pipeline_builders import SALES_ONLY
+
+from instep.clock import Window, parse_instant
+from instep.pipelines.config import PipelineConfig, SqlStep, parse_pipeline
+from instep.pipelines.lineage import Lineage
+from instep.pipelines.plan import (
+    Basis,
+    Cause,
+    Cut,
+    FileFact,
+    Past,
+    PastPiece,
+    StepPlan,
+    plan_step,
+)
+
+CONFIG = parse_pipeline(SALES_ONLY, "pipelines/bread.yaml")
+BASIS = Basis("code", "configuration", None, "runtime")
+LINEAGE = Lineage(("sales", "weather"), {"id": ("sales.id",)}, ("sales.id",))
+START = parse_instant("2013-01-01")
+
+# A file of the naive lake: its table, the hours that it spans, and its digest.
+Files = list[tuple[str, int, int, str]]
+
+
+def plan(
+    files: Files,
+    past: Past | None,
+    config: PipelineConfig = CONFIG,
+    basis: Basis = BASIS,
+    accept_runtime: bool = False,
+) -> StepPlan:
+    def files_of(table: str, cut: Cut | None) -> tuple[FileFact, ...]:
+        return tuple(
+            FileFact(digest, 1, 1)
+            for name, first, last, digest in files
+            if name == table and (cut is None or overlaps(cut.window, first, last))
+        )
+
+    step = config.steps[0]
+    assert isinstance(step, SqlStep)
+    return plan_step(
+        step, config, LINEAGE, basis, {}, files_of, past, (), {}, accept_runtime=accept_runtime
+    )
+
+
+def overlaps(window: Window, first: int, last: int) -> bool:
+    start, end = START + timedelta(hours=first), START + timedelta(hours=last)
+    return start < window.end and end >= window.start
+
+
+def computed(found: StepPlan) -> Past:
+    """The past that a run of this plan leaves behind."""
+    pieces = tuple(
+        PastPiece(
+            piece.window,
+            piece.key or "",
+            tuple(one.to_json() for one in piece.inputs),
+            found.basis,
+            (),
+        )
+        for piece in found.pieces
+    )
+    return Past("run_1", {"type": "test"}, pieces)
+
+
+hours = st.integers(-24 * 10, 24 * 100)
+files_strategy = st.lists(
+    st.tuples(st.sampled_from(["sales", "weather"]), hours, hours, st.integers(0, 99).map(str)),
+    max_size=8,
+).map(lambda files: [(t, min(a, b), max(a, b), f"{t}{n}") for t, a, b, n in files])
+
+
+@given(files_strategy, files_strategy)
+def test_a_period_is_computed_exactly_when_a_file_that_reaches_it_differs(
+    before: Files, after: Files
+) -> None:
+    past = computed(plan(before, None))
+    found = plan(after, past)
+    for piece, month in zip(found.pieces, (0, 31, 59), strict=True):
+        days = {0: 31, 31: 28, 59: 31}[month]
+        reach = {}
+        for files in (before, after):
+            own = sorted(
+                digest
+                for table, first, last, digest in files
+                if overlaps(
+                    Window(
+                        START + timedelta(days=month, hours=-2 if table == "weather" else 0),
+                        START + timedelta(days=month + days),
+                    ),
+                    first,
+                    last,
+                )
+            )
+            reach[id(files)] = own
+        assert (piece.reused is not None) == (reach[id(before)] == reach[id(after)])
+
+
+def test_each_thing_that_changed_is_named() -> None:
+    files: Files = [("sales", 0, 10, "a"), ("weather", 0, 10, "b")]
+    past = computed(plan(files, None))
+    cases = {
+        Cause.CODE: replace(BASIS, code_digest="other"),
+        Cause.CONFIGURATION: replace(BASIS, configuration_digest="other"),
+        Cause.CONTRACT: replace(BASIS, contract="other"),
+        Cause.RUNTIME: replace(BASIS, runtime_digest="other"),
+    }
+    for cause, basis in cases.items():
+        found = plan(files, past, basis=basis)
+        assert len(found.computed) == 3
+        assert {one.cause for piece in found.pieces for one in piece.reasons} == {cause}
+    (january, *rest) = plan([*files, ("sales", 5, 6, "c")], past).pieces
+    assert [str(reason) for reason in january.reasons] == ["inputs changed (sales)"]
+    assert all(piece.reused for piece in rest)
+
+
+def test_another_runtime_alone_may_be_accepted() -> None:
+    files: Files = [("sales", 0, 10, "a")]
+    past = computed(plan(files, None))
+    other = replace(BASIS, runtime_digest="other")
+    assert plan(files, past, basis=other, accept_runtime=True).is_reused
+    both = replace(other, code_digest="other")
+    assert not plan(files, past, basis=both, accept_runtime=True).is_reused
+
+
+def test_a_period_outside_the_slice_is_dropped() -> None:
+    files: Files = [("sales", 0, 10, "a")]
+    past = computed(plan(files, None))
+    shorter = parse_pipeline(SALES_ONLY.replace("to: 2013-04-01", "to: 2013-03-01"), "p.yaml")
+    found = plan(files, past, config=shorter)
+    assert not found.computed and len(found.dropped) == 1 and not found.is_reused
+
+
+def test_nothing_that_was_computed_before_is_reused_without_a_past() -> None:
+    found = plan([], None)
+    assert {str(one) for piece in found.pieces for one in piece.reasons} == {"not computed before"}

@@ -1,0 +1,95 @@
+"""A plan on a real lake: what would be computed, and what does not fit is refused at once."""
+
+from __future__ import annotations
+
+import pytest
+from pipeline_builders import SALES_ONLY, TRAINING, Bakery
+
+from instep.errors import InvalidError
+from instep.pipelines.plan import RunPlan
+from instep.pipelines.prepare import Planner, check_slices_used, disk_source, lake_source
+
+
+def planned(bakery: Bakery, ref: str = "main") -> RunPlan:
+    source = disk_source(bakery.folder, "bread")
+    found = Planner(bakery.repo, bakery.repo.resolve(ref), source, "runtime").plan_all()
+    check_slices_used(found)
+    return found
+
+
+def fault(bakery: Bakery) -> InvalidError:
+    with pytest.raises(InvalidError) as caught:
+        planned(bakery)
+    return caught.value
+
+
+def test_a_plan_says_what_is_read_and_what_it_rests_on(bakery: Bakery) -> None:
+    found = planned(bakery)
+    assert found.reads == {"table/sales", "table/weather"}
+    (step,) = found.steps
+    assert [str(piece.window) for piece in step.pieces] == [
+        "2013-01-01 to 2013-02-01",
+        "2013-02-01 to 2013-03-01",
+        "2013-03-01 to 2013-04-01",
+    ]
+    january = {one.table: one for one in step.pieces[0].inputs}
+    assert [len(one.files or ()) for one in january.values()] == [1, 2]  # December's last hours
+    assert "first run: a guess" in found.estimate.basis
+    assert found.to_json()["commit"] == bakery.repo.resolve("main")
+
+
+def test_a_step_after_one_that_is_computed_waits_for_it(bakery: Bakery) -> None:
+    bakery.write("pipelines/bread.yaml", SALES_ONLY + TRAINING)
+    bakery.write("steps/late.py", "def fit(train, params, seed):\n    pass\n")
+    training = planned(bakery).steps[1]
+    assert [str(reason) for reason in training.pieces[0].reasons] == [
+        "an input is computed in this run (orders)"
+    ]
+    assert training.pieces[0].key is None
+    assert training.estimate.rows > 0
+
+
+def test_the_lake_and_the_disk_give_the_same_plan(bakery: Bakery) -> None:
+    bakery.run()
+    commit = bakery.repo.resolve("try")
+    kept = Planner(bakery.repo, commit, lake_source(bakery.repo, commit, "bread"), "runtime")
+    assert kept.plan_all().to_json() == planned(bakery, "try").to_json()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind", "says"),
+    [
+        ("sales: sold_at", "sales: sold_on", "no-such-column", 'Did you mean "sold_at"?'),
+        ("sales: sold_at", "slaes: sold_at, sales: sold_at", "unused-slice", '"sales"'),
+        ("reads: orders", "reads: order", "no-such-table", 'Did you mean "orders"?'),
+        ("[shop, amount, rain]", "[shop, amunt]", "no-such-column", 'Did you mean "amount"?'),
+        ("target: late", "target: lat", "no-such-column", "pipelines/bread.yaml:14"),
+        ("column: known_at", "column: known", "no-such-column", 'Did you mean "known_at"?'),
+        ("slices: {sales: sold_at, weather: {time: seen_at, lookback: 2 hours}}", "",
+         "nothing-to-cut", "sales, weather"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_tables_is_refused_with_its_place(
+    bakery: Bakery, before: str, after: str, kind: str, says: str
+) -> None:
+    bakery.write("steps/late.py", "def fit(train, params, seed):\n    pass\n")
+    text = SALES_ONLY + TRAINING
+    assert before in text
+    bakery.write("pipelines/bread.yaml", text.replace(before, after))
+    error = fault(bakery)
+    assert error.kind == kind
+    assert says in str(error)
+
+
+def test_a_step_may_read_only_what_earlier_steps_make(bakery: Bakery) -> None:
+    more = "  - {step: more, sql: steps/more.sql, writes: more}\n    #"
+    text = SALES_ONLY.replace("slices:", "# ").replace("    every: 1 month ", more)
+    bakery.write("pipelines/bread.yaml", text)
+    bakery.write("steps/orders.sql", "select id from more")
+    bakery.write("steps/more.sql", "select id from sales")
+    assert fault(bakery).kind in ("steps-out-of-order", "no-such-table")
+    bakery.put("more", "select 1 as id")
+    assert fault(bakery).kind == "steps-out-of-order"
+    bakery.write("steps/orders.sql", "select id from sales")
+    bakery.write("steps/more.sql", "select id from orders")
+    assert [step.output for step in planned(bakery).steps] == ["table/orders", "table/more"]
