@@ -242,7 +242,7 @@ def renames(
         (old.name, new.name): _agreement(old, new)
         for old in missing
         for new in unknown
-        if _family(old.type) == _family(new.type)
+        if _family(old.type) == _family(new.type) or _are_same_letters(old.name, new.name)
     }
     rivals = {
         new.name: max(
@@ -449,9 +449,17 @@ def _rank_gap(old: Sequence[float], new: Sequence[float]) -> float:
 def _agreement(old: ColumnProfile, new: ColumnProfile) -> tuple[float, tuple[str, ...]]:
     content, reasons = _content(old, new)
     name = name_likeness(old.name, new.name)
+    score = 0.7 * content + 0.3 * name
+    if _are_same_letters(old.name, new.name):
+        # Only a rename changes nothing but punctuation; its values may have changed as well.
+        return max(score, 0.8), (*reasons, "the names differ in punctuation only")
     if name >= 0.5:
         reasons = (*reasons, "the names are alike")
-    return 0.7 * content + 0.3 * name, reasons
+    return score, reasons
+
+
+def _are_same_letters(first: str, second: str) -> bool:
+    return "".join(_words(first)) == "".join(_words(second)) != ""
 
 
 def _content(old: ColumnProfile, new: ColumnProfile) -> tuple[float, tuple[str, ...]]:
