@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from instep.serving.records import Predicted, PredictionRecord, Question, Reason
 from instep.watch.alert import Alert, Receipts, raise_alert
 from instep.watch.comparison import Comparison, compare_with_baseline, score_events
 from instep.watch.receipts import join_receipts
+from instep.watch.shifts import Shift
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,25 @@ def test_no_change_is_said_too_and_asks_for_nothing(model: LoadedModel) -> None:
     assert found.now.interval[0] < found.now.gap < found.now.interval[1]
     assert any("No lasting change" in sentence for sentence in alert.sentences)
     assert [command for _, command in alert.decisions] == ["instep watch prod"]
+
+
+def test_what_is_worst_names_the_one_alert(model: LoadedModel) -> None:
+    calm, _ = watched(model, newer())
+    shifted = Shift("wind", 0.4, "median 10 before, 20 now")
+    missed = replace(calm, is_acceptable=False, metric_now=0.1, shifts=(shifted,))
+
+    def kind(found: Comparison) -> str:
+        alert = raise_alert(
+            model.card, found, "prod", "delay", NO_RECEIPTS, (), has_version_before=False
+        )
+        assert any("is NOT kept" in s for s in alert.sentences) != found.is_acceptable
+        return alert.finding.kind
+
+    assert kind(missed) == "acceptable-error-missed"
+    assert kind(replace(missed, is_acceptable=True)) == "ranks-worse"
+    assert kind(replace(calm, shifts=(shifted,))) == "features-shifted"
+    assert kind(replace(calm, outside_period=3)) == "outside-intended-period"
+    assert kind(replace(calm, since=None)) == "too-few-days"
 
 
 def test_too_few_days_are_not_taken_for_good_news(model: LoadedModel) -> None:

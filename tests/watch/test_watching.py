@@ -23,6 +23,7 @@ from instep.serving.records import Draft, Predicted, Question, Source
 from instep.tables.content import TableContent
 from instep.tables.read import schema_of
 from instep.tables.write import append, create_table, data_folder
+from instep.watch.recompute import find_maker
 from instep.watch.watching import watch_environment
 
 FILES = {
@@ -211,3 +212,10 @@ def test_watching_may_end_earlier(lake: Lake) -> None:
 
     assert found.comparison.window.end == until
     assert found.comparison.rows == 10 * 24
+
+
+def test_a_model_without_its_pipeline_cannot_be_watched(lake: Lake) -> None:
+    with pytest.raises(InvalidError) as error:
+        find_maker(lake.repo, lake.repo.resolve(MAIN), "delay")
+
+    assert error.value.kind == "no-maker"
