@@ -239,7 +239,11 @@ def _affected(card: Card, found: Comparison, environment: str, receipts: Receipt
             else ""
         )
         odd = receipts.answered - receipts.agreeing
-        same = "all as computed now" if not odd else f"{odd} NOT as computed now"
+        same = (
+            f"{odd} of them were asked with other features than the data has now"
+            if odd
+            else "all of them equal the score computed now"
+        )
         yield (
             f"Affected: {receipts.answered} answers that {environment} gave about these events"
             f"{right}; {same}."
