@@ -181,7 +181,9 @@ def test_what_another_runtime_computed_is_reused_only_on_request(bakery: Bakery)
         tx.execute(
             "update run_pieces set runtime_digest = 'other', piece_key = 'other' || position"
         )
-    assert bakery.run("accepting", accept_runtime=True).steps[0].computed == 0
+    accepted = bakery.run("accepting", accept_runtime=True).steps[0]
+    assert accepted.computed == 0
+    assert accepted.why == ("what another runtime computed was accepted",)
     assert bakery.run("other").steps[0].why == ("runtime changed",)
 
 
@@ -198,6 +200,19 @@ def test_sql_is_judged_before_anything_runs(bakery: Bakery) -> None:
     fails(bakery, InvalidError, "sql-reads-clock")
     with bakery.repo.store.reading() as tx:
         assert list_runs(tx) == []
+
+
+def test_a_step_may_not_write_over_a_table_that_arrivals_fill(bakery: Bakery) -> None:
+    bakery.edit("pipelines/bread.yaml", "writes: orders", "writes: stock")
+    bakery.put("stock", "select 1 as id")
+    bakery.write(
+        "contracts/stock.yaml",
+        "apiVersion: v3.1.0\nkind: DataContract\nid: stock\nversion: 1.0.0\nstatus: active\n"
+        "schema:\n  - name: stock\n    customProperties:\n"
+        "      - {property: mergePolicy, value: append}\n"
+        "    properties:\n      - {name: id, logicalType: integer}\n",
+    )
+    fails(bakery, InvalidError, "not-derived")
 
 
 def test_main_is_refused_and_a_bad_name_is_refused_before_any_work(bakery: Bakery) -> None:

@@ -108,6 +108,9 @@ class Planner:
         lineage = self._lineage(step)
         code = self.source.code_of(step)
         contract = self.contract_of(step.writes) if isinstance(step, SqlStep) else None
+        past = self._past(output_key(step))
+        if past is None and isinstance(step, SqlStep):
+            self._refuse_arrivals(step, contract)
         basis = Basis(
             code_digest=digest_of("instep.code.v1", code),
             configuration_digest=self.source.config.configuration_digest(step),
@@ -126,7 +129,7 @@ class Planner:
             basis,
             code,
             self.files_of,
-            self._past(output_key(step)),
+            past,
             actuals,
             self._sizes,
             accept_runtime=self.accept_runtime,
@@ -200,6 +203,25 @@ class Planner:
             return past
         content = TableContent.from_content(past.content)
         return past if (self.repo.root / content.metadata).exists() else None
+
+    def _refuse_arrivals(self, step: SqlStep, contract: bytes | None) -> None:
+        """Refuses to write over a table that arrivals fill."""
+        if contract is None or self.repo.find(self.commit, f"table/{step.writes}") is None:
+            return
+        from instep.contracts.document import parse
+        from instep.contracts.terms import MergePolicy
+
+        found = parse(contract.decode(), f"contracts/{step.writes}.yaml")
+        if found.merge_policy is not MergePolicy.DERIVED:
+            path = self.source.config.path
+            raise InvalidError(
+                f'{path}: step "{step.name}" writes "{step.writes}", which arrivals fill (merge '
+                f"policy {found.merge_policy}): expected a table of its own. Rename the output, "
+                "or set mergePolicy: derived in its contract.",
+                kind="not-derived",
+                path=path,
+                table=step.writes,
+            )
 
     def _lineage(self, step: Step) -> Lineage | None:
         self._refuse_order(step)

@@ -353,6 +353,8 @@ class _Attempt:
     ) -> StepResult:
         self.pieces += [PieceRecord(plan.step.name, plan.output, content, one) for one in pieces]
         reasons = [str(reason) for piece in plan.computed for reason in piece.reasons]
+        if any(one.basis.runtime_digest != plan.basis.runtime_digest for one in plan.kept):
+            reasons.append("what another runtime computed was accepted")
         return StepResult(
             plan.step.name,
             plan.output,
