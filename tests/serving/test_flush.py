@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from serving_builders import draft
 
+from instep.errors import ConflictError
 from instep.history.repository import Repository
-from instep.serving.flush import KEY, REF, flush
+from instep.serving.flush import KEY, REF, copy_parts, flush, unflushed
 from instep.serving.prediction_log import LogMode, PredictionLog
 from instep.serving.records import Reason, Refused
 from instep.tables.content import TableContent
@@ -67,6 +68,16 @@ def test_a_refusal_has_no_prediction_in_the_table(repo: Repository, folder: Path
 
 def test_an_empty_log_makes_no_table(repo: Repository, folder: Path) -> None:
     assert flush(repo, folder).commit is None
+
+
+def test_of_two_who_flush_the_same_records_one_is_told(repo: Repository, folder: Path) -> None:
+    receipts = written(opened(repo, folder), 3)
+    seen = tuple(unflushed(repo, folder))
+    flush(repo, folder)
+    with pytest.raises(ConflictError) as error:
+        copy_parts(repo, seen)
+    assert error.value.kind == "flushed-meanwhile"
+    assert [receipt for receipt, _ in table(repo)] == sorted(receipts)
 
 
 @pytest.mark.parametrize(

@@ -49,10 +49,12 @@ def test_a_refusal_is_recorded_with_its_reasons(tmp_path: Path) -> None:
 
 def test_a_receipt_of_nowhere_is_not_found_and_a_wrong_one_is_invalid(tmp_path: Path) -> None:
     (record,) = kept(opened(tmp_path / "one"), 1)
-    with pytest.raises(NotFoundError, match="is not in the prediction log"):
+    with pytest.raises(NotFoundError, match="is not in the prediction log") as missing:
         find_receipt(tmp_path / "two", record.receipt)
-    with pytest.raises(InvalidError, match="cannot be read"):
+    assert missing.value.kind == "no-such-receipt"
+    with pytest.raises(InvalidError, match="cannot be read") as wrong:
         find_receipt(tmp_path, "rcp_penguin")
+    assert wrong.value.kind == "bad-receipt"
 
 
 def test_off_gives_no_receipt_and_counts_what_was_not_recorded(tmp_path: Path) -> None:
@@ -157,6 +159,7 @@ def test_durable_refuses_to_answer_what_it_cannot_record(full_disk: Path) -> Non
     _fill(log)
     with pytest.raises(UnavailableError) as error:
         log.append([draft(2)])
+    assert error.value.kind == "prediction-log-unavailable"
     assert os.strerror(errno.ENOSPC) in error.value.message
     after = kept(log, 1)
     found = {record.receipt for record in read_predictions(full_disk)}

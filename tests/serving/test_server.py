@@ -194,14 +194,16 @@ def test_two_servers_on_one_port_are_told_at_once() -> None:
 
 
 def test_a_branch_is_not_served(lake: Repository) -> None:
-    with pytest.raises(InvalidError, match='"main" is a branch: expected an environment'):
+    with pytest.raises(InvalidError, match='"main" is a branch: expected an environment') as error:
         load_served(lake, "main")
+    assert error.value.kind == "not-an-environment"
 
 
 def test_an_environment_without_a_model_is_not_served(repo: Repository) -> None:
     move(repo, repo.resolve("main"))
-    with pytest.raises(NotFoundError, match="has no model"):
+    with pytest.raises(NotFoundError, match="has no model") as error:
         load_served(repo, "prod")
+    assert error.value.kind == "nothing-to-serve"
 
 
 def test_a_server_follows_the_environment_and_each_answer_says_what_answered(

@@ -68,7 +68,7 @@ class Flushed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """Records of one segment, from offset `start` to `end`."""
 
     segment: str
@@ -85,13 +85,14 @@ def flush(repo: Repository, folder: Path) -> Flushed:
         InternalError (kind "prediction-log-damaged").
     """
     copied, commit = 0, None
-    while parts := tuple(_unflushed(repo, folder)):
-        commit = _copy(repo, parts)
+    while parts := tuple(unflushed(repo, folder)):
+        commit = copy_parts(repo, parts)
         copied += sum(len(part.records) for part in parts)
     return Flushed(copied, commit)
 
 
-def _unflushed(repo: Repository, folder: Path) -> Iterator[_Part]:
+def unflushed(repo: Repository, folder: Path) -> Iterator[Part]:
+    """Yields what the log has and the table has not, `ROWS_LIMIT` records at most."""
     with repo.store.reading() as tx:
         rows = tx.rows("select segment, flushed_bytes from prediction_segments")
     offsets: dict[str, int] = dict(rows)
@@ -107,12 +108,17 @@ def _unflushed(repo: Repository, folder: Path) -> Iterator[_Part]:
             end = frame.end
         if records:
             room -= len(records)
-            yield _Part(path.name, start, end, tuple(records))
+            yield Part(path.name, start, end, tuple(records))
         if room == 0:
             return
 
 
-def _copy(repo: Repository, parts: Sequence[_Part]) -> str:
+def copy_parts(repo: Repository, parts: Sequence[Part]) -> str:
+    """Adds the records of `parts` to the table, all or none; returns the commit.
+
+    Raises:
+        ConflictError (kind "flushed-meanwhile", "keys-moved").
+    """
     base = _head(repo)
     found = repo.find(base, KEY)
     at = repo.clock()
@@ -194,7 +200,7 @@ def _json(value: Json) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True)
 
 
-def _advance(tx: Transaction, part: _Part) -> None:
+def _advance(tx: Transaction, part: Part) -> None:
     """Records how far a segment is copied, if it is still where this copy began."""
     row = tx.row(
         "select flushed_bytes, flushed_records from prediction_segments where segment = ?",
