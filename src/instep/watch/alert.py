@@ -249,7 +249,7 @@ def _affected(card: Card, found: Comparison, environment: str, receipts: Receipt
             f"{right}; {same}."
         )
     if receipts.unmatched:
-        yield f"{receipts.unmatched} answers are about events that the data does not have."
+        yield f"Answers about events that the data does not have: {receipts.unmatched}."
     if found.outside_period:
         yield (
             f"{found.outside_period:,} of {found.rows:,} events are outside the period for which "
