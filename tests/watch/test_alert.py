@@ -180,7 +180,9 @@ def test_an_answer_that_differs_from_the_score_computed_now_is_said(model: Loade
         model.card, found, "prod", "delay", Receipts(10, 9, 3, 2, 0), (), has_version_before=False
     )
 
-    assert any("1 of them were asked with other features" in sentence for sentence in alert.sentences)
+    assert any(
+        "1 of them were asked with other features" in sentence for sentence in alert.sentences
+    )
 
 
 def test_the_bundle_is_all_that_watching_needs(tmp_path: Path) -> None:
