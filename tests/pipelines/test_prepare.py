@@ -8,11 +8,14 @@ from pipeline_builders import SALES_ONLY, TRAINING, Bakery
 from instep.errors import InvalidError
 from instep.pipelines.plan import RunPlan
 from instep.pipelines.prepare import Planner, check_slices_used, disk_source, lake_source
+from instep.pipelines.runtime import Package, Runtime
+
+RUNTIME = Runtime("CPython 3.11", "Linux", {"duckdb": Package("2.0", "digest")})
 
 
 def planned(bakery: Bakery, ref: str = "main") -> RunPlan:
     source = disk_source(bakery.folder, "bread")
-    found = Planner(bakery.repo, bakery.repo.resolve(ref), source, "runtime").plan_all()
+    found = Planner(bakery.repo, bakery.repo.resolve(ref), source, RUNTIME).plan_all()
     check_slices_used(found)
     return found
 
@@ -52,7 +55,7 @@ def test_a_step_after_one_that_is_computed_waits_for_it(bakery: Bakery) -> None:
 def test_the_lake_and_the_disk_give_the_same_plan(bakery: Bakery) -> None:
     bakery.run()
     commit = bakery.repo.resolve("try")
-    kept = Planner(bakery.repo, commit, lake_source(bakery.repo, commit, "bread"), "runtime")
+    kept = Planner(bakery.repo, commit, lake_source(bakery.repo, commit, "bread"), RUNTIME)
     assert kept.plan_all().to_json() == planned(bakery, "try").to_json()
 
 
@@ -93,3 +96,12 @@ def test_a_step_may_read_only_what_earlier_steps_make(bakery: Bakery) -> None:
     bakery.write("steps/orders.sql", "select id from sales")
     bakery.write("steps/more.sql", "select id from orders")
     assert [step.output for step in planned(bakery).steps] == ["table/orders", "table/more"]
+
+
+def test_a_changed_runtime_is_named_by_its_packages(bakery: Bakery) -> None:
+    bakery.run()
+    source = disk_source(bakery.folder, "bread")
+    planner = Planner(bakery.repo, bakery.repo.resolve("try"), source, RUNTIME)
+    (reason,) = planner.plan_all().steps[0].pieces[0].reasons
+    assert str(reason).startswith("runtime changed (interpreter ")
+    assert "more" in str(reason)

@@ -127,7 +127,7 @@ def plan(
     repo = opened.repo
     source = disk_source(opened.folder, pipeline)
     runtime = load_runtime(repo.root / "cache" / "runtime")
-    planner = Planner(repo, repo.resolve(at), source, runtime.digest, accept_runtime)
+    planner = Planner(repo, repo.resolve(at), source, runtime, accept_runtime)
     found = planner.plan_all()
     check_slices_used(found)
     emit(Planned(found, at, verbose, opened.config().prices), as_json)

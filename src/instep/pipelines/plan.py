@@ -236,13 +236,15 @@ def plan_step(
     expected: Mapping[str, tuple[int, int]],
     *,
     accept_runtime: bool = False,
+    runtime_change: str = "",
 ) -> StepPlan:
     """Returns which pieces of a step are reused from `past`, and which are computed, and why.
 
-    `expected` guesses the rows and bytes of tables that are yet to be made.
+    `expected` guesses the rows and bytes of tables that are yet to be made; `runtime_change` says
+    what is other in the runtime than when `past` was computed.
     """
     pieces = tuple(
-        _piece(window, inputs, basis, past, accept_runtime)
+        _piece(window, inputs, basis, past, accept_runtime, runtime_change)
         for window, inputs in _pieces(step, config, lineage, files_of)
     )
     work = _work(step, pieces, expected)
@@ -314,10 +316,11 @@ def _piece(
     basis: Basis,
     past: Past | None,
     accept_runtime: bool,
+    runtime_change: str,
 ) -> Piece:
     key = piece_key(inputs, basis, window)
     known = next((one for one in past.pieces if one.window == window), None) if past else None
-    reasons = tuple(_reasons(inputs, basis, known, past is not None))
+    reasons = tuple(_reasons(inputs, basis, known, past is not None, runtime_change))
     only_runtime = accept_runtime and {reason.cause for reason in reasons} == {Cause.RUNTIME}
     if known is not None and key is not None and (known.key == key or only_runtime):
         return Piece(window, inputs, known.key, known, ())
@@ -325,7 +328,11 @@ def _piece(
 
 
 def _reasons(
-    inputs: Sequence[Input], basis: Basis, known: PastPiece | None, has_past: bool
+    inputs: Sequence[Input],
+    basis: Basis,
+    known: PastPiece | None,
+    has_past: bool,
+    runtime_change: str,
 ) -> Iterator[Reason]:
     unmade = [one.table for one in inputs if one.files is None]
     if unmade:
@@ -345,7 +352,7 @@ def _reasons(
     if basis.contract != known.basis.contract:
         yield Reason(Cause.CONTRACT)
     if basis.runtime_digest != known.basis.runtime_digest:
-        yield Reason(Cause.RUNTIME)
+        yield Reason(Cause.RUNTIME, runtime_change)
 
 
 def _changed_inputs(inputs: Sequence[Input], before: Sequence[JsonObject]) -> Iterator[str]:

@@ -27,9 +27,13 @@ from instep.pipelines.config import (
 )
 from instep.pipelines.lineage import Lineage, load_lineage
 from instep.pipelines.plan import Basis, Cut, FileFact, Past, RunPlan, StepPlan, plan_step
-from instep.pipelines.records import find_actuals, find_past
+from instep.pipelines.records import find_actuals, find_past, load_run
+from instep.pipelines.runtime import Runtime, differences, parse_runtime
 from instep.tables.content import TableContent
 from instep.tables.read import data_files, schema_of
+
+_NAMED_CHANGES = 3
+"""How many packages a reason names before it counts the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class Planner:
     repo: Repository
     commit: str
     source: Source
-    runtime_digest: str
+    runtime: Runtime
     accept_runtime: bool = False
     is_fresh: bool = False
     """Whether nothing may be reused."""
@@ -97,7 +101,7 @@ class Planner:
             if isinstance(step, SqlStep):
                 made = found.past.content if found.is_reused and found.past else None
                 self.made(step.writes, TableContent.from_content(made) if made else None)
-        return RunPlan(self.source.config, self.commit, tuple(steps), self.runtime_digest)
+        return RunPlan(self.source.config, self.commit, tuple(steps), self.runtime.digest)
 
     def plan(self, step: Step) -> StepPlan:
         """Returns the plan of one step; the steps before it were told to `made`.
@@ -115,7 +119,7 @@ class Planner:
             code_digest=digest_of("instep.code.v1", code),
             configuration_digest=self.source.config.configuration_digest(step),
             contract=hashlib.sha256(contract).hexdigest() if contract is not None else None,
-            runtime_digest=self.runtime_digest,
+            runtime_digest=self.runtime.digest,
         )
         if isinstance(step, SqlStep) and lineage is not None:
             self._columns[step.writes] = tuple(lineage.columns)
@@ -133,6 +137,7 @@ class Planner:
             actuals,
             self._sizes,
             accept_runtime=self.accept_runtime,
+            runtime_change=self._runtime_change(past),
         )
 
     def made(self, table: str, content: TableContent | None) -> None:
@@ -203,6 +208,17 @@ class Planner:
             return past
         content = TableContent.from_content(past.content)
         return past if (self.repo.root / content.metadata).exists() else None
+
+    def _runtime_change(self, past: Past | None) -> str:
+        """What is other in the runtime than when `past` was computed, as a short phrase."""
+        ours = self.runtime.digest
+        if past is None or all(one.basis.runtime_digest == ours for one in past.pieces):
+            return ""
+        with self.repo.store.reading() as tx:
+            then = load_run(tx, past.run).runtime_blob
+        changes = differences(parse_runtime(self.repo.objects.get(then)), self.runtime)
+        more = len(changes) - _NAMED_CHANGES
+        return ", ".join(changes[:_NAMED_CHANGES]) + (f" and {more} more" if more > 0 else "")
 
     def _refuse_arrivals(self, step: SqlStep, contract: bytes | None) -> None:
         """Refuses to write over a table that arrivals fill."""

@@ -97,7 +97,7 @@ def reproduce_run(repo: Repository, text: str, project: Path, progress: Progress
         )
     runtime = load_runtime(repo.root / "cache" / "runtime")
     source = kept_source(repo, run)
-    planner = Planner(repo, run.input_commit, source, runtime.digest, is_fresh=True)
+    planner = Planner(repo, run.input_commit, source, runtime, is_fresh=True)
     staging = repo.root / "staging" / new_id("rep")
     try:
         with Execution(source, staging, project.resolve(), run.id, progress) as execution:

@@ -144,7 +144,7 @@ def run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> R
     captured = capture.read_project(request.folder)
     source = source_of(captured, request)
     runtime = load_runtime(repo.root / "cache" / "runtime")
-    plan = Planner(repo, base, source, runtime.digest, request.accept_runtime).plan_all()
+    plan = Planner(repo, base, source, runtime, request.accept_runtime).plan_all()
     check_slices_used(plan)
     check_budget(plan, request.budget)
     captured.store(repo.objects)
@@ -169,7 +169,7 @@ def run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> R
     with repo.store.transaction() as tx:
         fail_lost_runs(tx, repo.clock())
         insert_run(tx, run, repo.clock() + LEASE)
-    planner = Planner(repo, base, source, runtime.digest, request.accept_runtime)
+    planner = Planner(repo, base, source, runtime, request.accept_runtime)
     attempt = _Attempt(repo, request, run, source, planner, captured, is_new, progress)
     try:
         with _heartbeat(repo, run.id):
