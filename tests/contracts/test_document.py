@@ -157,12 +157,23 @@ def test_keys_that_only_describe_are_accepted() -> None:
         ("mustBeBetween: [1, 100000]", "mustBe: 1\n        mustNotBe: 2"),
         ("mustBeBetween: [1, 100000]", "mustBeBetween: [2, 1]"),
         ("        logicalType: integer\n", "        logicalType: array\n"),
+        (
+            "      - name: origin\n        logicalType: string",
+            "      - name: origin\n        logicalType: string\n"
+            "        logicalTypeOptions: {pattern: '^(?!X)'}",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused_with_their_place(before: str, after: str) -> None:
     assert before in WEATHER
     message = refused(WEATHER.replace(before, after), "bad-contract")
     assert message.startswith("contracts/weather.yaml:")
+
+
+def test_a_table_updated_by_key_needs_one() -> None:
+    text = WEATHER.replace("value: append}", "value: keyed}")
+    assert parse(text, "c.yaml").merge_policy is MergePolicy.KEYED
+    refused(text.replace("primaryKey: true", "required: true"), "bad-contract")
 
 
 def test_all_faults_are_gathered() -> None:

@@ -252,6 +252,12 @@ def test_parquet_arrives_with_its_own_types(repo: Repository, tmp_path: Path) ->
     with pytest.raises(InvalidError) as caught:
         arrive(repo, cut)
     assert caught.value.kind == "truncated-file"
+    damaged = bytearray(file.read_bytes())
+    damaged[40:400] = bytes(360)
+    cut.write_bytes(damaged)
+    with pytest.raises(InvalidError) as caught:
+        arrive(repo, cut)
+    assert caught.value.kind == "truncated-file"
 
 
 @pytest.mark.parametrize(("policy", "rows"), [("replace", 400), ("keyed", 700)])

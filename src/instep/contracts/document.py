@@ -13,6 +13,7 @@ both its ends, and a primary key is required.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
@@ -311,14 +312,22 @@ def _contract(document: _Document, faults: _Faults) -> Contract:
         for name in term.columns:
             if name.lower() not in names:
                 faults.add((*place, "quality"), _no_such_column(name, names))
+    key = _key(table.properties)
+    policy = _merge_policy(own, faults)
+    if policy is MergePolicy.KEYED and not key:
+        faults.add(
+            _OBJECT,
+            'merge policy "keyed" stands without a key: expected primaryKey: true at a property. '
+            "Add it, or append.",
+        )
     return Contract(
         table=table.name,
         version=document.version,
         purpose=document.description.purpose,
         columns=columns,
-        key=_key(table.properties),
+        key=key,
         event_time=_event_time(own, columns, faults),
-        merge_policy=_merge_policy(own, faults),
+        merge_policy=policy,
         max_quarantined=_share(own, faults),
         sources=tuple(
             _source(server, ("servers", index), faults)
@@ -397,6 +406,9 @@ def _column(part: _Property, place: Place, faults: _Faults) -> ColumnTerm:
                     '"invalidValues" says not which values are valid: expected validValues or a '
                     "pattern under arguments. Add one.",
                 )
+    fault = _pattern_fault(pattern)
+    if fault:
+        faults.add((*inside, "pattern"), fault)
     if pattern is not None and type_ != "string":
         faults.add(
             (*inside, "pattern"),
@@ -420,6 +432,23 @@ def _column(part: _Property, place: Place, faults: _Faults) -> ColumnTerm:
         unit=str(own.get("unit") or ""),
         description=part.description,
     )
+
+
+def _pattern_fault(pattern: str | None) -> str | None:
+    """Says what is wrong with a regular expression; RE2, which runs it, looks neither around nor
+    back."""
+    if pattern is None:
+        return None
+    if re.search(r"\(\?(?:[=!]|<[=!])|\\[1-9]", pattern):
+        return (
+            f'pattern "{pattern}" looks around or back, which is not supported: expected RE2 '
+            "syntax. Write it without."
+        )
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return f'pattern "{pattern}" is no regular expression: {error}. Correct it.'
+    return None
 
 
 def _refuse_property(part: _Property, place: Place, faults: _Faults) -> None:

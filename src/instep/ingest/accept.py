@@ -113,8 +113,11 @@ def _record(
     why: str,
 ) -> Arrived:
     seen = outcome.examined
+    told = [f'"{new}" is "{old}" under another name.' for new, old in pairs.items()]
+    told += [f"{actor} accepted in spite of: {stop.message}" for stop in outcome.stops]
     evidence: dict[str, Json] = {
-        **outcome.evidence(in_force, delivery),
+        **outcome.evidence(in_force, delivery, told),
+        "held": [finding.to_json() for finding in findings_of(change)],
         "renamed": dict(pairs),
         "accepted": {"by": actor, "why": why},
         "held_for": arrival.held_for,

@@ -6,7 +6,7 @@ Both an arrival and the acceptance of a held one go this way. Nothing is publish
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
@@ -75,8 +75,10 @@ class Outcome:
     def stops(self) -> tuple[Finding, ...]:
         return stops(self.examined.findings)
 
-    def evidence(self, in_force: InForce, delivery: Delivery) -> dict[str, Json]:
-        """Returns the evidence of the change that brings this batch."""
+    def evidence(
+        self, in_force: InForce, delivery: Delivery, told: Sequence[str] = ()
+    ) -> dict[str, Json]:
+        """Returns the evidence of the change that brings this batch; `told` are more sentences."""
         seen = self.examined
         good = seen.rows - seen.quarantined
         sentences = [f"{good:,} rows of {delivery.file_name} fit; {seen.quarantined:,} do not."]
@@ -85,7 +87,7 @@ class Outcome:
             {
                 "key": key,
                 "act": "changed" if self.before else "added",
-                "sentences": list(sentences),
+                "sentences": [*sentences, *told],
                 "facts": {
                     "rows": seen.rows,
                     "quarantined": seen.quarantined,

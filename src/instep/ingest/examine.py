@@ -20,12 +20,13 @@ from instep.contracts.recognise import Rename, distribution_changes, renames, un
 from instep.contracts.terms import Contract, MergePolicy, Metric
 from instep.engines.engine import Slice, WrittenFile
 from instep.engines.schema import Column, Schema, quoted
+from instep.errors import InvalidError
 from instep.findings import Finding, Severity
 from instep.history.repository import Repository
 from instep.ingest.files import LINE, LINES, RAW, RawFile, RawRows, cut_off_at_last_row, unreadable
 from instep.tables.content import TableContent
 from instep.tables.profile import ColumnProfile, profile_files, profile_relation
-from instep.tables.read import data_files, file_set, row_count, schema_of, table_folder
+from instep.tables.read import file_set, row_count, schema_of, table_folder
 from instep.tables.write import data_folder
 
 if TYPE_CHECKING:
@@ -207,7 +208,9 @@ def examine(
             profile = profile_relation(
                 engine.connection, _TYPED, schema_of(repo.root, table).columns
             )
-    except duckdb.Error as error:
+    except (duckdb.Error, InvalidError) as error:
+        if isinstance(error, InvalidError) and error.kind != "sql-failed":
+            raise
         raise unreadable(raw, error) from None
     findings.extend(_comparison(contract, profile, last))
     return Examined(
@@ -341,11 +344,6 @@ def _comparison(
     if found:
         return found
     return list(distribution_changes(before, profile, contract.table))
-
-
-def overlaps(repo: Repository, table: TableContent, known: frozenset[str]) -> bool:
-    """Tells whether a table has files besides `known`, whose keys were not compared."""
-    return any(file.path not in known for file in data_files(repo.root, table))
 
 
 def allow_inputs(engine: DuckDB, repo: Repository, table: TableContent) -> None:
