@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,14 @@ class Changes:
             yield f"one flight number in {self.one_in} kept"
 
 
+@dataclass(frozen=True)
+class Written:
+    """One file, as it was written."""
+
+    path: Path
+    rows: int
+
+
 def main() -> None:
     options = _options()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -50,22 +59,29 @@ def main() -> None:
         {name: float(factor) for name, factor in (pair.split("=", 1) for pair in options.multiply)},
         options.one_in,
     )
-    for table in options.tables:
-        if table in WHOLE:
-            path = options.folder / f"{table}.csv"
-            path.write_text(read(table), encoding="utf-8")
-            print(path)
-        else:
-            cut(table, options.months, options.folder, changes)
+    files = [
+        one
+        for table in options.tables
+        for one in write(table, options.months, options.folder, changes)
+    ]
     made = list(changes.sentences())
+    if options.as_json:
+        files_json = [{"file": str(file.path), "rows": file.rows} for file in files]
+        print(json.dumps({"files": files_json, "made": made}))
+        return
+    for file in files:
+        print(f"{file.path}  {file.rows:,} rows")
     if made:
         print(f"Made for the demonstration, not in the original: {', '.join(made)}.")
 
 
-def cut(table: str, months: Sequence[str], folder: Path, changes: Changes) -> None:
-    """Writes one file of `table` for each of `months`."""
+def write(table: str, months: Sequence[str], folder: Path, changes: Changes) -> Iterator[Written]:
+    """Writes the files of `table`: one for each of `months`, or one for the whole of it."""
     rows = csv.reader(io.StringIO(read(table)))
     header = next(rows)
+    if table in WHOLE:
+        yield _write(folder / f"{table}.csv", header, list(rows))
+        return
     at = header.index("time_hour")
     keep = _keeper(table, header, changes.one_in)
     by_month: dict[str, list[Row]] = {month: [] for month in months}
@@ -78,12 +94,15 @@ def cut(table: str, months: Sequence[str], folder: Path, changes: Changes) -> No
                 _multiply(month_rows, header.index(name), factor)
     header = [changes.renamed.get(name, name) for name in header]
     for month, month_rows in by_month.items():
-        path = folder / f"{table}-{month}.csv"
-        with path.open("w", newline="", encoding="utf-8") as out:
-            writer = csv.writer(out, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows(month_rows)
-        print(f"{path}  {len(month_rows):,} rows")
+        yield _write(folder / f"{table}-{month}.csv", header, month_rows)
+
+
+def _write(path: Path, header: Row, rows: Sequence[Row]) -> Written:
+    with path.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+    return Written(path, len(rows))
 
 
 def read(table: str) -> str:
@@ -154,6 +173,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rename", action="append", default=[], metavar="BEFORE=AFTER")
     parser.add_argument("--multiply", action="append", default=[], metavar="COLUMN=FACTOR")
     parser.add_argument("--one-in", type=int, default=1, metavar="N", help="keep fewer flights")
+    parser.add_argument("--json", action="store_true", dest="as_json")
     return parser.parse_args()
 
 
