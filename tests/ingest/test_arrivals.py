@@ -9,8 +9,10 @@ import duckdb
 import pytest
 from arrival_builders import HEADER, READINGS, merge_contract, month, rows_of, state_of, write
 
-from instep.changes.records import State, list_changes
-from instep.errors import InvalidError, RefusedError
+from instep.changes.gate import open_change
+from instep.changes.records import Kind, State, list_changes
+from instep.errors import InvalidError, NotFoundError, RefusedError
+from instep.history.edits import Edit
 from instep.history.repository import MAIN, Repository
 from instep.ingest.accept import accept, refuse
 from instep.ingest.arrive import Arrived, held_error, ingest
@@ -94,8 +96,10 @@ def test_too_many_bad_rows_hold_the_batch(lake: Repository, tmp_path: Path) -> N
     assert arrived.state is State.HELD
     message = held_error(arrived).message
     assert "40 of 400 rows (10.0%) break a term, above 5 %: distance.minimum 40" in message
-    with pytest.raises(InvalidError, match="Expected a reason"):
+    assert held_error(arrived).kind == "arrival-held"
+    with pytest.raises(InvalidError) as silent:
         accept(lake, arrived.arrival.change, "ben")
+    assert silent.value.kind == "needs-reason"
     accepted = accept(lake, arrived.arrival.change, "ben", why="a broken sensor, known")
     assert accepted.state is State.MERGED
     assert rows_of(lake, "select count(*) from readings") == [(360,)]
@@ -275,5 +279,35 @@ def test_a_table_is_replaced_or_updated_by_key(
 
 def test_a_derived_table_takes_no_file(repo: Repository, tmp_path: Path) -> None:
     merge_contract(repo, READINGS.replace("value: append", "value: derived"))
-    with pytest.raises(InvalidError, match="a pipeline writes it"):
+    with pytest.raises(InvalidError) as caught:
         arrive(repo, write(tmp_path / "readings-1.csv", month(1)))
+    assert caught.value.kind == "derived-table"
+
+
+def test_a_file_of_two_contracts_needs_a_table(lake: Repository, tmp_path: Path) -> None:
+    merge_contract(lake, READINGS.replace("name: readings", "name: others"), "others")
+    file = write(tmp_path / "readings-1.csv", month(1))
+    with pytest.raises(InvalidError) as caught:
+        arrive(lake, file)
+    assert caught.value.kind == "ambiguous-file"
+    assert arrive(lake, file, "others").arrival.table == "others"
+
+
+def test_only_a_held_arrival_is_decided_about(lake: Repository, tmp_path: Path) -> None:
+    number = arrive(lake, write(tmp_path / "readings-1.csv", month(1))).arrival.change
+    with pytest.raises(RefusedError) as merged:
+        accept(lake, number, "ben")
+    assert merged.value.kind == "not-held"
+    with lake.store.transaction() as tx:
+        base = lake.resolve(MAIN)
+        other = open_change(
+            tx,
+            lake,
+            kind=Kind.PROJECT,
+            title="no arrival",
+            edit=Edit(base, {}, "ana", "no arrival", "test"),
+            evidence={},
+        )
+    with pytest.raises(NotFoundError) as caught:
+        accept(lake, other.number, "ben")
+    assert caught.value.kind == "no-such-arrival"
