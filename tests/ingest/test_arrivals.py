@@ -148,6 +148,20 @@ def test_another_unit_is_held_with_its_factor_and_refused(lake: Repository, tmp_
     assert arrive(lake, write(tmp_path / "readings-2b.csv", month(2))).state is State.MERGED
 
 
+def test_a_unit_is_named_even_where_its_values_break_their_terms(
+    lake: Repository, tmp_path: Path
+) -> None:
+    arrive(lake, write(tmp_path / "readings-1.csv", month(1)))
+    for name, column, factor in (("a", 2, 1000), ("b", 3, 1 / 60)):
+        rows = month(2)
+        for row in rows:
+            row[column] = row[column] if row[column] == "NA" else repr(float(row[column]) * factor)
+        held = arrive(lake, write(tmp_path / f"readings-2{name}.csv", rows))
+        assert held.arrival.held_for == "unit-factor"
+        assert "every quantile is" in held_error(held).message
+        assert held.arrival.quarantined > 100
+
+
 def test_a_missing_column_is_held_and_can_be_mapped_by_hand(
     lake: Repository, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ occurs twice, here or in the table already, break the key. Nothing is executed h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from instep.contracts.terms import BatchTerm, Bound, ColumnTerm, Contract, Metric
@@ -58,11 +58,19 @@ def good_rows(contract: Contract, batch: Batch) -> str:
     return f"SELECT {names} FROM ({_typed(contract, batch)}) WHERE ({broken}) IS NOT TRUE"
 
 
-def typed_rows(contract: Contract, batch: Batch) -> str:
-    """Returns the SELECT of all rows in the contract's types; what does not fit is null."""
-    names = ", ".join(quoted(name) for name in _present(contract, batch))
+def typed_rows(contract: Contract, batch: Batch, as_numbers: Collection[str] = ()) -> str:
+    """Returns the SELECT of all rows in the contract's types; what does not fit is null.
+
+    The columns `as_numbers` are DOUBLE instead: in another unit whole numbers have fractions.
+    """
+    columns = ", ".join(
+        f"TRY_CAST({quoted(_raw(name))} AS DOUBLE) AS {quoted(name)}"
+        if name in as_numbers
+        else quoted(name)
+        for name in _present(contract, batch)
+    )
     plain = Batch(batch.relation, batch.types)
-    return f"SELECT {names} FROM ({_typed(contract, plain)})"
+    return f"SELECT {columns} FROM ({_typed(contract, plain)})"
 
 
 def broken_counts(contract: Contract, batch: Batch) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,17 +203,12 @@ def examine(
         if kept == rows.rows:
             profile = profile_files(repo.root, table, good)
         else:
-            # Values beyond a term may be there because of another unit: all rows are compared.
-            run = engine.connection.execute
-            run(f"CREATE OR REPLACE VIEW {_TYPED} AS {checks.typed_rows(contract, batch)}")
-            profile = profile_relation(
-                engine.connection, _TYPED, schema_of(repo.root, table).columns
-            )
+            profile = _profile_of_all(engine, contract, batch, schema_of(repo.root, table), broken)
     except (duckdb.Error, InvalidError) as error:
         if isinstance(error, InvalidError) and error.kind != "sql-failed":
             raise
         raise unreadable(raw, error) from None
-    findings.extend(_comparison(contract, profile, last))
+    findings = [*_comparison(contract, profile, last), *findings]
     return Examined(
         rows=rows.rows,
         quarantined=rows.rows - kept,
@@ -222,6 +218,29 @@ def examine(
         aside=aside,
         profile=profile,
     )
+
+
+def _profile_of_all(
+    engine: DuckDB,
+    contract: Contract,
+    batch: Batch,
+    schema: Schema,
+    broken: Sequence[tuple[str, int]],
+) -> tuple[ColumnProfile, ...]:
+    """Profiles all rows, broken ones too: values may break a term because of another unit."""
+    unfit = {name.removesuffix(".type") for name, _ in broken if name.endswith(".type")}
+    numbers = {
+        column.name
+        for column in schema.columns
+        if column.name in unfit and column.type in ("int", "long")
+    }
+    typed = checks.typed_rows(contract, batch, numbers)
+    engine.connection.execute(f"CREATE OR REPLACE VIEW {_TYPED} AS {typed}")
+    columns = [
+        changed(column, type="double") if column.name in numbers else column
+        for column in schema.columns
+    ]
+    return profile_relation(engine.connection, _TYPED, columns)
 
 
 def _with_duplicates(
