@@ -13,7 +13,10 @@ import pytest
 from instep.cli.main import cli
 from instep.clock import Duration, Window, parse_duration, parse_instant
 from instep.documents import load_yaml
-from instep.errors import InstepError
+from instep.errors import ConflictError, InstepError, NotFoundError, RefusedError
+from instep.history.commits import load_commit
+from instep.history.refs import move_ref
+from instep.history.repository import Repository
 from instep.pipelines.project import parse_project
 
 CONFIG = "lake: lake\npeople: [ana, ben]\nenvironments: {prod: {}}\n"
@@ -125,6 +128,105 @@ def test_the_same_commit_is_not_released_twice(merged: Path) -> None:
     assert caught("release", "prod", "--as", "ben").kind == "already-released"
 
 
+@pytest.fixture
+def held(merged: Path) -> Path:
+    """A lake in which change 2 is an arrival that is held, ingested by ana."""
+    (merged / "trips.csv").write_text("id,zone\n1,a\n2,b\n")
+    words = ["ingest", "trips.csv", "--as", "ana"]
+    assert cli.main(words, standalone_mode=False) == RefusedError.exit_code
+    return merged
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "exit_code"),
+    [
+        (["approve", "2", "--as", "ben"], "change-held", 5),
+        (["accept", "1", "--as", "ben"], "no-such-arrival", 3),
+        (["accept", "2", "--as", "ana"], "own-arrival", 5),
+    ],
+)
+def test_with_an_arrival_held(held: Path, words: list[str], kind: str, exit_code: int) -> None:
+    before = dump(held)
+    error = caught(*words)
+    assert (error.kind, error.exit_code) == (kind, exit_code), error.message
+    assert dump(held) == before
+
+
+def test_an_arrival_that_was_turned_away_is_not_accepted(held: Path) -> None:
+    instep("refuse", "2", "--why", "a wrong file", "--as", "ben")
+    assert caught("accept", "2", "--as", "ben").kind == "not-held"
+
+
+CONTRACT = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: {table}
+version: 1.0.0
+status: active
+{servers}
+schema:
+  - name: {table}
+    customProperties: [{{property: mergePolicy, value: {policy}}}]
+    properties: [{{name: id, logicalType: integer}}]
+"""
+
+
+@pytest.fixture
+def contracts(proposed: Path) -> Path:
+    """A lake with two contracts that match the same files, and one derived table."""
+    (proposed / "contracts").mkdir()
+    server = 'servers: [{server: s, type: local, path: "trips*.csv", format: csv}]'
+    for table, servers, policy in (
+        ("here", server, "append"),
+        ("there", server, "append"),
+        ("made", "", "derived"),
+    ):
+        text = CONTRACT.format(table=table, servers=servers, policy=policy)
+        (proposed / "contracts" / f"{table}.yaml").write_text(text)
+    instep("propose", "--as", "ana")
+    instep("approve", "2", "--as", "ben")
+    instep("merge", "2", "--as", "ana")
+    (proposed / "trips.csv").write_text("id\n1\n2\n")
+    return proposed
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["trips.csv"], "ambiguous-file"),
+        (["trips.csv", "--table", "made"], "derived-table"),
+        (["no-trips.csv", "--table", "here"], "missing-file"),
+    ],
+)
+def test_a_file_that_can_go_nowhere_is_not_recorded(
+    contracts: Path, words: list[str], kind: str
+) -> None:
+    before = dump(contracts)
+    error = caught("ingest", *words, "--as", "ana")
+    assert (error.kind, error.exit_code) == (kind, 2), error.message
+    assert dump(contracts) == before
+
+
+def test_a_lake_of_another_format_is_not_read(merged: Path) -> None:
+    connection = sqlite3.connect(merged / "lake" / "catalog.sqlite")
+    connection.execute("pragma user_version = 999")
+    connection.close()
+    assert caught("log").kind == "newer-lake"
+
+
+def test_a_writer_that_waits_too_long_says_so(
+    merged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instep.history.store.BUSY_WAIT_S", 0.05)
+    connection = sqlite3.connect(merged / "lake" / "catalog.sqlite", isolation_level=None)
+    connection.execute("begin immediate")
+    try:
+        error = caught("branch", "try", "--as", "ana")
+    finally:
+        connection.close()
+    assert (error.kind, error.exit_code) == ("lake-busy", 6)
+
+
 def dump(folder: Path) -> list[str]:
     """Returns all that the catalog holds, as SQL."""
     connection = sqlite3.connect(folder / "lake" / "catalog.sqlite")
@@ -158,6 +260,32 @@ def test_a_misspelt_key_is_named_with_its_place_and_the_nearest_known_one(folder
     assert message.startswith('instep.yaml:3:1: key "enviroments" is not known')
     assert 'Did you mean "environments"?' in message
     assert not (folder / "lake").exists()
+
+
+def test_a_key_and_a_commit_that_do_not_exist_are_not_found(repo: Repository) -> None:
+    with pytest.raises(NotFoundError) as error:
+        repo.content(repo.resolve("main"), "table/none")
+    assert error.value.kind == "no-such-key"
+    with repo.store.reading() as tx, pytest.raises(NotFoundError) as error:
+        load_commit(tx, "0" * 64)
+    assert error.value.kind == "no-such-commit"
+
+
+def test_a_ref_that_moved_meanwhile_is_a_conflict(repo: Repository) -> None:
+    main = repo.resolve("main")
+    with pytest.raises(ConflictError) as error, repo.store.transaction() as tx:
+        move_ref(
+            tx,
+            "main",
+            expected="0" * 64,
+            commit=main,
+            actor="ana",
+            at=repo.clock(),
+            kind="merge",
+            why="too late",
+        )
+    assert error.value.kind == "ref-moved"
+    assert repo.resolve("main") == main
 
 
 def _day(day: int) -> datetime:

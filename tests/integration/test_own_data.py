@@ -1,0 +1,50 @@
+"""A user's own file, as the README tells it: a draft, a review, and then it is in."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def instep(folder: Path, *words: str, exits: int = 0) -> Any:  # the shape is the command's
+    ended = subprocess.run(
+        [sys.executable, "-m", "instep", *words, "--json"],
+        cwd=folder,
+        env={**os.environ, "INSTEP_QUIET": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == exits, ended.stdout + ended.stderr
+    return json.loads(ended.stdout)
+
+
+def test_a_file_without_a_contract_gets_a_draft_and_waits_for_review(tmp_path: Path) -> None:
+    rows = [f"{n},2024-01-{n % 28 + 1:02}T10:00:00Z,{n % 50 + 3}" for n in range(200)]
+    (tmp_path / "trips.csv").write_text("\n".join(["id,started_at,minutes", *rows]) + "\n")
+    instep(tmp_path, "init", "--empty", "--as", "ana")
+
+    held = instep(tmp_path, "ingest", "trips.csv", "--as", "ana", exits=5)
+    assert held["error"]["kind"] == "arrival-held"
+    assert "instep propose" in held["error"]["message"]
+    draft = tmp_path / "contracts" / "trips.yaml"
+    assert 'name: "minutes"' in draft.read_text()
+    status = instep(tmp_path, "status")
+    assert [one["state"] for one in status["waiting"]] == ["held"]
+    assert status["next"]
+
+    project = tmp_path / "instep.yaml"
+    project.write_text(project.read_text().replace("[ana]", "[ana, ben]"))
+    proposed = instep(tmp_path, "propose", "--as", "ana")
+    number = str(proposed["change"])
+    instep(tmp_path, "approve", number, "--as", "ben")
+    instep(tmp_path, "merge", number, "--as", "ana")
+
+    (arrival,) = instep(tmp_path, "ingest", "trips.csv", "--as", "ana")["arrivals"]
+    assert (arrival["state"], arrival["rows"], arrival["quarantined"]) == ("merged", 200, 0)
+    shown = instep(tmp_path, "show", "main")
+    assert "table/trips" in json.dumps(shown)
