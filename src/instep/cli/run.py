@@ -37,7 +37,8 @@ class Ran:
         for text in run.metrics.values():
             yield from card_lines(Card.from_json(text))
         yield from self._commit_lines()
-        yield f"Took {_cost(run.actual)}; estimated {_cost(run.estimated)}."
+        if run.actual.get("steps"):
+            yield f"Took {_cost(run.actual)}; estimated {_cost(run.estimated)}."
         if self.result.changed:
             yield (f'Next: "instep diff main {run.branch}", then "instep propose {run.branch}".')
 
