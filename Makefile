@@ -13,10 +13,10 @@ demo: $(READY)  ## the whole way on real flights; DEMO="--fast --json" passes op
 	$(VENV)/bin/instep demo $(DEMO)
 
 test: $(READY)  ## all tests but the long ones
-	$(PY) -m pytest -n 2 -m "not long" $(TEST)
+	$(PY) -m pytest -n 2 --dist loadfile -m "not long" $(TEST)
 
 test-long: $(READY)  ## the long ones as well
-	$(PY) -m pytest -n 2 $(TEST)
+	$(PY) -m pytest -n 2 --dist loadfile $(TEST)
 
 check: $(READY)  ## style, types, layers, documentation
 	$(PY) -m ruff check .

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,11 +30,14 @@ Walk = dict[int, list[Command]]
 
 
 @pytest.fixture(scope="module")
-def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
-    from dataclasses import replace
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("walk") / "project"
 
+
+@pytest.fixture(scope="module")
+def walk(folder: Path) -> Walk:
     told = acts(replace(STORY, port=free_port()))
-    with project(tmp_path_factory.mktemp("walk") / "project", keep=True) as place:
+    with project(folder, keep=True) as place:
         lines = [json.loads(line) for line in play(told, place, as_json=True)]
     return {line["act"]: line["commands"] for line in lines}
 
@@ -173,3 +180,50 @@ def test_act_11_the_old_run_is_the_same_again(walk: Walk) -> None:
     assert reproduced["run"] == output(walk[2], "instep run")["run"]
     assert reproduced["verdict"] == "identical"
     assert output(walk[11], "instep status")["waiting"] == []
+
+
+LEAVING = """
+import json, sys
+sys.modules["instep"] = None  # importing Instep fails from here on
+import duckdb
+from pyiceberg.table import StaticTable
+found = {}
+for name, path in json.load(sys.stdin).items():
+    table = StaticTable.from_metadata(path)
+    arrow = table.scan().to_arrow()
+    files = [task.file.file_path.removeprefix("file://") for task in table.scan().plan_files()]
+    rows = duckdb.sql("select count(*) from read_parquet($files)", params={"files": files})
+    found[name] = [arrow.num_rows, rows.fetchall()[0][0], arrow.column_names]
+print(json.dumps(found))
+"""
+
+
+def test_every_table_is_read_without_instep(walk: Walk, folder: Path) -> None:
+    words = [sys.executable, "-m", "instep", "show", "prod", "--json"]
+    shown = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
+    tables = {
+        name: one["metadata_location"]
+        for name, one in json.loads(shown.stdout)["keys"].items()
+        if name.startswith("table/")
+    }
+    assert len(tables) == 6
+    left = subprocess.run(
+        [sys.executable, "-I", "-c", LEAVING],
+        input=json.dumps(tables),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert left.returncode == 0, left.stderr
+    found = json.loads(left.stdout)
+    assert all(by_iceberg == by_duckdb > 0 for by_iceberg, by_duckdb, _ in found.values())
+    assert found["table/weather"][0] == sum(
+        arrival["rows"] - arrival["quarantined"]
+        for one in (*outputs(walk[1], "instep ingest"), *outputs(walk[6], "instep ingest"))
+        for arrival in one["arrivals"]
+        if arrival["table"] == "weather"
+    )
+    before, after = STORY.renamed
+    columns = found["table/flights"][2]
+    assert before in columns
+    assert after not in columns
