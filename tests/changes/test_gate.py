@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from databases import on_both
 from instep.canonical import JsonObject
 from instep.changes import gate
 from instep.changes.policy import kind_of_change
@@ -11,6 +12,8 @@ from instep.changes.records import Change, Kind, State, approvals_of
 from instep.errors import ConflictError, NotFoundError, RefusedError
 from instep.history.edits import Edit, publish
 from instep.history.repository import Repository
+
+pytestmark = on_both
 
 CONFIG = "lake: lake\npeople: [ana, ben, eve]\nenvironments: {prod: {}}\n"
 Contents = dict[str, JsonObject | None]
@@ -129,8 +132,9 @@ def test_two_changes_that_say_the_same_are_no_conflict(team: Repository) -> None
 
 def test_a_held_change_can_be_neither_approved_nor_merged(team: Repository) -> None:
     change = propose(team, {"table/a": {"n": 1}}, kind=Kind.ARRIVAL, state=State.HELD)
-    with pytest.raises(RefusedError, match="instep accept 1"):
+    with pytest.raises(RefusedError, match="instep accept 1") as caught:
         approve(team, change.number, "ben")
+    assert caught.value.kind == "change-held"
     with pytest.raises(RefusedError, match="it is held"):
         merge(team, change.number)
     with team.store.transaction() as tx:
@@ -173,7 +177,7 @@ def test_a_number_that_does_not_exist_is_said_so(team: Repository) -> None:
         approve(team, 7, "ben")
 
 
-def test_the_kind_of_a_change_is_what_has_most_at_stake() -> None:
+def test_the_kind_of_a_change_is_what_has_most_at_stake(database: object) -> None:
     assert kind_of_change(["table/a", "model/m", "pipeline/p"]) is Kind.MODEL
     assert kind_of_change(["table/a", "pipeline/p"]) is Kind.PIPELINE
     assert kind_of_change(["contract/a", "pipeline/p"]) is Kind.PROJECT

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from databases import on_both
 from instep.canonical import JsonObject
 from instep.errors import ConflictError, InvalidError, NotFoundError
 from instep.history import operations
@@ -12,6 +13,8 @@ from instep.history.edits import Edit, publish
 from instep.history.merge import merge
 from instep.history.refs import RefKind, create_ref, get_ref, list_refs
 from instep.history.repository import Repository
+
+pytestmark = on_both
 
 
 def commit(

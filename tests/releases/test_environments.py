@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from databases import on_both
 from instep.canonical import JsonObject
 from instep.errors import NotFoundError, RefusedError
 from instep.findings import Finding, Severity
@@ -11,6 +12,8 @@ from instep.history.edits import Edit, publish
 from instep.history.refs import RefKind, create_ref
 from instep.history.repository import Repository
 from instep.releases import environments
+
+pytestmark = on_both
 
 CONFIG = "lake: lake\npeople: [ana, ben]\nenvironments: {prod: {}, trial: {}}\n"
 
@@ -122,8 +125,9 @@ def test_only_what_is_on_main_can_be_released(lake: Repository) -> None:
 def test_a_stop_of_a_gate_refuses_the_release_and_leaves_the_environment(lake: Repository) -> None:
     release(lake, commit(lake, delay=1))
     against = Finding("not-met", "model/delay", Severity.STOP, "The error is too large.")
-    with pytest.raises(RefusedError, match="The error is too large"):
+    with pytest.raises(RefusedError, match="The error is too large") as caught:
         release(lake, commit(lake, delay=2), "prod", against)
+    assert caught.value.kind == "release-refused"
     assert live(lake) == {"model/delay": "1"}
 
 

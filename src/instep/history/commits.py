@@ -56,11 +56,8 @@ def make_commit(
 
 def save_commit(tx: Transaction, commit: Commit) -> None:
     """Stores a commit; storing it twice is the same as once."""
-    marks = ", ".join("?" for _ in commit.parents)
-    known = tx.row(
-        f"select max(generation), count(*) from commits where id in ({marks})", commit.parents
-    )
-    if known is None or known[1] != len(set(commit.parents)):
+    generations = [_generation(tx, parent) for parent in commit.parents]
+    if not all(generations):
         raise NotFoundError(
             f"A parent of the commit does not exist: expected all of {', '.join(commit.parents)}. "
             "Name existing commits.",
@@ -73,7 +70,7 @@ def save_commit(tx: Transaction, commit: Commit) -> None:
             commit.id,
             commit.tree,
             json.dumps(list(commit.parents)),
-            (known[0] or 0) + 1,
+            max(generations, default=0) + 1,
             commit.author,
             to_microseconds(commit.at),
             commit.message,
@@ -139,6 +136,7 @@ def merge_base(tx: Transaction, left: str, right: str) -> str | None:
 
 
 def _generation(tx: Transaction, identifier: str) -> int:
+    """Returns the length of the longest way back to a commit without parents; 0 if unknown."""
     row = tx.row("select generation from commits where id = ?", (identifier,))
     return int(row[0]) if row else 0
 

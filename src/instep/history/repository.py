@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from instep.canonical import JsonObject
 from instep.clock import Clock
-from instep.errors import ConflictError, NotFoundError, RefusedError
+from instep.errors import NotFoundError, RefusedError
 from instep.history import tree
 from instep.history.commits import Commit, load_commit, make_commit, save_commit
 from instep.history.objects import Objects
+from instep.history.postgres import create_postgres, open_postgres
 from instep.history.refs import RefKind, create_ref, resolve
-from instep.history.store import Store, create_store, open_store
+from instep.history.sqlite import create_sqlite, open_sqlite
+from instep.history.store import Database, Store, Transaction
 from instep.history.tree import Difference, Nodes
 
 MAIN = "main"
@@ -73,38 +74,45 @@ class Repository:
         return tree.diff(self.nodes, self.commit(before).tree, self.commit(after).tree)
 
 
-def create_repository(root: Path, clock: Clock, actor: str) -> Repository:
-    """Makes an empty lake in the folder `root`, with a protected branch main.
+def create_repository(
+    root: Path, clock: Clock, actor: str, database: Database | None = None
+) -> Repository:
+    """Makes an empty lake with a protected branch main, whole or not at all.
 
-    The database is made under a temporary name, so that a lake exists whole or not at all.
+    Its files are in the folder `root`, its catalog in `database` or in a SQLite file there.
 
     Raises:
         ConflictError (kind "lake-exists").
     """
     root = root.resolve()
-    if (root / CATALOG).exists():
-        raise ConflictError(
-            f"There is a lake at {root} already: expected a folder without one. "
-            'Use it ("instep status"), or name another folder in instep.yaml.',
-            kind="lake-exists",
+
+    def fill(store: Store, tx: Transaction) -> None:
+        for name, value in (("id", uuid.uuid4().hex), ("root", str(root))):
+            tx.execute("insert into lake (name, value) values (?, ?)", (name, value))
+        at = clock()
+        commit = make_commit(
+            tree.empty_tree(tx, Nodes(store)), (), actor, at, "An empty lake", "init"
         )
+        save_commit(tx, commit)
+        create_ref(tx, MAIN, RefKind.BRANCH, commit.id, owner=actor, at=at, is_protected=True)
+
     root.mkdir(parents=True, exist_ok=True)
-    temporary = root / f".{CATALOG}.{uuid.uuid4().hex}"
-    repo = _repository(root, create_store(temporary), clock)
-    _first_commit(repo, clock(), actor)
-    repo.store.settle(root / CATALOG)
-    return open_repository(root, clock)
+    if database is None:
+        create_sqlite(root / CATALOG, fill).close()
+    else:
+        create_postgres(database, fill).close()
+    return open_repository(root, clock, database)
 
 
-def open_repository(root: Path, clock: Clock) -> Repository:
-    """Opens the lake in the folder `root`.
+def open_repository(root: Path, clock: Clock, database: Database | None = None) -> Repository:
+    """Opens the lake whose files are in the folder `root`.
 
     Raises:
         NotFoundError (kind "no-such-lake").
         RefusedError (kind "lake-moved"): it was made under another root.
     """
     root = root.resolve()
-    store = open_store(root / CATALOG)
+    store: Store = open_sqlite(root / CATALOG) if database is None else open_postgres(database)
     with store.reading() as tx:
         row = tx.row("select value from lake where name = 'root'")
     recorded = str(row[0]) if row else ""
@@ -117,18 +125,4 @@ def open_repository(root: Path, clock: Clock) -> Repository:
             root=str(root),
             recorded=recorded,
         )
-    return _repository(root, store, clock)
-
-
-def _repository(root: Path, store: Store, clock: Clock) -> Repository:
     return Repository(root, store, Objects(root / "objects"), Nodes(store), clock)
-
-
-def _first_commit(repo: Repository, at: datetime, actor: str) -> None:
-    with repo.store.transaction() as tx:
-        for name, value in (("id", uuid.uuid4().hex), ("root", str(repo.root))):
-            tx.execute("insert into lake (name, value) values (?, ?)", (name, value))
-        root = tree.empty_tree(tx, repo.nodes)
-        commit = make_commit(root, (), actor, at, "An empty lake", "init")
-        save_commit(tx, commit)
-        create_ref(tx, MAIN, RefKind.BRANCH, commit.id, owner=actor, at=at, is_protected=True)

@@ -1,0 +1,222 @@
+"""The store in one SQLite file: many processes on one machine, one writer at a time.
+
+`synchronous=FULL`, write-ahead log, BEGIN IMMEDIATE. Network file systems are refused, because
+SQLite's locks do not hold on them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from instep.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
+from instep.faults import reached
+from instep.history.objects import publish_durably
+from instep.history.store import (
+    FORMAT_VERSION,
+    LOCK_WAIT_S,
+    Fill,
+    Row,
+    Value,
+    migration_scripts,
+)
+
+_NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs"})
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteTransaction:
+    """Statements that share one state of the database."""
+
+    connection: sqlite3.Connection
+
+    def execute(self, sql: str, values: Sequence[Value] = ()) -> int:
+        """Runs a statement; returns how many rows it changed."""
+        return self.connection.execute(sql, values).rowcount
+
+    def rows(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
+        return self.connection.execute(sql, values).fetchall()
+
+    def row(self, sql: str, values: Sequence[Value] = ()) -> Row | None:
+        found: Row | None = self.connection.execute(sql, values).fetchone()
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteStore:
+    """The catalog database at `path`; one connection per thread, opened when first used."""
+
+    path: Path
+    _local: threading.local = field(default_factory=threading.local, repr=False, compare=False)
+
+    @contextmanager
+    def transaction(self, *refs: str) -> Iterator[SqliteTransaction]:
+        """Holds the write lock; commits on return, leaves no trace on an exception.
+
+        Raises:
+            UnavailableError (kind "lake-busy"): another writer held the lock for 30 seconds.
+        """
+        connection = self._connection()
+        reached("transaction.begin.before")
+        try:
+            connection.execute("begin immediate")
+            yield SqliteTransaction(connection)
+            reached("transaction.commit.before")
+            connection.execute("commit")
+        except BaseException as error:
+            if connection.in_transaction:
+                connection.execute("rollback")
+            if isinstance(error, sqlite3.OperationalError):
+                raise _unavailable(self.path, error) from error
+            raise
+        reached("transaction.commit.after")
+
+    @contextmanager
+    def reading(self) -> Iterator[SqliteTransaction]:
+        """Gives one consistent state of the database, without a lock.
+
+        Inside a transaction of the same thread it is that transaction.
+        """
+        connection = self._connection()
+        if connection.in_transaction:
+            yield SqliteTransaction(connection)
+            return
+        connection.execute("begin")
+        try:
+            yield SqliteTransaction(connection)
+        finally:
+            connection.execute("rollback")
+
+    def close(self) -> None:
+        """Closes this thread's connection."""
+        connection = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
+            del self._local.connection
+
+    def settle(self, path: Path) -> None:
+        """Gives a database that nobody else uses yet its final name, durably."""
+        self._connection().execute("pragma wal_checkpoint(truncate)")
+        self.close()
+        publish_durably(self.path, path)
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = _connect(self.path)
+            self._local.connection = connection
+        return connection
+
+
+def create_sqlite(path: Path, fill: Fill) -> SqliteStore:
+    """Makes a database with every table, and what `fill` writes into them, or nothing at all.
+
+    It is made under a temporary name and gets its own when it is whole and durable.
+
+    Raises:
+        ConflictError (kind "lake-exists").
+        InvalidError (kind "network-file-system"): SQLite's locks do not hold there.
+    """
+    if path.exists():
+        raise ConflictError(
+            f"There is a lake at {path.parent} already: expected a folder without one. "
+            'Use it ("instep status"), or name another folder in instep.yaml.',
+            kind="lake-exists",
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file_system = _file_system(path.parent)
+    if file_system in _NETWORK_FILE_SYSTEMS:
+        raise InvalidError(
+            f"The lake's folder {path.parent} is on {file_system}: expected a local disk, since "
+            "SQLite's locks do not hold on a network file system. Choose another folder.",
+            kind="network-file-system",
+        )
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    connection = _connect(temporary)
+    connection.execute("pragma journal_mode=wal")
+    script = "\n".join(migration_scripts())
+    connection.executescript(f"begin;\n{script}\npragma user_version={FORMAT_VERSION};\ncommit;")
+    connection.close()
+    store = SqliteStore(temporary)
+    with store.transaction() as tx:
+        fill(store, tx)
+    store.settle(path)
+    return SqliteStore(path)
+
+
+def open_sqlite(path: Path) -> SqliteStore:
+    """Opens an existing catalog database.
+
+    Raises:
+        NotFoundError (kind "no-such-lake").
+        UnavailableError (kind "newer-lake"): a newer Instep wrote it.
+    """
+    if not path.exists():
+        raise NotFoundError(
+            f"There is no lake at {path.parent}: expected its catalog.sqlite. "
+            'Run "instep init" in the project folder first.',
+            kind="no-such-lake",
+        )
+    store = SqliteStore(path)
+    with store.reading() as tx:
+        row = tx.row("pragma user_version")
+    version = int(row[0]) if row else 0
+    if version != FORMAT_VERSION:
+        raise UnavailableError(
+            f"The lake at {path.parent} has format {version}: this Instep reads "
+            f"{FORMAT_VERSION}. Use the Instep that wrote it.",
+            kind="newer-lake",
+        )
+    return store
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("pragma synchronous=full")
+    connection.execute("pragma foreign_keys=on")
+    return connection
+
+
+def _unavailable(path: Path, error: sqlite3.OperationalError) -> Exception:
+    """Returns what a caller can act on; an error that is our own mistake stays as it is."""
+    match error.sqlite_errorcode & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return UnavailableError(
+                f"The lake at {path.parent} could not be locked: another process writes to it "
+                f"for more than {LOCK_WAIT_S} seconds. Wait, then try again.",
+                kind="lake-busy",
+            )
+        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
+            return UnavailableError(
+                f"The disk of the lake at {path.parent} is full or failing ({error}). Nothing "
+                "was changed. Make room, then try again.",
+                kind="disk-failed",
+            )
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+            return UnavailableError(
+                f"The lake at {path.parent} cannot be written ({error}). Nothing was changed. "
+                "Make its folder and files writable, then try again.",
+                kind="read-only-lake",
+            )
+        case _:
+            return error
+
+
+def _file_system(folder: Path) -> str:
+    mounts = Path("/proc/mounts")
+    if not mounts.exists():
+        return "unknown"
+    best, kind = "", "unknown"
+    for line in mounts.read_text().splitlines():
+        _, mount, file_system, *_ = line.split(" ")
+        inside = folder.resolve().is_relative_to(mount.replace("\\040", " "))
+        if inside and len(mount) >= len(best):
+            best, kind = mount, file_system
+    return kind

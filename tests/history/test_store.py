@@ -1,0 +1,304 @@
+"""What a store promises, whatever the database: all or nothing, one writer, three outcomes."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from databases import on_both
+from instep.clock import system_clock
+from instep.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
+from instep.history import sqlite
+from instep.history.commits import load_commit, make_commit, save_commit
+from instep.history.edits import Edit, publish
+from instep.history.refs import move_ref
+from instep.history.repository import Repository, create_repository, open_repository
+from instep.history.store import Database
+
+
+def put(repo: Repository, key: str, number: int) -> str:
+    with repo.store.transaction() as tx:
+        edit = Edit(repo.resolve("main"), {key: {"n": number}}, "ana", "m", "test")
+        return publish(tx, repo, "main", edit).id
+
+
+@on_both
+def test_what_a_transaction_wrote_is_gone_when_it_raised(repo: Repository) -> None:
+    with pytest.raises(ZeroDivisionError), repo.store.transaction() as tx:
+        tx.execute("insert into lake (name, value) values (?, ?)", ("a", "100 % sure?"))
+        assert tx.row("select value from lake where name = 'a'") == ("100 % sure?",)
+        raise ZeroDivisionError
+    with repo.store.reading() as tx:
+        assert tx.rows("select value from lake where name = 'a'") == []
+
+
+@on_both
+def test_a_reader_keeps_the_state_it_began_with(repo: Repository) -> None:
+    before = repo.resolve("main")
+    with repo.store.reading() as tx:
+        assert load_commit(tx, repo.resolve("main")).id == before
+        writer = threading.Thread(target=put, args=(repo, "table/a", 1))
+        writer.start()
+        writer.join()
+        assert repo.resolve("main") == before
+    assert repo.resolve("main") != before
+
+
+@on_both
+def test_writers_of_one_ref_lose_no_update(repo: Repository) -> None:
+    def work(name: int) -> None:
+        for number in range(15):
+            with repo.store.transaction("main") as tx:
+                head = repo.resolve("main")
+                edit = Edit(head, {f"table/t{name}_{number}": {"n": 1}}, "ana", "m", "test")
+                publish(tx, repo, "main", edit)
+        repo.store.close()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(repo.entries(repo.resolve("main"), "table")) == 60
+
+
+@on_both
+def test_what_is_not_there_and_what_moved_is_named_by_kind(repo: Repository) -> None:
+    head = put(repo, "table/a", 1)
+    with pytest.raises(NotFoundError) as caught:
+        repo.content(head, "table/b")
+    assert caught.value.kind == "no-such-key"
+    with pytest.raises(NotFoundError) as caught:
+        repo.commit("0" * 64)
+    assert caught.value.kind == "no-such-commit"
+    orphan = make_commit("tree", ("0" * 64,), "ana", repo.clock(), "m", "test")
+    with pytest.raises(NotFoundError, match="A parent"), repo.store.transaction() as tx:
+        save_commit(tx, orphan)
+    with pytest.raises(ConflictError) as moved, repo.store.transaction() as tx:
+        move_ref(
+            tx, "main", expected="0" * 64, commit=head, actor="ana", at=repo.clock(),
+            kind="test", why="",
+        )  # fmt: skip
+    assert moved.value.kind == "ref-moved"
+    assert repo.resolve("main") == head
+
+
+@on_both
+def test_a_beginning_that_several_commits_share_is_ambiguous(repo: Repository) -> None:
+    with repo.store.transaction() as tx:
+        for last in "01":
+            tx.execute(
+                "insert into commits (id, tree, parents, generation, author, at, message, origin) "
+                "values (?, 't', '[]', 1, 'ana', 0, 'm', 'test')",
+                ("ab" * 31 + "a" + last,),
+            )
+    with pytest.raises(InvalidError) as caught:
+        repo.resolve("ab" * 5)
+    assert caught.value.kind == "ambiguous-commit"
+
+
+@on_both
+def test_a_second_lake_in_one_place_is_refused(repo: Repository, database: Database | None) -> None:
+    with pytest.raises(ConflictError) as caught:
+        create_repository(repo.root, system_clock, "ben", database)
+    assert caught.value.kind == "lake-exists"
+    assert open_repository(repo.root, system_clock, database).resolve("main")
+
+
+@on_both
+def test_a_lake_of_another_format_is_refused(repo: Repository, database: Database | None) -> None:
+    with repo.store.transaction() as tx:
+        if database is None:
+            tx.execute("pragma user_version = 99")
+        else:
+            tx.execute("update lake set value = '99' where name = 'format'")
+    with pytest.raises(UnavailableError) as caught:
+        open_repository(repo.root, system_clock, database)
+    assert caught.value.kind == "newer-lake"
+
+
+@on_both
+def test_a_writer_that_waits_too_long_is_told_who_is_in_the_way(
+    repo: Repository, database: Database | None
+) -> None:
+    failed: list[UnavailableError] = []
+
+    def second() -> None:
+        other = open_repository(repo.root, system_clock, database)
+        with other.store.reading() as tx:
+            setting = "pragma busy_timeout = 50" if database is None else "select 1"
+            tx.row(setting)
+        if database is not None:
+            other.store._connection().execute("set lock_timeout = '50ms'")  # type: ignore[attr-defined]
+        try:
+            with other.store.transaction():
+                pass
+        except UnavailableError as error:
+            failed.append(error)
+        other.store.close()
+
+    with repo.store.transaction():
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert [error.kind for error in failed] == ["lake-busy"]
+
+
+def test_a_full_disk_changes_nothing_and_says_so(repo: Repository) -> None:
+    before = put(repo, "table/a", 1)
+    with repo.store.reading() as tx:
+        pages = tx.row("pragma page_count")
+    assert pages is not None
+    with pytest.raises(UnavailableError) as caught, repo.store.transaction() as tx:
+        tx.execute(f"pragma max_page_count = {pages[0]}")
+        for number in range(1000):
+            tx.execute("insert into lake (name, value) values (?, ?)", (f"n{number}", "x" * 1000))
+    assert caught.value.kind == "disk-failed"
+    assert repo.resolve("main") == before
+
+
+def test_a_database_that_may_only_be_read_says_so(repo: Repository) -> None:
+    before = repo.resolve("main")
+    with pytest.raises(UnavailableError) as caught, repo.store.transaction() as tx:
+        tx.execute("pragma query_only = 1")
+        tx.execute("insert into lake (name, value) values ('a', 'b')")
+    assert caught.value.kind == "read-only-lake"
+    repo.store.close()
+    assert repo.resolve("main") == before
+
+
+def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # No network file system can be mounted here; which one a folder is on is said instead.
+    monkeypatch.setattr(sqlite, "_file_system", lambda folder: "nfs4")
+    with pytest.raises(InvalidError) as caught:
+        create_repository(tmp_path / "lake", system_clock, "ana")
+    assert caught.value.kind == "network-file-system"
+    assert list((tmp_path / "lake").iterdir()) == []
+
+
+BEGIN, COMMIT = b"q\0\0\0\x0abegin\0", b"q\0\0\0\x0bcommit\0"
+"""The statements as PostgreSQL's protocol carries them: Query, length, text (in small letters)."""
+
+
+class Wire:
+    """A proxy before PostgreSQL that can lose what the server answers, or be cut."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.loses_answer_to: bytes | None = None
+        self.refuses = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self.refuses:
+                client.close()
+                continue
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._target)
+            lost = threading.Event()
+            for source, sink, is_question in ((client, server, True), (server, client, False)):
+                threading.Thread(
+                    target=self._carry, args=(source, sink, is_question, lost), daemon=True
+                ).start()
+
+    def _carry(
+        self, source: socket.socket, sink: socket.socket, is_question: bool, lost: threading.Event
+    ) -> None:
+        while True:
+            try:
+                data = source.recv(65_536)
+            except OSError:
+                data = b""
+            if is_question and self.loses_answer_to and self.loses_answer_to in data.lower():
+                self.loses_answer_to = None
+                lost.set()
+            if not data or (not is_question and lost.is_set()):
+                for end in (source, sink):
+                    with _ignored():
+                        end.shutdown(socket.SHUT_RDWR)
+                return
+            sink.sendall(data)
+
+
+@contextmanager
+def _ignored() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        return
+
+
+@pytest.fixture
+def wire(postgres_url: str) -> Iterator[Wire]:
+    folder = postgres_url.partition("host=")[2]
+    made = Wire(f"{folder}/.s.PGSQL.5432")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def far(tmp_path: Path, wire: Wire) -> Repository:
+    """A lake whose database is behind the wire."""
+    url = f"postgresql://postgres@127.0.0.1:{wire.port}/postgres?sslmode=disable&gssencmode=disable"
+    schema = f"lake_{tmp_path.name.lower()}"
+    return create_repository(tmp_path / "lake", system_clock, "ana", Database(url, schema))
+
+
+def test_a_commit_whose_answer_was_lost_is_read_back_and_not_repeated(
+    far: Repository, wire: Wire
+) -> None:
+    wire.loses_answer_to = COMMIT
+    made = put(far, "table/a", 1)
+    assert wire.loses_answer_to is None
+    assert far.resolve("main") == made
+    with far.store.reading() as tx:
+        assert tx.row("select count(*) from operations where ref = 'main'") == (2,)
+
+
+def test_a_commit_that_nobody_can_be_asked_about_is_unknown(far: Repository, wire: Wire) -> None:
+    before = far.resolve("main")
+    with pytest.raises(OutcomeUnknownError) as caught, far.store.transaction() as tx:
+        publish(tx, far, "main", Edit(before, {"table/a": {"n": 1}}, "ana", "m", "test"))
+        wire.loses_answer_to = COMMIT
+        wire.refuses = True
+    assert caught.value.kind == "commit-unknown"
+    wire.refuses = False
+    assert far.resolve("main") != before
+
+
+def test_a_database_that_is_gone_is_unavailable(far: Repository, wire: Wire) -> None:
+    before = far.resolve("main")
+    far.store.close()
+    wire.refuses = True
+    with pytest.raises(UnavailableError) as caught:
+        put(far, "table/a", 1)
+    assert caught.value.kind == "database-unreachable"
+    wire.refuses = False
+    assert far.resolve("main") == before
+
+
+def test_a_connection_that_broke_while_idle_is_opened_again(far: Repository, wire: Wire) -> None:
+    wire.loses_answer_to = BEGIN
+    assert put(far, "table/a", 1) == far.resolve("main")
+    assert wire.loses_answer_to is None
