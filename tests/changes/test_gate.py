@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from databases import on_both
+
 from instep.canonical import JsonObject
 from instep.changes import gate
 from instep.changes.policy import kind_of_change

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
 from databases import on_both
+
 from instep.clock import system_clock
 from instep.errors import (
     ConflictError,

@@ -10,12 +10,12 @@ from pipeline_builders import LATE, SALES_ONLY, TRAINING, Bakery
 from instep.errors import InvalidError
 from instep.pipelines.capture import (
     capture_project,
-    compare,
     files_of,
     files_of_step,
     read_pipeline,
     read_project,
 )
+from instep.pipelines.draft import draft_differences
 
 CONTRACT = """\
 apiVersion: v3.1.0
@@ -125,13 +125,13 @@ def test_an_unknown_pipeline_is_answered_with_the_nearest(bakery: Bakery) -> Non
 def test_the_draft_is_compared_with_a_commit_by_key_and_file(bakery: Bakery) -> None:
     bakery.run()
     commit = bakery.repo.resolve("try")
-    assert compare(bakery.folder, bakery.repo, commit) == ()
+    assert draft_differences(bakery.folder, bakery.repo, commit) == ()
     bakery.write("contracts/sales.yaml", CONTRACT)
     bakery.edit("steps/orders.sql", "interval 1 day", "interval 2 day")
-    found = compare(bakery.folder, bakery.repo, commit)
+    found = draft_differences(bakery.folder, bakery.repo, commit)
     assert [(one.key, one.state, one.files) for one in found] == [
         ("contract/sales", "new", ("contracts/sales.yaml",)),
         ("pipeline/bread", "changed", ("steps/orders.sql",)),
     ]
     (bakery.folder / "pipelines/bread.yaml").unlink()
-    assert compare(bakery.folder, bakery.repo, commit)[1].state == "only in the lake"
+    assert draft_differences(bakery.folder, bakery.repo, commit)[1].state == "only in the lake"

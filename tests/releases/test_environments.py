@@ -3,8 +3,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-
 from databases import on_both
+
 from instep.canonical import JsonObject
 from instep.errors import NotFoundError, RefusedError
 from instep.findings import Finding, Severity

@@ -214,8 +214,19 @@ def test_watching_may_end_earlier(lake: Lake) -> None:
     assert found.comparison.rows == 10 * 24
 
 
-def test_a_model_without_its_pipeline_cannot_be_watched(lake: Lake) -> None:
-    with pytest.raises(InvalidError) as error:
-        find_maker(lake.repo, lake.repo.resolve(MAIN), "delay")
+def test_a_model_is_watched_with_the_pipeline_that_made_it(lake: Lake) -> None:
+    content = lake.repo.content(lake.repo.resolve("prod"), "model/delay")
 
-    assert error.value.kind == "no-maker"
+    source, step = find_maker(lake.repo, content, "delay")
+
+    assert step.model == "delay"
+    assert source.files[step.path].decode() == FILES[step.path]
+
+
+def test_a_model_whose_run_is_not_recorded_cannot_be_watched(lake: Lake) -> None:
+    content = {**lake.repo.content(lake.repo.resolve("prod"), "model/delay"), "run": "run_0"}
+
+    with pytest.raises(NotFoundError) as error:
+        find_maker(lake.repo, content, "delay")
+
+    assert error.value.kind == "no-such-run"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -96,21 +97,15 @@ def load_commit(tx: Transaction, identifier: str) -> Commit:
     return _from_row(row)
 
 
-def history(tx: Transaction, start: str, limit: int) -> list[Commit]:
-    """Returns at most `limit` commits reachable from `start`, latest first, parents after."""
-    row = tx.row("select generation from commits where id = ?", (start,))
-    waiting = [(-int(row[0]) if row else 0, start)]
-    seen = {start}
-    found: list[Commit] = []
-    while waiting and len(found) < limit:
-        _, identifier = heapq.heappop(waiting)
-        commit = load_commit(tx, identifier)
-        found.append(commit)
-        for parent in commit.parents:
-            if parent not in seen:
-                seen.add(parent)
-                heapq.heappush(waiting, (-_generation(tx, parent), parent))
-    return found
+def first_parents(tx: Transaction, start: str, limit: int) -> Iterator[Commit]:
+    """Yields at most `limit` commits from `start` back along first parents: one ref's own way."""
+    following: str | None = start
+    for _ in range(limit):
+        if following is None:
+            return
+        commit = load_commit(tx, following)
+        yield commit
+        following = commit.parents[0] if commit.parents else None
 
 
 def is_ancestor(tx: Transaction, older: str, newer: str) -> bool:

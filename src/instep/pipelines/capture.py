@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from instep.canonical import Json, JsonObject
+from instep.canonical import JsonObject
 from instep.errors import InvalidError
 from instep.history.objects import Objects
 from instep.history.repository import Repository
@@ -37,18 +37,6 @@ class Captured:
         """Stores every file; a file that the lake has already costs nothing."""
         for data in self.blobs.values():
             objects.put(data)
-
-
-@dataclass(frozen=True, slots=True)
-class DraftDifference:
-    """A key whose draft on disk is not what a commit holds; `files` are those that differ."""
-
-    key: str
-    state: str  # "new", "changed", or "only in the lake"
-    files: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Json]:
-        return {"key": self.key, "state": self.state, "files": list(self.files)}
 
 
 def capture_project(folder: Path, objects: Objects) -> dict[str, JsonObject]:
@@ -108,21 +96,6 @@ def read_pipeline(folder: Path, name: str) -> tuple[PipelineConfig, Captured]:
     files = files_of(content)
     config = parse_pipeline(blobs[files[path]].decode(), path)
     return config, Captured({f"pipeline/{name}": content}, blobs)
-
-
-def compare(folder: Path, repo: Repository, commit: str) -> tuple[DraftDifference, ...]:
-    """Returns what differs between the draft on disk and a commit, by key."""
-    draft = read_draft(folder).contents
-    kept: dict[str, JsonObject] = {}
-    for kind in ("config", "contract", "pipeline"):
-        kept.update(repo.entries(commit, kind))
-    found = []
-    for key in sorted(draft.keys() | kept.keys()):
-        before, after = kept.get(key), draft.get(key)
-        if before != after:
-            state = "only in the lake" if after is None else "changed" if before else "new"
-            found.append(DraftDifference(key, state, _changed_files(key, before, after)))
-    return tuple(found)
 
 
 def pipeline_file(content: JsonObject) -> str:
@@ -345,19 +318,6 @@ def _validate_sql(draft: Captured) -> None:
         for path, digest in files_of(content).items():
             if path.endswith(".sql"):
                 refuse_outside(parse_select(_decoded(draft.blobs[digest], path), path), path)
-
-
-def _changed_files(
-    key: str, before: JsonObject | None, after: JsonObject | None
-) -> tuple[str, ...]:
-    if key.startswith("pipeline/"):
-        old, new = files_of(before or {}), files_of(after or {})
-        return tuple(
-            path for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path)
-        )
-    if key == project.KEY:
-        return (project.FILE,)
-    return (f"contracts/{key.partition('/')[2]}.yaml",)
 
 
 def files_of(content: JsonObject) -> dict[str, str]:

@@ -12,15 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from instep.canonical import JsonObject
 from instep.clock import Window
 from instep.engines.engine import FileSet, Slice
 from instep.engines.schema import Schema
-from instep.errors import InvalidError
+from instep.errors import InternalError
 from instep.history.repository import Repository
 from instep.pipelines.compute import TableWork, compute_table, describe_sql
 from instep.pipelines.config import PipelineConfig, SqlStep, TrainStep
 from instep.pipelines.lineage import parse_select, tables_of
-from instep.pipelines.prepare import Source, lake_source, table_of
+from instep.pipelines.prepare import Source, table_of
+from instep.pipelines.records import load_run
+from instep.pipelines.reproduce import kept_source
 from instep.tables.read import file_set
 
 if TYPE_CHECKING:
@@ -29,20 +32,22 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 
 
-def find_maker(repo: Repository, commit: str, model: str) -> tuple[Source, TrainStep]:
-    """Returns the pipeline of `commit` that trains `model`, and the step that does.
+def find_maker(repo: Repository, content: JsonObject, model: str) -> tuple[Source, TrainStep]:
+    """Returns the pipeline that made the model `content`, as its run kept it, and its step.
 
     Raises:
-        InvalidError (kind "no-maker"): no pipeline of the commit trains it.
+        NotFoundError (kind "no-such-run"): the lake has no record of the run.
+        InternalError (kind "no-maker"): the run did not train it.
     """
-    for key in repo.entries(commit, "pipeline"):
-        source = lake_source(repo, commit, key.partition("/")[2])
-        for step in source.config.steps:
-            if isinstance(step, TrainStep) and step.model == model:
-                return source, step
-    raise InvalidError(
-        f'No pipeline of commit {commit[:12]} trains model "{model}": expected the one that made '
-        "it, to compute new events. Merge and release the pipeline with its model.",
+    with repo.store.reading() as tx:
+        run = load_run(tx, str(content["run"]))
+    source = kept_source(repo, run)
+    for step in source.config.steps:
+        if isinstance(step, TrainStep) and step.model == model:
+            return source, step
+    raise InternalError(
+        f'Run {run.id} is recorded as what made model "{model}" and has no step that trains it. '
+        "Report this as a fault of Instep.",
         kind="no-maker",
         model=model,
     )

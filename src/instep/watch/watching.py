@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from instep.canonical import Json, JsonObject, from_microseconds
 from instep.clock import Window, format_instant
 from instep.errors import InvalidError, NotFoundError
-from instep.history.commits import history, is_ancestor
+from instep.history.commits import first_parents, is_ancestor
 from instep.history.operations import operations
 from instep.history.repository import MAIN, Repository
 from instep.models.bundle import LoadedModel, read_bundle
@@ -125,7 +125,7 @@ def _watch(
     progress: Progress,
 ) -> ModelWatch:
     model = _load(repo, content)
-    source, step = find_maker(repo, commit, name)
+    source, step = find_maker(repo, content, name)
     start = model.card.slice.end
     horizon = until or max(repo.clock(), model.card.intended.end)
     table = compute_events(repo, data, source, step, Window(start, horizon), progress)
@@ -197,7 +197,7 @@ def _commits_since(
     repo: Repository, commit: str, data: str, tables: frozenset[str]
 ) -> Iterator[str]:
     with repo.store.reading() as tx:
-        for one in history(tx, data, _COMMITS):
+        for one in first_parents(tx, data, _COMMITS):
             keys = {d.key for d in repo.diff(one.parents[0], one.id)} if one.parents else set()
             changed = sorted(key.partition("/")[2] for key in keys if _names(key, tables))
             if changed and not is_ancestor(tx, one.id, commit):
