@@ -224,7 +224,7 @@ def test_a_model_is_watched_with_the_pipeline_that_made_it(lake: Lake) -> None:
 
 
 def test_a_model_whose_run_is_not_recorded_cannot_be_watched(lake: Lake) -> None:
-    content = {**lake.repo.content(lake.repo.resolve("prod"), "model/delay"), "run": "run_0"}
+    content = {**lake.repo.content(lake.repo.resolve("prod"), "model/delay"), "run": "run_none"}
 
     with pytest.raises(NotFoundError) as error:
         find_maker(lake.repo, content, "delay")

@@ -11,7 +11,8 @@ from instep.canonical import Json
 from instep.changes.evidence import Comparison, compare
 from instep.cli.comparison import comparison_text
 from instep.cli.output import counted, emit, json_option, project_option
-from instep.cli.project import open_project, say
+from instep.cli.progress import say
+from instep.cli.project import open_project
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +9,11 @@ import click
 
 from instep.canonical import Json
 from instep.cli.output import actor_option, emit, json_option, project_option
-from instep.cli.project import open_project, say
+from instep.cli.progress import say
+from instep.cli.project import open_project
 from instep.errors import InstepError, RefusedError
 from instep.ingest.arrive import Arrived, held_error
 from instep.ingest.arrive import ingest as arrive
-
-_SILENT_S = 1.0
-"""Progress is told only of what takes longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +64,10 @@ def ingest(
     """
     opened = open_project(project)
     name = opened.actor(actor)
-    told = _late(time.monotonic())
     arrivals: list[Arrived] = []
     try:
         for file in files:
-            arrivals.append(arrive(opened.repo, opened.folder, file, name, table=table, say=told))
+            arrivals.append(arrive(opened.repo, opened.folder, file, name, table=table, say=say))
     except InstepError:
         if arrivals and not as_json:
             emit(Ingested(tuple(arrivals)), as_json)
@@ -83,11 +78,3 @@ def ingest(
     for error in result.held:
         click.echo(f"{error.family}: {error.message}", err=True)
     return RefusedError.exit_code if result.held else 0
-
-
-def _late(start: float) -> Callable[[str], None]:
-    def tell(text: str) -> None:
-        if time.monotonic() - start > _SILENT_S:
-            say(text)
-
-    return tell

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import click
 
+from instep.cli.progress import clear
 from instep.errors import InstepError
 
 _UNEXPECTED = 1
@@ -128,4 +129,5 @@ def _report(error: InstepError) -> None:
         facts = dict(error.facts)
         body = {"family": error.family, "kind": error.kind, "message": error.message, **facts}
         click.echo(json.dumps({"error": body}, default=str))
+    clear()
     click.echo(f"{error.family}: {error.message}", err=True)

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import click
 
 from instep.canonical import Json
+from instep.cli.progress import clear
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -48,6 +49,7 @@ def project_option(command: Command) -> Command:
 
 def emit(result: Result, as_json: bool) -> None:
     """Prints a result."""
+    clear()
     if as_json:
         click.echo(json.dumps(result.to_json(), ensure_ascii=False))
     else:

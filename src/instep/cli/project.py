@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-
-import click
 
 from instep.changes.people import check_actor, current_config
 from instep.clock import system_clock
@@ -56,9 +53,3 @@ def open_project(given: Path | None) -> Project:
     """Opens the lake of a project."""
     folder = find_folder(given)
     return Project(folder, open_repository(find_lake(folder), system_clock))
-
-
-def say(text: str) -> None:
-    """Prints a line about progress to standard error, so that results stay alone on output."""
-    if os.environ.get("INSTEP_QUIET") != "1":
-        click.echo(text, err=True)

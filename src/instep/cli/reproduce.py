@@ -10,7 +10,8 @@ import click
 
 from instep.canonical import Json
 from instep.cli.output import emit, json_option, project_option, table
-from instep.cli.project import open_project, say
+from instep.cli.progress import say
+from instep.cli.project import open_project
 from instep.pipelines.reproduce import Reproduction, reproduce_run
 
 

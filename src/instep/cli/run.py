@@ -10,7 +10,8 @@ import click
 
 from instep.canonical import Json, JsonObject
 from instep.cli.output import actor_option, emit, json_option, project_option, table
-from instep.cli.project import open_project, say
+from instep.cli.progress import say
+from instep.cli.project import open_project
 from instep.cost.estimate import describe_bytes, describe_seconds
 from instep.errors import InvalidError
 from instep.models.card import Card

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from instep.cli.output import emit, json_option, project_option
-from instep.cli.project import open_project, say
+from instep.cli.progress import say
+from instep.cli.project import open_project
 from instep.clock import parse_instant
 
 
