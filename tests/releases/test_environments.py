@@ -36,10 +36,10 @@ def release(
         )
 
 
-def rollback(repo: Repository, only: str | None = None) -> environments.Moved:
+def rollback(repo: Repository, only: str | None = None, *findings: Finding) -> environments.Moved:
     with repo.store.transaction() as tx:
         return environments.rollback(
-            tx, repo, "prod", only=only, actor="ana", why="worse", judge=lambda commit: ()
+            tx, repo, "prod", only=only, actor="ana", why="worse", judge=lambda commit: findings
         )
 
 
@@ -100,6 +100,14 @@ def test_a_rollback_of_all_goes_back_to_a_state_that_lived_before(lake: Reposito
     release(lake, commit(lake, delay=2, other=2))
     assert rollback(lake).lived_before is True
     assert live(lake) == {"model/delay": "1", "model/other": "1"}
+
+
+def test_a_rollback_tells_what_the_gates_find_and_is_never_refused(lake: Repository) -> None:
+    release(lake, commit(lake, delay=1))
+    release(lake, commit(lake, delay=2))
+    stop = Finding("not-met", "model/delay", Severity.STOP, "The error is too large.")
+    for only in ("model/delay", None):
+        assert rollback(lake, only, stop).findings == (stop,)
 
 
 def test_nothing_to_go_back_to_is_refused(lake: Repository) -> None:

@@ -214,7 +214,8 @@ def rollback(
         entry.after is not None and load_commit(tx, entry.after).tree == commit.tree
         for entry in chain
     )
-    return Moved(environment, current, commit.id, (only,), actor, commit.at, "rollback", why, lived)
+    at, found = commit.at, judge(commit.id)
+    return Moved(environment, current, commit.id, (only,), actor, at, "rollback", why, lived, found)
 
 
 def where(repo: Repository, at: datetime | None = None) -> tuple[Live, ...]:
