@@ -214,19 +214,6 @@ def test_a_lake_of_another_format_is_not_read(merged: Path) -> None:
     assert caught("log").kind == "newer-lake"
 
 
-def test_a_writer_that_waits_too_long_says_so(
-    merged: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("instep.history.store.BUSY_WAIT_S", 0.05)
-    connection = sqlite3.connect(merged / "lake" / "catalog.sqlite", isolation_level=None)
-    connection.execute("begin immediate")
-    try:
-        error = caught("branch", "try", "--as", "ana")
-    finally:
-        connection.close()
-    assert (error.kind, error.exit_code) == ("lake-busy", 6)
-
-
 def dump(folder: Path) -> list[str]:
     """Returns all that the catalog holds, as SQL."""
     connection = sqlite3.connect(folder / "lake" / "catalog.sqlite")
