@@ -48,3 +48,25 @@ def test_a_file_without_a_contract_gets_a_draft_and_waits_for_review(tmp_path: P
     assert (arrival["state"], arrival["rows"], arrival["quarantined"]) == ("merged", 200, 0)
     shown = instep(tmp_path, "show", "main")
     assert "table/trips" in json.dumps(shown)
+    assert instep(tmp_path, "status")["waiting"] == [], "the held arrival has been superseded"
+
+
+def test_one_person_alone_goes_from_a_file_to_rows_set_aside(tmp_path: Path) -> None:
+    rows = [f"{n},{n % 50 + 3}" for n in range(200)]
+    (tmp_path / "trips.csv").write_text("\n".join(["id,minutes", *rows, "200,soon"]) + "\n")
+    instep(tmp_path, "init", "--empty", "--as", "ana")
+    instep(tmp_path, "ingest", "trips.csv", "--as", "ana", exits=5)
+    draft = tmp_path / "contracts" / "trips.yaml"
+    draft.write_text(draft.read_text().replace("logicalType: string", "logicalType: integer"))
+    number = str(instep(tmp_path, "propose", "--as", "ana")["change"])
+
+    assert instep(tmp_path, "merge", number, "--as", "ana")["approved_by"] == []
+
+    (arrival,) = instep(tmp_path, "ingest", "trips.csv", "--as", "ana")["arrivals"]
+    assert (arrival["state"], arrival["rows"], arrival["quarantined"]) == ("merged", 201, 1)
+    shown = instep(tmp_path, "show", str(arrival["change"]), "--quarantine")
+    (row,) = shown["rows"]
+    assert (row["line"], row["terms"]) == (202, "minutes.type")
+    assert json.loads(row["raw"]) == {"id": "200", "minutes": "soon"}
+    refused = instep(tmp_path, "show", "main", "--quarantine", exits=2)
+    assert refused["error"]["kind"] == "not-an-arrival"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import sysconfig
+import venv
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -184,7 +186,8 @@ def test_act_11_the_old_run_is_the_same_again(walk: Walk) -> None:
 
 LEAVING = """
 import json, sys
-sys.modules["instep"] = None  # importing Instep fails from here on
+from importlib.util import find_spec
+assert find_spec("instep") is None, "this environment has Instep"
 import duckdb
 from pyiceberg.table import StaticTable
 found = {}
@@ -198,7 +201,17 @@ print(json.dumps(found))
 """
 
 
-def test_every_table_is_read_without_instep(walk: Walk, folder: Path) -> None:
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with every package of this one but Instep, whose own .pth it does not read."""
+    home = tmp_path_factory.mktemp("without-instep")
+    venv.create(home, with_pip=False)
+    packages = sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)})
+    (Path(packages) / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return home / "bin" / "python"
+
+
+def test_every_table_is_read_without_instep(walk: Walk, folder: Path, bare_python: Path) -> None:
     words = [sys.executable, "-m", "instep", "show", "prod", "--json"]
     shown = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
     tables = {
@@ -208,7 +221,7 @@ def test_every_table_is_read_without_instep(walk: Walk, folder: Path) -> None:
     }
     assert len(tables) == 6
     left = subprocess.run(
-        [sys.executable, "-I", "-c", LEAVING],
+        [str(bare_python), "-I", "-c", LEAVING],
         input=json.dumps(tables),
         capture_output=True,
         text=True,

@@ -21,6 +21,9 @@ _EMPTY = """\
 # Where the lake is, and who may act. Every other key is in docs/configuration.md.
 lake: lake
 people: [{person}]
+policies:
+  # Nobody else can agree yet: changes merge without approval. With a second person, write 1.
+  approvals: {{project: 0, pipeline: 0, model: 0}}
 environments:
   prod: {{why: What consumers read.}}
 """

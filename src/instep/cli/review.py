@@ -32,6 +32,16 @@ class Review:
     def waits_for(self) -> tuple[str, ...]:
         return self.decision.reasons if isinstance(self.decision, Wait) else ()
 
+    def next_step(self) -> str:
+        """Returns what somebody can do about a change that waits."""
+        number = self.change.number
+        if self.change.state is State.HELD:
+            return (
+                f'"instep accept {number}" by somebody else than {self.change.author}, with '
+                f'--rename or --why; or "instep refuse {number} --why REASON".'
+            )
+        return f'"instep approve {number}" by somebody else than {self.change.author}.'
+
     def to_json(self) -> dict[str, Json]:
         return {
             **self.change.to_json(),
@@ -61,6 +71,7 @@ class Review:
             lines.append(f'Next: "instep merge {change.number}".')
         else:
             lines += [f"  waits: {reason}" for reason in self.waits_for]
+            lines.append(f"Next: {self.next_step()}")
         return "\n".join(lines)
 
 

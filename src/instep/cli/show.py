@@ -9,12 +9,14 @@ from pathlib import Path
 import click
 
 from instep.canonical import Json, JsonObject
-from instep.cli.output import emit, json_option, project_option, table
+from instep.cli.output import counted, emit, json_option, project_option, table
 from instep.cli.project import open_project
 from instep.cli.review import review_of
 from instep.clock import format_instant
+from instep.errors import InvalidError
 from instep.history.commits import Commit
 from instep.history.repository import Repository
+from instep.ingest.quarantine import QuarantinedRow, quarantined_rows
 from instep.tables.content import TableContent
 from instep.tables.read import file_count, row_count, schema_of
 
@@ -49,20 +51,50 @@ def _summary(facts: JsonObject) -> str:
     return str(facts.get("blob") or "")[:12]
 
 
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """The rows of an arrival that were set aside, in the order of their lines."""
+
+    change: int
+    rows: tuple[QuarantinedRow, ...]
+
+    def to_json(self) -> dict[str, Json]:
+        return {"change": self.change, "rows": [row.to_json() for row in self.rows]}
+
+    def to_text(self) -> str:
+        if not self.rows:
+            return f"Change {self.change} has no row in quarantine."
+        head = f"{counted(len(self.rows), 'row')} of change {self.change} in quarantine:"
+        return "\n".join(
+            [head, *(f"  line {row.line}: breaks {row.terms}: {row.raw}" for row in self.rows)]
+        )
+
+
 @click.command()
 @click.argument("what", default="main")
+@click.option("--quarantine", is_flag=True, help="Of an arrival: the rows set aside, with reasons.")
 @project_option
 @json_option
-def show(what: str, project: Path | None, as_json: bool) -> None:
+def show(what: str, quarantine: bool, project: Path | None, as_json: bool) -> None:
     """What a commit, branch or environment holds; with a number, that change.
 
     \b
     Example:  instep show prod
               instep show main@2026-11-01 --json
-              instep show 12
+              instep show 12 --quarantine
     """
     repo = open_project(project).repo
-    if what.isdigit() and len(what) < 8:
+    is_change = what.isdigit() and len(what) < 8
+    if quarantine and not is_change:
+        raise InvalidError(
+            f'"{what}" has no quarantine of its own: expected the number of an arrival. See '
+            '"instep changes --all".',
+            kind="not-an-arrival",
+        )
+    if quarantine:
+        emit(Quarantine(int(what), quarantined_rows(repo, int(what))), as_json)
+        return
+    if is_change:
         emit(review_of(repo, int(what)), as_json)
         return
     commit = repo.commit(repo.resolve(what))

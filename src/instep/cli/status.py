@@ -111,18 +111,13 @@ class Status:
         return found
 
     def _waiting_row(self, change: Change) -> tuple[str, ...]:
-        act = (
-            f"instep accept {change.number} | instep refuse {change.number}"
-            if change.state is State.HELD
-            else f"instep review {change.number}"
-        )
         return (
             f"change {change.number}",
             change.state.value,
             change.kind.value,
             f"by {change.author}",
             change.title,
-            act,
+            f"instep review {change.number}",
         )
 
 
