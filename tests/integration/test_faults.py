@@ -82,16 +82,9 @@ def _keys(shown: Done) -> dict[str, Any]:
 
 
 def _places(trace: Path, every: bool) -> list[str]:
-    """Returns the places passed, each as "name:count"; without `every`, the first and last."""
+    """Returns the places passed, each as "name:count"; without `every`, each name's last pass."""
     passed = trace.read_text().split()
-    if every:
-        return passed
-    first_and_last: dict[str, list[str]] = {}
-    for place in passed:
-        first_and_last.setdefault(place.partition(":")[0], []).append(place)
-    return [
-        each for found in first_and_last.values() for each in dict.fromkeys((found[0], found[-1]))
-    ]
+    return passed if every else list({place.partition(":")[0]: place for place in passed}.values())
 
 
 def _kill_everywhere(act: Act, folder: Path, every: bool) -> None:
