@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 from databases import on_both
 
 from instep.canonical import JsonObject
-from instep.changes import gate
-from instep.changes.policy import kind_of_change
+from instep.changes import gate, records
+from instep.changes.policy import kinds_of_change, main_kind, needed_approvals
 from instep.changes.records import Change, Kind, State, approvals_of
 from instep.errors import ConflictError, NotFoundError, RefusedError
 from instep.history.edits import Edit, publish
+from instep.history.refs import RefKind, create_ref
 from instep.history.repository import Repository
+from instep.pipelines.project import Approvals
 
 pytestmark = on_both
 
@@ -177,8 +180,69 @@ def test_a_number_that_does_not_exist_is_said_so(team: Repository) -> None:
         approve(team, 7, "ben")
 
 
-def test_the_kind_of_a_change_is_what_has_most_at_stake(database: object) -> None:
-    assert kind_of_change(["table/a", "model/m", "pipeline/p"]) is Kind.MODEL
-    assert kind_of_change(["table/a", "pipeline/p"]) is Kind.PIPELINE
-    assert kind_of_change(["contract/a", "pipeline/p"]) is Kind.PROJECT
-    assert kind_of_change(["config/instep"]) is Kind.PROJECT
+def test_a_change_is_of_every_kind_that_it_touches(database: object) -> None:
+    kinds = kinds_of_change(["table/a", "model/m", "config/instep"])
+    assert kinds == {Kind.PIPELINE, Kind.MODEL, Kind.PROJECT}
+    assert main_kind(kinds) is Kind.PROJECT
+    assert main_kind({Kind.PIPELINE, Kind.MODEL}) is Kind.MODEL
+
+
+@pytest.mark.parametrize("first", list(itertools.permutations(("project", "pipeline", "model"))))
+def test_a_change_needs_what_its_most_guarded_part_needs(
+    database: object, first: tuple[str, ...]
+) -> None:
+    policy = Approvals(**{kind: number for number, kind in enumerate(first)})
+    kinds = kinds_of_change(["pipeline/p", "model/m", "contract/c"])
+    assert needed_approvals(policy, kinds) == 2
+
+
+def test_what_is_added_to_a_change_counts_when_it_is_merged(team: Repository) -> None:
+    policy = CONFIG + "policies: {approvals: {pipeline: 0, model: 1, project: 2}}\n"
+    blob = team.objects.put(policy.encode())
+    commit(team, {"config/instep": {"type": "instep.config.v1", "blob": blob}})
+    change = propose(team, {"pipeline/p": {"n": 1}})
+    with team.store.transaction() as tx:
+        more: Contents = {"pipeline/p": {"n": 1}, "model/m": {"n": 1}, "contract/c": {"n": 1}}
+        gate.amend(tx, team, change.number, Edit(team.resolve("main"), more, "ana", "t", "p"), {})
+    with pytest.raises(RefusedError, match="0 of 2 approvals"):
+        merge(team, change.number)
+
+
+def test_who_made_a_commit_of_a_branch_does_not_approve_it(team: Repository) -> None:
+    with team.store.transaction() as tx:
+        create_ref(tx, "try", RefKind.BRANCH, team.resolve("main"), owner="ben", at=team.clock())
+        edit = Edit(team.resolve("main"), {"table/a": {"n": 1}}, "ben", "m", "test")
+        head = publish(tx, team, "try", edit).id
+        proposal = Edit(team.resolve("main"), {}, "ana", "m", "proposal")
+        change = gate.open_change(
+            tx, team, kind=Kind.PIPELINE, title="t", edit=proposal, evidence={}, head=head
+        )
+    with pytest.raises(RefusedError, match="Ask eve"):
+        approve(team, change.number, "ben")
+    approve(team, change.number, "eve")
+    merge(team, change.number)
+
+
+def test_an_approval_of_what_was_read_is_refused_once_it_was_amended(team: Repository) -> None:
+    change = propose(team, {"table/a": {"n": 1}})
+    with team.store.reading() as tx:
+        read = gate.binding_of(tx, team, change)
+    with team.store.transaction() as tx:
+        edit = Edit(team.resolve("main"), {"table/a": {"n": 2}}, "ana", "t", "proposal")
+        gate.amend(tx, team, change.number, edit, {})
+    with pytest.raises(ConflictError) as caught, team.store.transaction() as tx:
+        gate.approve(tx, team, change.number, "ben", expected=read[:12])
+    assert caught.value.kind == "change-amended"
+    with team.store.transaction() as tx:
+        now = gate.binding_of(tx, team, records.load_change(tx, change.number))
+        gate.approve(tx, team, change.number, "ben", expected=now[:12])
+    merge(team, change.number)
+
+
+def test_the_approval_of_somebody_who_has_left_does_not_count(team: Repository) -> None:
+    change = propose(team, {"table/a": {"n": 1}})
+    approve(team, change.number, "ben")
+    blob = team.objects.put(CONFIG.replace("ben, ", "").encode())
+    commit(team, {"config/instep": {"type": "instep.config.v1", "blob": blob}})
+    with pytest.raises(RefusedError, match="0 of 1 approvals"):
+        merge(team, change.number)

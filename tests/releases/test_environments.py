@@ -114,7 +114,7 @@ def test_nothing_to_go_back_to_is_refused(lake: Repository) -> None:
     with pytest.raises(RefusedError, match="never released"):
         rollback(lake)
     release(lake, commit(lake, delay=1))
-    with pytest.raises(RefusedError, match="only once"):
+    with pytest.raises(RefusedError, match="nothing was released before"):
         rollback(lake)
     with pytest.raises(RefusedError, match="never had another content"):
         rollback(lake, only="model/delay")
@@ -126,8 +126,51 @@ def test_only_what_is_on_main_can_be_released(lake: Repository) -> None:
     with lake.store.transaction() as tx:
         create_ref(tx, "try", RefKind.BRANCH, lake.resolve("main"), owner="ana", at=lake.clock())
     head = commit(lake, "try", delay=1)
-    with pytest.raises(RefusedError, match="only what was reviewed"):
+    with pytest.raises(RefusedError, match="only a reviewed state"):
         release(lake, head)
+
+
+def test_what_a_merged_branch_held_on_its_way_cannot_be_released(lake: Repository) -> None:
+    with lake.store.transaction() as tx:
+        create_ref(tx, "try", RefKind.BRANCH, lake.resolve("main"), owner="ana", at=lake.clock())
+    evil = commit(lake, "try", evil=1, delay=1)
+    with lake.store.transaction() as tx:
+        removal = Edit(evil, {"model/evil": None}, "ana", "m", "test")
+        head = publish(tx, lake, "try", removal).id
+        changes: dict[str, JsonObject | None] = {"model/delay": {"version": "1"}}
+        edit = Edit(lake.resolve("main"), changes, "ana", "m", "test", merged=(head,))
+        publish(tx, lake, "main", edit)
+    for unreviewed in (evil, head):
+        with pytest.raises(RefusedError) as caught:
+            release(lake, unreviewed)
+        assert caught.value.kind == "not-on-main"
+
+
+def test_rolling_back_again_and_again_never_returns_to_what_was_rolled_back_from(
+    lake: Repository,
+) -> None:
+    for version in (1, 2, 3, 4):
+        release(lake, commit(lake, delay=version))
+    seen = []
+    for _ in range(3):
+        rollback(lake)
+        seen.append(live(lake)["model/delay"])
+    assert seen == ["3", "2", "1"]
+    with pytest.raises(RefusedError, match="nothing was released before"):
+        rollback(lake)
+    release(lake, commit(lake, delay=5))
+    rollback(lake)
+    assert live(lake) == {"model/delay": "1"}
+
+
+def test_rolling_one_key_back_again_goes_further_back(lake: Repository) -> None:
+    for version in (1, 2, 3):
+        release(lake, commit(lake, delay=version, other=version))
+    for expected in ("2", "1"):
+        rollback(lake, only="model/delay")
+        assert live(lake) == {"model/delay": expected, "model/other": "3"}
+    rollback(lake)
+    assert live(lake) == {"model/delay": "2", "model/other": "2"}
 
 
 def test_a_stop_of_a_gate_refuses_the_release_and_leaves_the_environment(lake: Repository) -> None:

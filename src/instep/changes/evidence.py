@@ -72,7 +72,11 @@ def reads_of(comparison: Comparison) -> tuple[str, ...]:
     """Returns the keys of main that the evidence relied on, besides those that changed."""
     changed = {key.key for key in comparison.keys}
     reads = {"config/instep"}
-    reads |= {f"contract/{key.partition('/')[2]}" for key in changed if kind_of(key) == "table"}
+    for key in changed:
+        kind, _, name = key.partition("/")
+        # A table is held against its contract, and a contract against its table.
+        reads |= {f"contract/{name}"} if kind == "table" else set()
+        reads |= {f"table/{name}"} if kind == "contract" else set()
     return tuple(sorted(reads - changed))
 
 
@@ -87,7 +91,7 @@ def _describe(repo: Repository, after: str, difference: Difference) -> KeyEviden
 
             return describe_model(repo, difference)
         case "contract":
-            return _describe_contract(repo, difference)
+            return _describe_contract(repo, after, difference)
         case "pipeline":
             return _describe_pipeline(repo, difference)
         case "config":
@@ -103,7 +107,8 @@ def act_of(difference: Difference) -> str:
     return "removed" if difference.after is None else "changed"
 
 
-def _describe_contract(repo: Repository, difference: Difference) -> KeyEvidence:
+def _describe_contract(repo: Repository, commit: str, difference: Difference) -> KeyEvidence:
+    from instep.changes.table_evidence import check_against
     from instep.contracts.document import parse
 
     path = f"{difference.key}.yaml"
@@ -123,6 +128,7 @@ def _describe_contract(repo: Repository, difference: Difference) -> KeyEvidence:
         act_of(difference),
         tuple(sentences or ["only words changed, no term"]),
         {"added": sorted(after - before), "removed": sorted(before - after)},
+        check_against(repo, commit, difference.key.partition("/")[2]) if difference.after else (),
     )
 
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from instep.canonical import Json, JsonObject, digest_of
 from instep.changes import records
 from instep.changes.people import lake_config
-from instep.changes.policy import Wait, decide, needed_approvals
+from instep.changes.policy import Decision, Wait, decide, kinds_of_change, needed_approvals
 from instep.changes.records import Approval, Change, Kind, State
-from instep.errors import RefusedError
+from instep.errors import ConflictError, RefusedError
 from instep.history import tree
-from instep.history.commits import Commit, load_commit
+from instep.history.commits import Commit, first_parents, load_commit
 from instep.history.edits import Edit, build, publish
 from instep.history.refs import get_ref
 from instep.history.repository import MAIN, Repository
@@ -24,6 +24,9 @@ from instep.history.store import Transaction
 from instep.pipelines.project import Approvals
 
 _BINDING = "instep.approval.v1"
+
+_OWN_COMMITS = 10_000
+"""How many commits of a branch are looked through for their authors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,17 @@ def amend(
     tx: Transaction, repo: Repository, number: int, edit: Edit, evidence: Mapping[str, Json]
 ) -> Change:
     """Replaces the content of a change that has not ended; its approvals lapse."""
-    _refuse_ended(records.load_change(tx, number))
-    commit = build(tx, repo, edit)
-    records.amend_change(tx, number, base=edit.base, head=commit.id, evidence=evidence)
+    change = records.load_change(tx, number)
+    _refuse_ended(change)
+    records.amend_change(
+        tx,
+        number,
+        kind=change.kind,
+        title=edit.message,
+        base=edit.base,
+        head=build(tx, repo, edit).id,
+        evidence=evidence,
+    )
     return records.load_change(tx, number)
 
 
@@ -81,11 +92,21 @@ def release_hold(tx: Transaction, number: int) -> Change:
     return records.load_change(tx, number)
 
 
-def approve(tx: Transaction, repo: Repository, number: int, actor: str, why: str = "") -> Change:
+def approve(
+    tx: Transaction,
+    repo: Repository,
+    number: int,
+    actor: str,
+    why: str = "",
+    expected: str | None = None,
+) -> Approval:
     """Records that `actor` agrees to what change `number` holds now.
+
+    `expected` is the beginning of the binding that they read; another content is refused.
 
     Raises:
         RefusedError (kinds "own-change", "change-ended", "change-held").
+        ConflictError (kind "change-amended"): it is no longer what was read.
     """
     change = records.load_change(tx, number)
     _refuse_ended(change)
@@ -96,17 +117,54 @@ def approve(tx: Transaction, repo: Repository, number: int, actor: str, why: str
             kind="change-held",
             change=number,
         )
-    if actor == change.author:
+    authors = authors_of(tx, change)
+    if actor in authors:
         raise RefusedError(
-            f"{actor} proposed change {number}, and nobody approves their own: expected somebody "
-            f"else. Ask {_others(repo, change)}.",
+            f"{actor} made change {number} or part of it, and nobody approves their own: expected "
+            f"somebody else. Ask {_others(repo, change, authors)}.",
             kind="own-change",
             change=number,
             actor=actor,
         )
-    at = repo.clock()
-    records.insert_approval(tx, Approval(number, actor, at, binding_of(tx, repo, change), why))
-    return change
+    binding = binding_of(tx, repo, change)
+    if expected is not None and not binding.startswith(expected):
+        raise ConflictError(
+            f"Change {number} is now {binding[:12]}: expected {expected}, which was read. "
+            f'Read it again ("instep review {number}"), then approve that.',
+            kind="change-amended",
+            change=number,
+        )
+    approval = Approval(number, actor, repo.clock(), binding, why)
+    records.insert_approval(tx, approval)
+    return approval
+
+
+def judge(tx: Transaction, repo: Repository, change: Change) -> Decision:
+    """Returns whether a change may be merged now, and why not.
+
+    The policy is main's own; the first change of a lake brings it.
+    """
+    config = lake_config(repo, get_ref(tx, MAIN).commit) or lake_config(repo, change.head)
+    keys = changed_contents(tx, repo, change)
+    kinds = {Kind.ARRIVAL} if change.kind is Kind.ARRIVAL else kinds_of_change(keys)
+    return decide(
+        change,
+        records.approvals_of(tx, change.number),
+        binding=binding_of(tx, repo, change),
+        needed=needed_approvals(config.approvals if config else Approvals(), kinds),
+        authors=authors_of(tx, change),
+        people=tuple(config.people) if config else (),
+    )
+
+
+def authors_of(tx: Transaction, change: Change) -> frozenset[str]:
+    """Returns who proposed a change, and who made the commits that it brings."""
+    found = {change.author}
+    for commit in first_parents(tx, change.head, _OWN_COMMITS):
+        if commit.id == change.base:
+            break
+        found.add(commit.author)
+    return frozenset(found)
 
 
 def merge(tx: Transaction, repo: Repository, number: int, actor: str) -> Merged:
@@ -117,17 +175,7 @@ def merge(tx: Transaction, repo: Repository, number: int, actor: str) -> Merged:
         ConflictError (kind "keys-moved"): main has another version of a key it changes.
     """
     change = records.load_change(tx, number)
-    head = get_ref(tx, MAIN).commit
-    config = lake_config(repo, head) or lake_config(repo, change.head)
-    policy = config.approvals if config else Approvals()
-    people = tuple(config.people) if config else ()
-    decision = decide(
-        change,
-        records.approvals_of(tx, number),
-        binding=binding_of(tx, repo, change),
-        needed=needed_approvals(policy, change.kind),
-        people=people,
-    )
+    decision = judge(tx, repo, change)
     if isinstance(decision, Wait):
         raise RefusedError(
             f"Change {number} cannot be merged: {'; '.join(decision.reasons)}.",
@@ -224,7 +272,7 @@ def _refuse_ended(change: Change) -> None:
         )
 
 
-def _others(repo: Repository, change: Change) -> str:
+def _others(repo: Repository, change: Change, authors: frozenset[str]) -> str:
     config = lake_config(repo, repo.resolve(MAIN)) or lake_config(repo, change.head)
-    names = [name for name in config.people if name != change.author] if config else []
+    names = [name for name in config.people if name not in authors] if config else []
     return " or ".join(names) or "somebody else"

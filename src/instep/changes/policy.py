@@ -28,18 +28,33 @@ class Wait:
 Decision = Merge | Wait
 
 
-def kind_of_change(keys: Iterable[str]) -> Kind:
-    """Returns the kind of a proposal by what it touches: the one with most at stake wins."""
-    kinds = {kind_of(key) for key in keys}
-    if "model" in kinds:
-        return Kind.MODEL
-    if kinds & {"pipeline", "table"} and not kinds & {"config", "contract"}:
-        return Kind.PIPELINE
-    return Kind.PROJECT
+def kinds_of_change(keys: Iterable[str]) -> frozenset[Kind]:
+    """Returns every kind of change that a proposal of these keys is at once."""
+    found = set()
+    for key in keys:
+        match kind_of(key):
+            case "model":
+                found.add(Kind.MODEL)
+            case "pipeline" | "table":
+                found.add(Kind.PIPELINE)
+            case _:
+                found.add(Kind.PROJECT)
+    return frozenset(found)
 
 
-def needed_approvals(policy: Approvals, kind: Kind) -> int:
-    """Returns how many people other than the author must agree."""
+def main_kind(kinds: Iterable[Kind]) -> Kind:
+    """Returns by which kind a change is listed; what it needs goes by all of them."""
+    order = (Kind.PROJECT, Kind.MODEL, Kind.PIPELINE)
+    found = frozenset(kinds)
+    return next((kind for kind in order if kind in found), Kind.PROJECT)
+
+
+def needed_approvals(policy: Approvals, kinds: Iterable[Kind]) -> int:
+    """Returns how many people other than its authors must agree to a change of all these kinds."""
+    return max((_needed(policy, kind) for kind in kinds), default=policy.project)
+
+
+def _needed(policy: Approvals, kind: Kind) -> int:
     match kind:
         case Kind.ARRIVAL:
             return policy.arrival
@@ -59,12 +74,13 @@ def decide(
     *,
     binding: str,
     needed: int,
+    authors: frozenset[str],
     people: Sequence[str],
 ) -> Decision:
     """Returns whether `change` may be merged now.
 
-    Only an approval of exactly this content (`binding`) by somebody else than the author counts.
-    `people` are those who may agree, for the message.
+    Only an approval of exactly this content (`binding`), by one of the `people` (anybody, where
+    none are listed) who is not among its `authors`, counts.
     """
     match change.state:
         case State.MERGED | State.REFUSED:
@@ -75,14 +91,20 @@ def decide(
             pass
         case _:
             assert_never(change.state)
-    agreed = [a.actor for a in approvals if a.binding == binding and a.actor != change.author]
-    agreed = list(dict.fromkeys(agreed))
+    agreed = list(
+        dict.fromkeys(
+            a.actor
+            for a in approvals
+            if a.binding == binding and a.actor not in authors and (not people or a.actor in people)
+        )
+    )
     if len(agreed) >= needed:
         return Merge(tuple(agreed))
     lapsed = [a.actor for a in approvals if a.binding != binding]
-    others = [name for name in people if name != change.author and name not in agreed]
+    others = [name for name in people if name not in authors and name not in agreed]
     reasons = [
-        f"it has {len(agreed)} of {needed} approvals by somebody else than {change.author}; "
+        f"it has {len(agreed)} of {needed} approvals by somebody else than "
+        f"{', '.join(sorted(authors))}; "
         f"{', '.join(others) or 'nobody else in people:'} may give one"
     ]
     if lapsed:

@@ -8,7 +8,7 @@ from pathlib import Path
 from instep.canonical import Json, JsonObject
 from instep.changes import gate, records
 from instep.changes.evidence import Comparison, Say, compare, reads_of
-from instep.changes.policy import kind_of_change
+from instep.changes.policy import kinds_of_change, main_kind
 from instep.changes.records import Change, State
 from instep.errors import InternalError, RefusedError
 from instep.history.commits import merge_base
@@ -91,6 +91,7 @@ def _record(repo: Repository, edit: Edit, head: str, branch: str | None, say: Sa
         **comparison.to_json(),
         "reads": list(reads_of(comparison)),
     }
+    kind = main_kind(kinds_of_change(key.key for key in comparison.keys))
     with repo.store.transaction() as tx:
         same = [
             change
@@ -98,12 +99,20 @@ def _record(repo: Repository, edit: Edit, head: str, branch: str | None, say: Sa
             if branch is not None and change.branch == branch and change.author == edit.author
         ]
         if same:
-            records.amend_change(tx, same[0].number, base=edit.base, head=head, evidence=evidence)
+            records.amend_change(
+                tx,
+                same[0].number,
+                kind=kind,
+                title=edit.message,
+                base=edit.base,
+                head=head,
+                evidence=evidence,
+            )
             return Proposal(records.load_change(tx, same[0].number), comparison, True)
         change = gate.open_change(
             tx,
             repo,
-            kind=kind_of_change(key.key for key in comparison.keys),
+            kind=kind,
             title=edit.message,
             edit=edit,
             evidence=evidence,

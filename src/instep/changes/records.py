@@ -149,13 +149,28 @@ def insert_change(
 
 
 def amend_change(
-    tx: Transaction, number: int, *, base: str, head: str, evidence: Mapping[str, Json]
+    tx: Transaction,
+    number: int,
+    *,
+    kind: Kind,
+    title: str,
+    base: str,
+    head: str,
+    evidence: Mapping[str, Json],
 ) -> None:
     """Gives a change that has not ended another content; approvals of the old one lapse."""
     tx.execute(
-        "update changes set base_commit = ?, head_commit = ?, evidence = ?, evidence_digest = ? "
-        "where number = ? and state in ('open', 'held')",
-        (base, head, json.dumps(evidence), evidence_digest(evidence), number),
+        "update changes set kind = ?, title = ?, base_commit = ?, head_commit = ?, evidence = ?, "
+        "evidence_digest = ? where number = ? and state in ('open', 'held')",
+        (
+            kind.value,
+            title,
+            base,
+            head,
+            json.dumps(evidence),
+            evidence_digest(evidence),
+            number,
+        ),
     )
 
 

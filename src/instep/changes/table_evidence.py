@@ -46,6 +46,14 @@ def describe_table(repo: Repository, after_commit: str, difference: Difference) 
     return KeyEvidence(difference.key, act_of(difference), tuple(sentences), facts, tuple(findings))
 
 
+def check_against(repo: Repository, commit: str, table: str) -> tuple[Finding, ...]:
+    """Returns what a table breaks of its contract, both as a commit holds them."""
+    content, contract = repo.find(commit, f"table/{table}"), _contract(repo, commit, table)
+    if content is None or contract is None:
+        return ()
+    return check_result(repo, TableContent.from_content(content), contract)
+
+
 def check_result(
     repo: Repository, content: TableContent, contract: Contract
 ) -> tuple[Finding, ...]:

@@ -9,7 +9,7 @@ import click
 
 from instep.canonical import Json
 from instep.changes import gate
-from instep.changes.records import Change
+from instep.changes.records import Change, load_change
 from instep.cli.output import actor_option, emit, json_option, project_option
 from instep.cli.project import open_project
 
@@ -32,21 +32,32 @@ class Decided:
 
 @click.command()
 @click.argument("change", type=int)
+@click.option("--to", "expected", metavar="BINDING", help="Only what review showed as this.")
 @click.option("--why", default="", help="A reason, kept with the approval.")
 @project_option
 @actor_option
 @json_option
-def approve(change: int, why: str, project: Path | None, actor: str | None, as_json: bool) -> None:
+def approve(
+    change: int,
+    expected: str | None,
+    why: str,
+    project: Path | None,
+    actor: str | None,
+    as_json: bool,
+) -> None:
     """Agree to exactly what a change holds now, with its evidence.
 
     \b
     Example:  instep approve 12 --as ben
+              instep approve 12 --to 3f9a1c20be44 --as ben
     """
     opened = open_project(project)
     name = opened.actor(actor)
     with opened.repo.store.transaction() as tx:
-        found = gate.approve(tx, opened.repo, change, name, why)
-    emit(Decided(found, name, "approved", f'\nNext: "instep merge {change}".'), as_json)
+        approval = gate.approve(tx, opened.repo, change, name, why, expected)
+        found = load_change(tx, change)
+    upon = f' ({approval.binding[:12]}).\nNext: "instep merge {change}".'
+    emit(Decided(found, name, "approved", upon), as_json)
 
 
 @click.command()

@@ -9,15 +9,13 @@ import click
 
 from instep.canonical import Json
 from instep.changes import gate, records
-from instep.changes.people import lake_config
-from instep.changes.policy import Merge, Wait, decide, needed_approvals
+from instep.changes.policy import Decision, Merge, Wait
 from instep.changes.records import Approval, Change, State
 from instep.cli.comparison import comparison_of, comparison_text
 from instep.cli.output import emit, json_option, project_option, table
 from instep.cli.project import open_project
 from instep.clock import format_instant
-from instep.history.repository import MAIN, Repository
-from instep.pipelines.project import Approvals
+from instep.history.repository import Repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +24,8 @@ class Review:
 
     change: Change
     approvals: tuple[Approval, ...]
-    decision: Merge | Wait
+    decision: Decision
+    binding: str
 
     @property
     def waits_for(self) -> tuple[str, ...]:
@@ -40,12 +39,16 @@ class Review:
                 f'"instep accept {number}" by somebody else than {self.change.author}, with '
                 f'--rename or --why; or "instep refuse {number} --why REASON".'
             )
-        return f'"instep approve {number}" by somebody else than {self.change.author}.'
+        return (
+            f'"instep approve {number} --to {self.binding[:12]}" by somebody else than '
+            f"{self.change.author}."
+        )
 
     def to_json(self) -> dict[str, Json]:
         return {
             **self.change.to_json(),
             "approvals": [approval.to_json() for approval in self.approvals],
+            "binding": self.binding,
             "can_be_merged": isinstance(self.decision, Merge),
             "waits_for": list(self.waits_for),
         }
@@ -55,7 +58,7 @@ class Review:
         lines = [
             f"Change {change.number} ({change.kind}, {change.state}): {change.title}",
             f"  by {change.author} at {format_instant(change.opened_at)[:19]} UTC, commit "
-            f"{change.head[:12]} on {change.base[:12]}",
+            f"{change.head[:12]} on {change.base[:12]}; what is agreed to: {self.binding[:12]}",
             comparison_text(comparison_of(change.evidence)),
         ]
         findings = change.evidence.get("findings")
@@ -106,16 +109,12 @@ def review_of(repo: Repository, number: int) -> Review:
     """Returns a change with its approvals and what the gate would say now."""
     with repo.store.reading() as tx:
         change = records.load_change(tx, number)
-        approvals = tuple(records.approvals_of(tx, number))
-        config = lake_config(repo, repo.resolve(MAIN)) or lake_config(repo, change.head)
-        decision = decide(
+        return Review(
             change,
-            approvals,
-            binding=gate.binding_of(tx, repo, change),
-            needed=needed_approvals(config.approvals if config else Approvals(), change.kind),
-            people=tuple(config.people) if config else (),
+            tuple(records.approvals_of(tx, number)),
+            gate.judge(tx, repo, change),
+            gate.binding_of(tx, repo, change),
         )
-    return Review(change, approvals, decision)
 
 
 @click.command()

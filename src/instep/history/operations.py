@@ -109,6 +109,14 @@ def last_operation(tx: Transaction, ref: str, at: datetime | None = None) -> Ope
     return _from_row(row) if row else None
 
 
+def has_been_at(tx: Transaction, ref: str, commit: str) -> bool:
+    """Says whether a ref points, or ever pointed, to a commit itself."""
+    row = tx.row(
+        "select 1 from operations where ref = ? and after_commit = ? limit 1", (ref, commit)
+    )
+    return row is not None
+
+
 def operations(tx: Transaction, ref: str) -> list[Operation]:
     """Returns the chain of a ref, oldest first."""
     rows = tx.rows(f"select {_COLUMNS} from operations where ref = ? order by sequence", (ref,))

@@ -12,9 +12,9 @@ from instep.clock import format_instant
 from instep.errors import NotFoundError, RefusedError
 from instep.findings import Finding, stops
 from instep.history import tree
-from instep.history.commits import is_ancestor, load_commit
+from instep.history.commits import load_commit
 from instep.history.edits import Edit, publish
-from instep.history.operations import Operation, operations
+from instep.history.operations import Operation, has_been_at, operations
 from instep.history.refs import RefKind, create_ref, find_ref, get_ref, list_refs, move_ref
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
@@ -95,11 +95,12 @@ def release(
         RefusedError (kinds "not-on-main", "release-refused", "already-released").
     """
     _refuse_undeclared(repo, tx, environment)
-    main = get_ref(tx, MAIN).commit
-    if not is_ancestor(tx, commit, main):
+    if not has_been_at(tx, MAIN, commit):
+        # What a merged branch held on its way is an ancestor of main, and nobody approved it.
         raise RefusedError(
-            f"Commit {commit[:12]} is not on {MAIN}: only what was reviewed can be released to "
-            f'{environment}. Propose and merge it first ("instep propose").',
+            f"{MAIN} was never at commit {commit[:12]}: only a reviewed state as a whole can be "
+            f'released to {environment}. Propose and merge it first ("instep propose"), then '
+            'release main, or a commit of "instep log main".',
             kind="not-on-main",
             commit=commit,
         )
@@ -115,7 +116,7 @@ def release(
         )
     found = find_ref(tx, environment)
     at = repo.clock()
-    lived = _lived(tx, environment, commit)
+    lived = _lived(tx, operations(tx, environment), load_commit(tx, commit).tree)
     if found is None:
         create_ref(
             tx,
@@ -186,12 +187,11 @@ def rollback(
     if not chain:
         raise _nothing_before(environment, "it was never released to")
     current = get_ref(tx, environment).commit
+    states = _states(chain)
     if only is None:
-        target = next(
-            (entry.before for entry in reversed(chain) if entry.before not in (None, current)), None
-        )
-        if target is None:
-            raise _nothing_before(environment, "it was released to only once")
+        if len(states) < 2:
+            raise _nothing_before(environment, "nothing was released before what is there now")
+        target = states[-2]
         at = repo.clock()
         move_ref(
             tx,
@@ -207,13 +207,10 @@ def rollback(
         return Moved(
             environment, current, target, keys, actor, at, "rollback", why, True, judge(target)
         )
-    content = _content_before(tx, repo, chain, current, only)
+    content = _content_before(tx, repo, environment, states, only)
     edit = Edit(current, {only: content}, actor, why, f"rollback of {only} in {environment}")
     commit = publish(tx, repo, environment, edit, kind="rollback")
-    lived = any(
-        entry.after is not None and load_commit(tx, entry.after).tree == commit.tree
-        for entry in chain
-    )
+    lived = _lived(tx, chain, commit.tree)
     at, found = commit.at, judge(commit.id)
     return Moved(environment, current, commit.id, (only,), actor, at, "rollback", why, lived, found)
 
@@ -253,19 +250,35 @@ def _since(
     return first
 
 
-def _content_before(
-    tx: Transaction, repo: Repository, chain: Sequence[Operation], current: str, key: str
-) -> JsonObject:
-    present = _find(tx, repo, current, key)
-    if present is None:
-        repo.content(current, key)
-    for entry in reversed(chain):
+def _states(chain: Sequence[Operation]) -> list[str]:
+    """Returns what the environment was released to and not rolled back from, oldest first.
+
+    The last is what it is at now; what is before it is where the next rollback goes. A rollback of
+    one key mends the last state, it is no step of its own.
+    """
+    states: list[str] = []
+    for entry in chain:
         if entry.after is None:
-            continue
-        content = _find(tx, repo, entry.after, key)
+            states.clear()
+        elif entry.kind != "rollback":
+            states.append(entry.after)
+        elif states[-2:-1] == [entry.after]:
+            states.pop()
+        else:
+            states[-1:] = [entry.after]
+    return states
+
+
+def _content_before(
+    tx: Transaction, repo: Repository, environment: str, states: Sequence[str], key: str
+) -> JsonObject:
+    """Returns the latest content of `key` in earlier states that is not its present one."""
+    present = repo.content(states[-1], key)
+    for commit in reversed(states[:-1]):
+        content = _find(tx, repo, commit, key)
         if content is not None and content != present:
             return content
-    raise _nothing_before(chain[-1].ref, f"{key} never had another content there")
+    raise _nothing_before(environment, f"{key} never had another content there")
 
 
 def _find(tx: Transaction, repo: Repository, commit: str, key: str) -> JsonObject | None:
@@ -280,8 +293,11 @@ def _keys(tx: Transaction, repo: Repository, before: str | None, after: str) -> 
     return tuple(each.key for each in tree.diff(repo.nodes, old, new))
 
 
-def _lived(tx: Transaction, environment: str, commit: str) -> bool:
-    return any(entry.after == commit for entry in operations(tx, environment))
+def _lived(tx: Transaction, chain: Sequence[Operation], root: str) -> bool:
+    """Says whether the environment was at this state of all keys before."""
+    return any(
+        entry.after is not None and load_commit(tx, entry.after).tree == root for entry in chain
+    )
 
 
 def _refuse_undeclared(repo: Repository, tx: Transaction, environment: str) -> None:
