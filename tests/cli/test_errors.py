@@ -184,8 +184,8 @@ def contracts(proposed: Path) -> Path:
         text = CONTRACT.format(table=table, servers=servers, policy=policy)
         (proposed / "contracts" / f"{table}.yaml").write_text(text)
     instep("propose", "--as", "ana")
-    instep("approve", "2", "--as", "ben")
-    instep("merge", "2", "--as", "ana")
+    instep("approve", "1", "--as", "ben")
+    instep("merge", "1", "--as", "ana")
     (proposed / "trips.csv").write_text("id\n1\n2\n")
     return proposed
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from instep.canonical import Json, JsonObject
-from instep.findings import Finding
+from instep.findings import Finding, Severity
 from instep.history.repository import Repository
 from instep.history.tree import Difference, kind_of
 
@@ -128,7 +128,22 @@ def _describe_contract(repo: Repository, commit: str, difference: Difference) ->
         act_of(difference),
         tuple(sentences or ["only words changed, no term"]),
         {"added": sorted(after - before), "removed": sorted(before - after)},
-        check_against(repo, commit, difference.key.partition("/")[2]) if difference.after else (),
+        check_against(repo, commit, difference.key.partition("/")[2])
+        if difference.after
+        else _left_without(repo, commit, difference.key.partition("/")[2]),
+    )
+
+
+def _left_without(repo: Repository, commit: str, table: str) -> tuple[Finding, ...]:
+    if repo.find(commit, f"table/{table}") is None:
+        return ()
+    return (
+        Finding(
+            "no-contract",
+            f"table/{table}",
+            Severity.WARNING,
+            f"table/{table} is left without a contract: nothing that arrives will be checked.",
+        ),
     )
 
 

@@ -9,7 +9,7 @@ from instep.canonical import Json, JsonObject
 from instep.changes import gate, records
 from instep.changes.evidence import Comparison, Say, compare, reads_of
 from instep.changes.policy import kinds_of_change, main_kind
-from instep.changes.records import Change, State
+from instep.changes.records import Change, Kind, State
 from instep.errors import InternalError, RefusedError
 from instep.history.commits import merge_base
 from instep.history.edits import Edit, build
@@ -96,7 +96,9 @@ def _record(repo: Repository, edit: Edit, head: str, branch: str | None, say: Sa
         same = [
             change
             for change in records.list_changes(tx, State.OPEN)
-            if branch is not None and change.branch == branch and change.author == edit.author
+            if change.branch == branch
+            and change.author == edit.author
+            and change.kind is not Kind.ARRIVAL
         ]
         if same:
             records.amend_change(

@@ -93,8 +93,8 @@ class Explained:
         else:
             released = found.released
             yield (
-                f"  released       by {released.actor}, {format_instant(released.at)}: "
-                f"{released.why}"
+                f"  released       by {released.actor}, {format_instant(released.at)}"
+                + (f": {released.why}" if released.why else "")
             )
 
 

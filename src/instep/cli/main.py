@@ -5,18 +5,21 @@ A command is imported when it is called, so that `instep --help` imports nothing
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import click
 
 from instep.cli.progress import clear
-from instep.errors import InstepError
+from instep.errors import InstepError, InternalError, InvalidError, UnavailableError
 
-_UNEXPECTED = 1
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_DISK_ERRORS = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,31 +106,71 @@ def main() -> None:
     try:
         result = cli.main(standalone_mode=False)
         code = result if isinstance(result, int) else 0
-    except InstepError as error:
-        _report(error)
-        code = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except click.Abort:
-        click.echo("Interrupted.", err=True)
-        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except Exception:
-        import traceback
-
-        traceback.print_exc()
-        click.echo("This is a fault of Instep: please report it with the lines above.", err=True)
-        code = _UNEXPECTED
+    except BaseException as error:
+        code = _end(error)
     sys.exit(code)
 
 
-def _report(error: InstepError) -> None:
-    if "--json" in sys.argv:
-        facts = dict(error.facts)
-        body = {"family": error.family, "kind": error.kind, "message": error.message, **facts}
-        click.echo(json.dumps({"error": body}, default=str))
+def _end(error: BaseException) -> int:
+    """Says what ended the command, and returns its exit code."""
+    match error:
+        case SystemExit():
+            raise error
+        case InstepError():
+            _report(error)
+            return error.exit_code
+        case click.ClickException():
+            # Wrong words at the command line are wrong input.
+            _report(InvalidError(error.format_message(), kind="usage"), shown=error.show)
+            return error.exit_code
+        case OSError() if error.errno in _DISK_ERRORS:
+            return _end(_disk_error(error))
+    if isinstance(error, click.Abort | KeyboardInterrupt) or "Query interrupted" in str(error):
+        clear()
+        click.echo("Interrupted.", err=True)
+        return 130
+    import traceback
+
     clear()
-    click.echo(f"{error.family}: {error.message}", err=True)
+    traceback.print_exception(error)
+    fault = InternalError(
+        f"{type(error).__name__}: {error}. Please report this as a fault of Instep, with the "
+        "lines above.",
+        kind="unexpected",
+    )
+    _report(fault)
+    return fault.exit_code
+
+
+def _disk_error(error: OSError) -> InstepError:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in _FULL:
+        return UnavailableError(
+            f"The disk is full or failing{where}: {error.strerror}. Nothing was recorded. Make "
+            "room, then try again.",
+            kind="disk-failed",
+        )
+    return UnavailableError(
+        f"A file cannot be written{where}: {error.strerror}. Nothing was recorded. Make it "
+        "writable, then try again.",
+        kind="read-only-lake",
+    )
+
+
+def _report(error: InstepError, shown: Callable[[], object] | None = None) -> None:
+    clear()
+    if "--json" in sys.argv:
+        body = {
+            "family": error.family,
+            "kind": error.kind,
+            "message": error.message,
+            **error.facts,
+        }
+        click.echo(json.dumps({"error": body}, default=str))
+    if shown is not None:
+        shown()
+    else:
+        click.echo(f"{error.family}: {error.message}", err=True)

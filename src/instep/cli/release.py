@@ -73,7 +73,7 @@ def release(
             environment,
             target,
             actor=name,
-            why=why or "release",
+            why=why,
             judge=partial(model_verdicts, repo),
         )
     emit(MovedEnvironment(moved), as_json)

@@ -61,7 +61,7 @@ class Whereabouts:
                     live.commit[:12],
                     format_instant(act.at)[:19],
                     act.actor,
-                    f"{act.kind}: {act.why}",
+                    f"{act.kind}: {act.why}" if act.why else act.kind,
                 )
             )
             rows.extend(

@@ -200,6 +200,8 @@ def unit_change(before: ColumnProfile, after: ColumnProfile, unit: str = "") -> 
     """
     if not (_is_number(before) and _is_number(after)):
         return None
+    if is_identifier(before) and is_identifier(after):
+        return None
     if min(before.distinct, after.distinct) < FEWEST_VALUES:
         return None
     old, new = _shares(before), _shares(after)
@@ -227,6 +229,15 @@ def unit_change(before: ColumnProfile, after: ColumnProfile, unit: str = "") -> 
     if not chosen:
         return None
     return UnitChange(before.name, min(chosen, key=lambda fit: fit[1])[2])
+
+
+def is_identifier(profile: ColumnProfile) -> bool:
+    """Says whether a column numbers its rows: whole numbers, hardly two of them the same.
+
+    Such numbers grow from batch to batch, and nothing follows from how far.
+    """
+    values = profile.count - profile.nulls
+    return profile.type in ("int", "long") and values > 0 and profile.distinct >= 0.95 * values
 
 
 def renames(
@@ -280,7 +291,7 @@ def distribution_changes(
     notes = []
     for profile in after:
         last = before.get(profile.name)
-        if last is None:
+        if last is None or (is_identifier(last) and is_identifier(profile)):
             continue
         nulls = abs(profile.null_share - last.null_share)
         if nulls > 0.1:

@@ -308,12 +308,13 @@ class DuckDB:
 
 def _bare(text: str) -> str:
     """One statement without the semicolon and comments that end it, so it can stand in brackets."""
-    end = len(text)
+    data = text.encode()  # DuckDB counts bytes
+    end = len(data)
     for offset, kind in reversed(duckdb.tokenize(text)):
-        if kind != duckdb.token_type.comment and text[offset] != ";":
+        if kind != duckdb.token_type.comment and data[offset : offset + 1] != b";":
             break
         end = offset
-    return text[:end]
+    return data[:end].decode()
 
 
 def _publish(source: Path, folder: Path) -> tuple[Path, str]:
