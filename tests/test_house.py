@@ -87,6 +87,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ["log"],
         ["branch"],
         ["changes"],
+        ["doctor"],
+        ["backup", "backup"],
     ],
     ids=" ".join,
 )

@@ -56,6 +56,9 @@ COMMANDS: dict[str, Entry] = {
     "where": Entry("instep.cli.where:where", "What is live where, since when, by whom."),
     "serve": Entry("instep.cli.serve:serve", "Answer predictions over HTTP, with receipts."),
     "watch": Entry("instep.cli.watch:watch", "What changed since the model was made."),
+    "doctor": Entry("instep.cli.doctor:doctor", "Is everything in the lake as it was written?"),
+    "backup": Entry("instep.cli.backup:backup", "Copy the whole lake, while others write."),
+    "restore": Entry("instep.cli.backup:restore", "Make a lake of a backup."),
     "explain": Entry("instep.cli.explain:explain", "Why a prediction is what it is."),
 }
 

@@ -18,7 +18,7 @@ from instep.history.commits import Commit
 from instep.history.repository import Repository
 from instep.ingest.quarantine import QuarantinedRow, quarantined_rows
 from instep.tables.content import TableContent
-from instep.tables.read import file_count, row_count, schema_of
+from instep.tables.read import file_count, metadata_path, row_count, schema_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _facts(repo: Repository, content: JsonObject) -> dict[str, Json]:
     table_content = TableContent.from_content(content)
     return {
         **content,
-        "metadata_location": str(repo.root / table_content.metadata),
+        "metadata_location": str(metadata_path(repo.root, table_content)),
         "rows": row_count(repo.root, table_content),
         "files": file_count(repo.root, table_content),
         "schema": schema_of(repo.root, table_content).to_json(),

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from instep.canonical import Json, digest_of, from_microseconds, to_microseconds
 from instep.clock import format_instant
+from instep.history.seals import SEALED_EVERY, take_seal
 from instep.history.store import Row, Transaction
 
 _OPERATION = "instep.operation.v1"
@@ -63,18 +64,9 @@ def append_operation(
     sequence = last.sequence + 1 if last else 1
     previous = last.id if last else ""
     at = max(at, last.at) if last else at
-    body: dict[str, Json] = {
-        "ref": ref,
-        "sequence": sequence,
-        "previous": previous,
-        "before": before,
-        "after": after,
-        "actor": actor,
-        "at": to_microseconds(at),
-        "kind": kind,
-        "why": why,
-    }
-    identifier = digest_of(_OPERATION, body)
+    identifier = operation_id(
+        ref, sequence, previous, before, after, actor, to_microseconds(at), kind, why
+    )
     tx.execute(
         f"insert into operations ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -90,7 +82,44 @@ def append_operation(
             why,
         ),
     )
+    if sequence % SEALED_EVERY == 0:
+        take_seal(tx, at, with_records=False)
     return Operation(identifier, ref, sequence, previous, before, after, actor, at, kind, why)
+
+
+def operation_rows(tx: Transaction, ref: str, after: int, until: int) -> list[Row]:
+    """Returns the entries of a chain later than `after` up to `until`, as they are stored."""
+    return tx.rows(
+        f"select {_COLUMNS} from operations where ref = ? and sequence > ? and sequence <= ? "
+        "order by sequence",
+        (ref, after, until),
+    )
+
+
+def operation_id(
+    ref: str,
+    sequence: int,
+    previous: str,
+    before: str | None,
+    after: str | None,
+    actor: str,
+    at: int,
+    kind: str,
+    why: str,
+) -> str:
+    """Returns the digest of an entry's parts, `at` in microseconds."""
+    body: dict[str, Json] = {
+        "ref": ref,
+        "sequence": sequence,
+        "previous": previous,
+        "before": before,
+        "after": after,
+        "actor": actor,
+        "at": at,
+        "kind": kind,
+        "why": why,
+    }
+    return digest_of(_OPERATION, body)
 
 
 def last_operation(tx: Transaction, ref: str, at: datetime | None = None) -> Operation | None:
@@ -127,18 +156,18 @@ def is_whole(chain: list[Operation]) -> bool:
     """Says whether every entry has its own digest and names the one before it."""
     previous = ""
     for entry in chain:
-        body: dict[str, Json] = {
-            "ref": entry.ref,
-            "sequence": entry.sequence,
-            "previous": entry.previous,
-            "before": entry.before,
-            "after": entry.after,
-            "actor": entry.actor,
-            "at": to_microseconds(entry.at),
-            "kind": entry.kind,
-            "why": entry.why,
-        }
-        if entry.previous != previous or entry.id != digest_of(_OPERATION, body):
+        identifier = operation_id(
+            entry.ref,
+            entry.sequence,
+            entry.previous,
+            entry.before,
+            entry.after,
+            entry.actor,
+            to_microseconds(entry.at),
+            entry.kind,
+            entry.why,
+        )
+        if entry.previous != previous or entry.id != identifier:
             return False
         previous = entry.id
     return True

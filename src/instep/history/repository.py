@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
-from instep.canonical import JsonObject
+from instep.canonical import JsonObject, to_microseconds
 from instep.clock import Clock
 from instep.errors import NotFoundError, RefusedError
 from instep.history import tree
@@ -111,18 +112,64 @@ def open_repository(root: Path, clock: Clock, database: Database | None = None) 
         NotFoundError (kind "no-such-lake").
         RefusedError (kind "lake-moved"): it was made under another root.
     """
-    root = root.resolve()
-    store: Store = open_sqlite(root / CATALOG) if database is None else open_postgres(database)
-    with store.reading() as tx:
-        row = tx.row("select value from lake where name = 'root'")
-    recorded = str(row[0]) if row else ""
-    if recorded != str(root):
+    repo = open_unchecked(root, clock, database)
+    with repo.store.reading() as tx:
+        recorded = home_of(tx).root
+    if recorded != str(repo.root):
         raise RefusedError(
-            f"The lake at {root} was made at {recorded}: it was moved or copied, and its tables "
-            "still name the files there. Nothing was read or written. Move it back to "
-            f"{recorded} and work there.",
+            f"The lake at {repo.root} was made at {recorded}: it was moved or copied, and its "
+            "tables still name the files there. Nothing was read or written. Move it back, or say "
+            'which with "instep doctor --relocate moved" or "instep doctor --relocate copied".',
             kind="lake-moved",
-            root=str(root),
+            root=str(repo.root),
             recorded=recorded,
         )
+    return repo
+
+
+def open_unchecked(root: Path, clock: Clock, database: Database | None = None) -> Repository:
+    """Opens a lake whatever root it was made under: to make it at home, and for nothing else.
+
+    Raises:
+        NotFoundError (kind "no-such-lake").
+    """
+    root = root.resolve()
+    store: Store = open_sqlite(root / CATALOG) if database is None else open_postgres(database)
     return Repository(root, store, Objects(root / "objects"), Nodes(store), clock)
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Which lake this is, and where it belongs."""
+
+    id: str
+    root: str
+
+
+def home_of(tx: Transaction) -> Home:
+    rows = {str(name): str(value) for name, value in tx.rows("select name, value from lake")}
+    return Home(rows.get("id", ""), rows.get("root", ""))
+
+
+def move_home(tx: Transaction, root: Path, act: str, at: datetime) -> Home:
+    """Makes a lake at home in `root`, and keeps a record of it; "copied" gives it a new id."""
+    before = home_of(tx)
+    after = Home(uuid.uuid4().hex if act == "copied" else before.id, str(root.resolve()))
+    row = tx.row("select coalesce(max(number), 0) + 1 from relocations")
+    tx.execute(
+        "insert into relocations "
+        "(number, at, act, before_root, after_root, before_id, after_id) "
+        "values (?, ?, ?, ?, ?, ?, ?)",
+        (
+            int(row[0]) if row else 1,
+            to_microseconds(at),
+            act,
+            before.root,
+            after.root,
+            before.id,
+            after.id,
+        ),
+    )
+    tx.execute("update lake set value = ? where name = 'root'", (after.root,))
+    tx.execute("update lake set value = ? where name = 'id'", (after.id,))
+    return after

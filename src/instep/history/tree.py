@@ -75,6 +75,11 @@ class Nodes:
         self._cache[digest] = node
 
 
+def node_digest(body: str) -> str:
+    """Returns the digest of a node as its text is stored, which is canonical."""
+    return hashlib.sha256(f"{_NODE}\n{body}".encode()).hexdigest()
+
+
 def kind_of(key: str) -> str:
     """Returns "table" for "table/flights"."""
     return key.partition("/")[0]

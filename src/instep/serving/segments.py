@@ -109,6 +109,26 @@ def frames(data: Data, start: int = len(MAGIC)) -> Iterator[Frame]:
         offset = frame.end
 
 
+def damaged_at(data: Data) -> int | None:
+    """Returns the offset of a frame that changed after it was written, None where all are whole.
+
+    Bytes after the last whole frame are a torn end, which happens when a server is killed and is
+    dealt with by the next one, unless a whole frame follows them.
+    """
+    if data[: len(MAGIC)] != MAGIC:
+        return 0 if len(data) >= len(MAGIC) else None
+    end = len(MAGIC)
+    for frame in frames(data):
+        end = frame.end
+    for beginning in (PAYLOAD_START, _END_PREFIX):
+        place = data.find(beginning, end)
+        while place >= 0:
+            if place - HEADER_BYTES > end and frame_at(data, place - HEADER_BYTES) is not None:
+                return end
+            place = data.find(beginning, place + 1)
+    return None
+
+
 def frame_at(data: Data, offset: int) -> Frame | None:
     """Returns the frame that begins at `offset`, None where it is torn, damaged or past the end."""
     body = offset + HEADER_BYTES

@@ -142,6 +142,12 @@ def manifest_list_bytes(
     return container_bytes(_MANIFEST_FILE, listed, header)
 
 
+def listing_bytes(manifests: Sequence[Manifest]) -> bytes:
+    """Returns the JSON copy of a manifest list, which `read.load_manifests` reads."""
+    listed = {"manifests": [_manifest_json(one) for one in manifests]}
+    return json.dumps(listed, separators=(",", ":"), ensure_ascii=False).encode()
+
+
 def bound_bytes(kind: str, text: str) -> bytes:
     """Returns a bound in Iceberg's single-value form (spec, appendix D)."""
     match kind:
@@ -248,6 +254,23 @@ def _manifest_file(folder: str, manifest: Manifest) -> dict[str, AvroValue]:
         "deleted_rows_count": manifest.deleted[1],
         "partitions": [],
         "key_metadata": None,
+    }
+
+
+def _manifest_json(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "path": manifest.path,
+        "length": manifest.length,
+        "path-digest": manifest.path_digest,
+        "sequence": manifest.sequence_number,
+        "min-sequence": manifest.min_sequence_number,
+        "snapshot": manifest.snapshot_id,
+        "added": manifest.added,
+        "existing": manifest.existing,
+        "deleted": manifest.deleted,
+        "entries": manifest.entries,
+        "digest": manifest.digest,
+        "live": manifest.live_files,
     }
 
 

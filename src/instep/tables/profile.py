@@ -19,11 +19,12 @@ How, and how sure:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from instep.canonical import Json
 from instep.engines.engine import FileSet
 from instep.engines.schema import Column, Schema, quoted
+from instep.errors import InternalError
 from instep.history.objects import write_durably
 from instep.tables.content import TableContent
 from instep.tables.read import DataFile, data_files, schema_of, table_folder
@@ -145,7 +147,7 @@ def profile_files(
     """
     schema = schema_of(root, content)
     folder = table_folder(root, content) / "profiles"
-    missing = [file for file in files if not _place(folder, file).exists()]
+    missing = [file for file in files if _kept(_place(folder, file)) is None]
     if missing:
         _profile_missing(root, folder, schema, missing)
     parts = [_load(_place(folder, file), file, schema) for file in files]
@@ -446,15 +448,42 @@ def _profile_missing(root: Path, folder: Path, schema: Schema, files: Sequence[D
                 str(column.id): profile.to_json()
                 for column, profile in zip(columns, found, strict=True)
             }
-            write_durably(_place(folder, file), json.dumps(kept).encode())
+            text = json.dumps(kept).encode()
+            digest = hashlib.sha256(text).hexdigest().encode()
+            write_durably(_place(folder, file), digest + b"\n" + text)
 
 
 def _place(folder: Path, file: DataFile) -> Path:
     return folder / f"{file.digest}.json"
 
 
+def damaged_profiles(folder: Path) -> Iterator[Path]:
+    """Yields the kept profiles whose bytes are not those that were written; each can go."""
+    for path in sorted(folder.glob("*.json")):
+        if _kept(path) is None and path.exists():
+            yield path
+
+
+def _kept(path: Path) -> dict[str, Any] | None:  # what _profile_missing wrote
+    """Returns a kept profile; None where there is none, or not as it was written."""
+    try:
+        digest, _, text = path.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return None
+    if hashlib.sha256(text).hexdigest().encode() != digest:
+        return None
+    kept: dict[str, Any] = json.loads(text)
+    return kept
+
+
 def _load(path: Path, file: DataFile, schema: Schema) -> tuple[ColumnProfile, ...]:
-    kept = json.loads(path.read_bytes())
+    kept = _kept(path)
+    if kept is None:
+        raise InternalError(
+            f"Profile {path} is not there or has other bytes than were just written: expected it "
+            "as it was. See whether the disk is sound.",
+            kind="damaged-object",
+        )
     return tuple(
         replace(ColumnProfile.from_json(kept[str(column.id)]), name=column.name, type=column.type)
         if str(column.id) in kept

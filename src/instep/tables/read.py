@@ -26,6 +26,8 @@ DataFile = WrittenFile
 
 LISTING = "instep.listing"
 LISTING_DIGEST = "instep.listing-digest"
+LIST_DIGEST = "instep.manifest-list-digest"
+"""What a snapshot's summary says of its manifest list: the JSON copy, and the digests of both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class Manifest:
 
     path: str
     length: int
+    path_digest: str
     sequence_number: int
     min_sequence_number: int
     snapshot_id: int
@@ -112,7 +115,39 @@ def load_metadata(root: Path, content: TableContent) -> dict[str, Any]:  # Icebe
     Raises:
         NotFoundError (kind "no-such-object"), InternalError (kind "damaged-object").
     """
-    return _load(root.resolve() / content.metadata, content.digest)
+    now = located(root, content)
+    return _load(root.resolve() / now.metadata, now.digest)
+
+
+def located(root: Path, content: TableContent) -> TableContent:
+    """Returns a state with the metadata that stands for it now: its own, or what replaced that.
+
+    Iceberg's paths are absolute, so after a move the state has new metadata under a new name, while
+    its content, which is part of commits, stays as it is (decision 0014).
+    """
+    path = replacement_path(root, content)
+    try:
+        told = json.loads(path.read_bytes())
+        return TableContent(str(told["metadata"]), str(told["digest"]), content.uuid, content.files)
+    except FileNotFoundError:
+        return content
+    except (ValueError, KeyError, TypeError):
+        raise InternalError(
+            f"Table file {path} has other bytes than when it was written: expected the name and "
+            "digest of metadata. Restore the file from a backup.",
+            kind="damaged-object",
+            digest=content.digest,
+        ) from None
+
+
+def replacement_path(root: Path, content: TableContent) -> Path:
+    """Returns where the replacement of a state's metadata is recorded, by its first digest."""
+    return table_folder(root, content) / "replacements" / f"{content.digest}.json"
+
+
+def metadata_path(root: Path, content: TableContent) -> Path:
+    """Returns the absolute path of the metadata, for any reader of Iceberg."""
+    return root.resolve() / located(root, content).metadata
 
 
 def current_schema(metadata: dict[str, Any]) -> Schema:  # Iceberg's JSON
@@ -144,6 +179,7 @@ def load_manifests(folder: Path, metadata: dict[str, Any]) -> tuple[Manifest, ..
         Manifest(
             path=one["path"],
             length=one["length"],
+            path_digest=one["path-digest"],
             sequence_number=one["sequence"],
             min_sequence_number=one["min-sequence"],
             snapshot_id=one["snapshot"],

@@ -31,6 +31,7 @@ from instep.tables.iceberg import (
     Marked,
     Metadata,
     Status,
+    listing_bytes,
     manifest_bytes,
     manifest_list_bytes,
     new_metadata,
@@ -38,6 +39,7 @@ from instep.tables.iceberg import (
     with_snapshot,
 )
 from instep.tables.read import (
+    LIST_DIGEST,
     LISTING,
     LISTING_DIGEST,
     Entry,
@@ -47,9 +49,9 @@ from instep.tables.read import (
     files_digest,
     load_entries,
     load_manifests,
-    load_metadata,
     table_folder,
 )
+from instep.tables.relocate import metadata_here
 
 MERGED_MANIFESTS = 32
 """From this many manifests on, the next snapshot merges them into one: a list stays short."""
@@ -115,7 +117,7 @@ def replace(
     """
     if not added and not removed:
         return content
-    metadata = load_metadata(root, content)
+    metadata = metadata_here(root, content)
     folder = table_folder(root, content)
     _check_placed(folder, added)
     kept = [
@@ -151,7 +153,7 @@ def set_columns(
         InvalidError (kind "type-mismatch"): a column's type cannot be read from the old files.
         InvalidError (kind "null-in-required"): a new column is required, but old rows lack it.
     """
-    metadata = load_metadata(root, content)
+    metadata = metadata_here(root, content)
     before = {column.name.lower(): column for column in current_schema(metadata).columns}
     new = [column for column in columns if column.name.lower() not in before]
     ids = iter(_reserved_ids(table_folder(root, content), metadata["last-column-id"], len(new)))
@@ -179,7 +181,7 @@ def rename_column(
     Raises:
         InvalidError (kind "no-such-column", "repeated-column").
     """
-    metadata = load_metadata(root, content)
+    metadata = metadata_here(root, content)
     schema = current_schema(metadata)
     renamed = schema.column(before)
     columns = tuple(
@@ -212,6 +214,7 @@ class _Writer:
         return Manifest(
             path=f"{name}.avro",
             length=len(avro),
+            path_digest=hashlib.sha256(avro).hexdigest(),
             sequence_number=self.sequence,
             min_sequence_number=min(sequences, default=self.sequence),
             snapshot_id=self.snapshot_id,
@@ -234,7 +237,7 @@ class _Writer:
         avro = manifest_list_bytes(
             str(metadata), self.snapshot_id, parent_id, self.sequence, manifests
         )
-        listing = _encode({"manifests": [_manifest_json(one) for one in manifests]})
+        listing = listing_bytes(manifests)
         write_durably(metadata / f"{name}.avro", avro)
         write_durably(metadata / f"{name}.json", listing)
         return {
@@ -247,6 +250,7 @@ class _Writer:
                 **summary,
                 LISTING: f"{name}.json",
                 LISTING_DIGEST: hashlib.sha256(listing).hexdigest(),
+                LIST_DIGEST: hashlib.sha256(avro).hexdigest(),
             },
             "schema-id": self.metadata["current-schema-id"],
         }
@@ -331,22 +335,6 @@ def _entries_json(folder: Path, live: Sequence[Marked], sequence: int) -> dict[s
              mark.sequence_number or sequence, columns]
         )  # fmt: skip
     return {"columns": ids, "entries": rows}
-
-
-def _manifest_json(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "path": manifest.path,
-        "length": manifest.length,
-        "sequence": manifest.sequence_number,
-        "min-sequence": manifest.min_sequence_number,
-        "snapshot": manifest.snapshot_id,
-        "added": manifest.added,
-        "existing": manifest.existing,
-        "deleted": manifest.deleted,
-        "entries": manifest.entries,
-        "digest": manifest.digest,
-        "live": manifest.live_files,
-    }
 
 
 def _counted(marked: Sequence[Marked], status: Status) -> tuple[int, int]:

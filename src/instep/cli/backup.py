@@ -1,0 +1,377 @@
+"""`instep backup` and `instep restore`: a lake as a folder, and back, in either database.
+
+A backup is `catalog.jsonl` (every row of the catalog, one state), `lake/` (its files),
+`files.jsonl` (size and digest of each) and, written last, `backup.json`. The rule: first the rows,
+in one reading transaction that stays open; then every file; then everything that the rows reach is
+verified in the copy. Files never change and are written before the rows that reach them, so none is
+missing, unless one was removed meanwhile because a ref was deleted: then the backup fails, and says
+so. Both acts can be done again after they were interrupted; what was copied is not copied again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import click
+
+from instep.canonical import Json
+from instep.cli.doctor import Files, check_references, damaged, examine
+from instep.cli.output import emit, json_option, project_option, table
+from instep.cli.progress import say
+from instep.cli.project import find_folder, open_project
+from instep.cli.relocate import relocate_states
+from instep.clock import Clock, format_instant, system_clock
+from instep.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
+from instep.faults import reached
+from instep.findings import Finding
+from instep.history.dump import dump_lines, load_lines
+from instep.history.examine import Examination
+from instep.history.objects import (
+    Objects,
+    file_digest,
+    make_durable,
+    publish_durably,
+    write_durably,
+)
+from instep.history.postgres import create_postgres
+from instep.history.repository import CATALOG, Repository, home_of, move_home
+from instep.history.sqlite import create_sqlite
+from instep.history.store import Database, Store, Transaction
+from instep.history.tree import Nodes
+from instep.pipelines.project import find_lake
+
+HEAD = "backup.json"
+UNFINISHED = "unfinished.json"
+"""In a backup or a lake that is still being made: of which lake, or from which backup."""
+
+_ROWS = "catalog.jsonl"
+_FILES = "files.jsonl"
+_LAKE = "lake"
+_FOLDERS = ("objects", "tables", "predictions")
+_FORMAT = 1
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class BackedUp:
+    place: Path
+    rows: int
+    files: int
+    size_bytes: int
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "backup": str(self.place),
+            "rows": self.rows,
+            "files": self.files,
+            "size_bytes": self.size_bytes,
+        }
+
+    def to_text(self) -> str:
+        rows = [
+            (f"{self.rows:,}", "rows"),
+            (f"{self.files:,}", "files"),
+            (f"{self.size_bytes:,}", "bytes"),
+        ]
+        return (
+            f"The lake is in {self.place}, and everything its commits reach was verified there:\n"
+            f"{table(rows)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    lake: Path
+    identifier: str
+    is_same: bool
+    rows: int
+    files: int
+    states: int
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "lake": str(self.lake),
+            "lake_id": self.identifier,
+            "same_lake": self.is_same,
+            "rows": self.rows,
+            "files": self.files,
+            "table_states": self.states,
+        }
+
+    def to_text(self) -> str:
+        which = "keeps the lake's id" if self.is_same else "is a copy, with an id of its own"
+        return (
+            f"Restored {self.rows:,} rows and {self.files:,} files to {self.lake}; every digest "
+            f'was right. It {which} ({self.identifier}).\nNext: "instep status".'
+        )
+
+
+def back_up(
+    repo: Repository, destination: Path, accepted: Collection[str] = frozenset()
+) -> BackedUp:
+    """Writes a whole backup of a lake into a folder of its own, while others write to the lake.
+
+    `accepted` are digests that were erased on purpose.
+
+    Raises:
+        ConflictError (kind "backup-exists"), InvalidError (kind "folder-not-empty").
+        InternalError (kind "damaged-lake"): the lake itself is damaged.
+        UnavailableError (kind "backup-outrun"): files went, with a deleted ref, while it was made.
+    """
+    destination = destination.resolve()
+    with repo.store.reading() as tx:
+        home = home_of(tx)
+    _claim(destination, HEAD, {"lake": home.id})
+    refs = _refs(repo)
+    with repo.store.reading() as tx:
+        rows = _write_lines(destination / _ROWS, dump_lines(tx))
+        reached("backup.rows.after")
+        files = list(_copied(repo.root, destination / _LAKE))
+        reached("backup.files.after")
+        _write_lines(destination / _FILES, (json.dumps(one) for one in files))
+        snapshot = Repository(repo.root, repo.store, repo.objects, Nodes(repo.store), repo.clock)
+        found = _first_wrong(snapshot, destination / _LAKE, accepted)
+    if found is not None:
+        finding, checked = found
+        # What a ref reached may go with the ref; the snapshot still has it.
+        if finding.kind == "missing-file" and not refs <= _refs(repo):
+            raise UnavailableError(
+                f"A file went while the backup was made, because a ref was deleted: "
+                f"{finding.subject}. Run it again; what was copied is kept.",
+                kind="backup-outrun",
+            )
+        raise damaged(repo, finding, checked)
+    head: dict[str, Json] = {
+        "format": _FORMAT,
+        "lake": home.id,
+        "root": home.root,
+        "at": format_instant(repo.clock()),
+        "rows": rows - 1,
+        "digests": {name: file_digest(destination / name) for name in (_ROWS, _FILES)},
+    }
+    write_durably(destination / HEAD, json.dumps(head, indent=1).encode())
+    (destination / UNFINISHED).unlink()
+    return BackedUp(destination, rows - 1, len(files), sum(one[1] for one in files))
+
+
+def restore_backup(
+    source: Path,
+    root: Path,
+    clock: Clock,
+    *,
+    moved: bool = False,
+    database: Database | None = None,
+) -> Restored:
+    """Makes a lake in the empty folder `root`, its catalog in `database` or in SQLite.
+
+    It keeps its id where it was, or with `moved`; elsewhere it is a copy with a new one.
+
+    Raises:
+        NotFoundError (kind "no-such-backup").
+        InvalidError (kinds "bad-backup", "folder-not-empty").
+        ConflictError (kind "lake-exists").
+        InternalError (kind "damaged-lake").
+    """
+    source, root = source.resolve(), root.resolve()
+    head = _head(source)
+    _claim(root, CATALOG, {"backup": head["digests"]})
+    files = 0
+    for line in _lines(source / _FILES):
+        name, size, digest = json.loads(line)
+        _fetch(source / _LAKE / name, root / name, size, digest)
+        files += 1
+        say(f"restoring files, {files:,} so far")
+    reached("restore.files.after")
+    told: dict[str, Any] = {}  # filled by the one that fills the database
+
+    def fill(store: Store, tx: Transaction) -> None:
+        told["rows"] = load_lines(tx, _lines(source / _ROWS))
+        repo = Repository(root, store, Objects(root / "objects"), Nodes(store), clock)
+        before = home_of(tx)
+        told["states"] = relocate_states(repo)
+        told["home"] = before
+        if before.root != str(root):
+            told["home"] = move_home(tx, root, "moved" if moved else "copied", clock())
+        told["is_same"] = told["home"].id == before.id
+        checked: Counter[str] = Counter()
+        for finding in examine(repo, checked, quick=True):
+            raise damaged(repo, finding, checked)
+
+    store: Store = (
+        create_sqlite(root / CATALOG, fill) if database is None else create_postgres(database, fill)
+    )
+    store.close()
+    reached("restore.catalog.after")
+    (root / UNFINISHED).unlink()
+    return Restored(root, told["home"].id, told["is_same"], told["rows"], files, told["states"])
+
+
+def _claim(folder: Path, final: str, mark: dict[str, Json]) -> None:
+    """Begins, or goes on with, what is made in `folder`; nothing else may be there."""
+    marker = folder / UNFINISHED
+    text = json.dumps(mark, sort_keys=True).encode()
+    if (folder / final).exists() and not marker.exists():
+        if final == HEAD:
+            raise ConflictError(
+                f"There is a backup in {folder} already: expected a new folder. Name another.",
+                kind="backup-exists",
+            )
+        raise ConflictError(
+            f"There is a lake at {folder} already: expected a folder without one. "
+            "Name another folder.",
+            kind="lake-exists",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    if marker.exists() and marker.read_bytes() == text:
+        return
+    if any(folder.iterdir()):
+        raise InvalidError(
+            f"The folder {folder} is not empty: expected a new one, or one in which the same act "
+            "was interrupted. Name another.",
+            kind="folder-not-empty",
+        )
+    write_durably(marker, text)
+
+
+def _copied(root: Path, to: Path) -> Iterator[tuple[str, int, str]]:
+    """Copies every file of a lake, and yields its name, size and digest."""
+    for folder in _FOLDERS:
+        for path in sorted((root / folder).rglob("*")):
+            name = path.relative_to(root).as_posix()
+            if path.name.startswith(".") or path.is_dir():
+                continue
+            try:
+                size, digest = _copy(path, to / name)
+            except FileNotFoundError:
+                continue  # removed meanwhile; whether it is missed, the verification says
+            say(f"copying {name}")
+            yield name, size, digest
+
+
+def _copy(source: Path, target: Path) -> tuple[int, str]:
+    """Copies a file durably; one that has its size already is only read: files never change."""
+    size = source.stat().st_size
+    is_log = target.parent.name == "predictions"
+    if target.exists() and target.stat().st_size == size and not is_log:
+        return size, file_digest(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest, size = hashlib.sha256(), 0
+    part = target.with_name(f".{target.name}.part")
+    try:
+        with source.open("rb") as reader, part.open("wb") as writer:
+            while chunk := reader.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+                writer.write(chunk)
+        publish_durably(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return size, digest.hexdigest()
+
+
+def _first_wrong(
+    repo: Repository, folder: Path, accepted: Collection[str]
+) -> tuple[Finding, Counter[str]] | None:
+    """Checks in the copy everything that the rows reach."""
+    checked: Counter[str] = Counter()
+    files = Files(folder, repo.root, checked, accepted=accepted)
+    history = Examination(repo, files.content, checked)
+    for finding in chain(history.findings(), check_references(repo, files, checked)):
+        return finding, checked
+    return None
+
+
+def _refs(repo: Repository) -> set[str]:
+    with repo.store.reading() as tx:
+        return {str(name) for (name,) in tx.rows("select name from refs")}
+
+
+def _fetch(source: Path, target: Path, size: int, digest: str) -> None:
+    if target.exists() and target.stat().st_size == size and file_digest(target) == digest:
+        return
+    try:
+        found = _copy(source, target)
+    except FileNotFoundError:
+        found = (-1, "")
+    if found != (size, digest):
+        target.unlink(missing_ok=True)
+        raise _bad(f"{source} is not what was backed up: expected {size:,} bytes of {digest}.")
+
+
+def _head(source: Path) -> dict[str, Any]:  # written by back_up
+    path = source / HEAD
+    if not path.exists():
+        unfinished = " The backup there was not finished." if (source / UNFINISHED).exists() else ""
+        raise NotFoundError(
+            f"There is no backup in {source}: expected its {HEAD}.{unfinished} Name another "
+            "folder.",
+            kind="no-such-backup",
+        )
+    try:
+        head: dict[str, Any] = json.loads(path.read_bytes())
+        digests = {name: file_digest(source / name) for name in (_ROWS, _FILES)}
+        if head["format"] == _FORMAT and head["digests"] == digests:
+            return head
+    except (ValueError, KeyError, TypeError, FileNotFoundError):
+        pass
+    raise _bad(f"{path} does not fit {_ROWS} and {_FILES} beside it.")
+
+
+def _bad(what: str) -> InvalidError:
+    return InvalidError(
+        f"The backup is damaged: {what} Use another backup.",
+        kind="bad-backup",
+    )
+
+
+def _write_lines(path: Path, lines: Iterator[str]) -> int:
+    count = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for line in lines:
+            file.write(f"{line}\n")
+            count += 1
+        file.flush()
+        os.fsync(file.fileno())
+    make_durable(path)
+    return count
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8", newline="\n") as file:
+        yield from file
+
+
+@click.command()
+@click.argument("destination", type=click.Path(path_type=Path, file_okay=False))
+@project_option
+@json_option
+def backup(destination: Path, project: Path | None, as_json: bool) -> None:
+    """Copy the whole lake into a folder, verified, while others write.
+
+    \b
+    Example:  instep backup /backups/flights-monday
+    """
+    emit(back_up(open_project(project).repo, destination), as_json)
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--moved", is_flag=True, help="The original is gone: keep the lake's id.")
+@project_option
+@json_option
+def restore(source: Path, moved: bool, project: Path | None, as_json: bool) -> None:
+    """Make the lake of this project from a backup; there must be none yet.
+
+    \b
+    Example:  instep restore /backups/flights-monday
+    """
+    root = find_lake(find_folder(project))
+    emit(restore_backup(source, root, system_clock, moved=moved), as_json)

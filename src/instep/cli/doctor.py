@@ -1,0 +1,375 @@
+"""`instep doctor`: is everything in the lake as it was written? And a lake that was moved.
+
+Stops at the first thing that is wrong and names it, with what leads to it. What is damaged is an
+error of the family "internal", as it is for every command that meets it: no caller can mend it by
+another input, and the answer is a backup.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from instep.canonical import Json, JsonObject
+from instep.cli.output import counted, emit, json_option, project_option, table
+from instep.cli.progress import say
+from instep.cli.project import find_folder
+from instep.clock import system_clock
+from instep.errors import InstepError, InternalError, InvalidError
+from instep.findings import Finding
+from instep.history.examine import Examination
+from instep.history.objects import Objects, file_digest
+from instep.history.repository import Repository, open_repository
+from instep.history.seals import Seal, take_seal
+from instep.history.verify import blobs_of, damage
+from instep.pipelines.project import find_lake
+from instep.serving.segments import MAGIC, damaged_at
+from instep.tables.content import TYPE as TABLE
+from instep.tables.content import TableContent
+from instep.tables.profile import damaged_profiles
+from instep.tables.verify import Required, is_at, required_files
+
+_MISSING = frozenset({"missing-commit", "missing-node", "missing-file"})
+_ATTEMPTS = 3
+"""How often the lake is read again when refs that were deleted meanwhile took files with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Checks the files below `folder`: those of the lake at `home`, or of a backup of it."""
+
+    folder: Path
+    home: Path
+    checked: Counter[str]
+    quick: bool = False
+    accepted: Collection[str] = frozenset()
+    """Digests of what was erased on purpose: that these are gone is right."""
+    _seen: set[Path] = field(default_factory=set, repr=False)
+    _listed: set[str] = field(default_factory=set, repr=False)
+
+    def content(self, key: str, content: JsonObject, reached_by: str) -> Iterator[Finding]:
+        """Yields what is wrong with the files of a content."""
+        place = f"{key} in {reached_by}"
+        if content.get("type") == TABLE:
+            yield from self._table(TableContent.from_content(content), place)
+        for digest in blobs_of(content):
+            yield from self.blob(digest, place)
+
+    def blob(self, digest: str, place: str) -> Iterator[Finding]:
+        path = Objects(self.folder / "objects").path(digest)
+        yield from self._file(Required(path, digest, None), "blobs", place)
+
+    def others(self) -> Iterator[Finding]:
+        """Yields what is wrong with files that no commit names but that name their own digest."""
+        if self.quick:
+            return
+        for path in sorted(self.folder.glob("objects/??/*")):
+            if len(path.name) == 64 and path not in self._seen:
+                required = Required(path, path.name, None)
+                yield from self._file(required, "blobs", "no commit", may_go=True)
+        for folder in sorted(self.folder.glob("tables/*/profiles")):
+            for path in damaged_profiles(folder):
+                yield damage(
+                    "changed-file",
+                    self._name(path),
+                    "The profile has other bytes than when it was written. Remove the file: it "
+                    "is computed again.",
+                )
+        for path in sorted(self.folder.glob("predictions/*.log")):
+            self.checked["prediction segments"] += 1
+            offset = damaged_at(path.read_bytes())
+            if offset is not None:
+                yield damage(
+                    "changed-file",
+                    self._name(path),
+                    f"The record at byte {max(offset, len(MAGIC))} does not have its checksum.",
+                )
+
+    def _table(self, content: TableContent, place: str) -> Iterator[Finding]:
+        self.checked["table states"] += 1
+        for digest in (content.digest, content.files):
+            if digest in self.accepted:
+                return
+        try:
+            for required in required_files(self.folder, content, self._listed):
+                kind = "data files" if required.is_data else "table files"
+                wrong = list(self._file(required, kind, place))
+                if wrong:
+                    yield from wrong
+                    if not required.is_data:
+                        return
+            if not is_at(self.folder, content, self.home):
+                yield damage(
+                    "foreign-paths",
+                    place,
+                    f"Its Iceberg files name files outside {self.home}: expected paths in the "
+                    'lake. Run "instep doctor --relocate moved" again.',
+                )
+        except (InstepError, KeyError, TypeError, ValueError) as error:
+            yield damage("changed-file", place, str(error))
+
+    def _file(
+        self, required: Required, kind: str, place: str, *, may_go: bool = False
+    ) -> Iterator[Finding]:
+        path = required.path
+        if path in self._seen or required.digest in self.accepted:
+            return
+        self._seen.add(path)
+        subject = f"{self._name(path)} ({place})"
+        try:
+            size = path.stat().st_size
+            quick = self.quick and (required.is_data or kind == "blobs")
+            digest = required.digest if quick else file_digest(path)
+        except FileNotFoundError:
+            if not may_go:
+                yield damage("missing-file", subject, "The file is missing: expected it there.")
+            return
+        self.checked[kind] += 1
+        self.checked["bytes"] += size
+        say(f"checking files, {self.checked['bytes'] / 1e6:,.0f} MB so far")
+        if required.size_bytes is not None and size != required.size_bytes:
+            yield damage(
+                "changed-file",
+                subject,
+                f"The file has {size:,} bytes: expected {required.size_bytes:,}.",
+            )
+        elif digest != required.digest:
+            yield damage(
+                "changed-file",
+                subject,
+                f"The file's bytes have the digest {digest[:12]}: expected {required.digest[:12]}.",
+            )
+
+    def _name(self, path: Path) -> str:
+        inside = path.is_relative_to(self.folder)
+        return str(path.relative_to(self.folder) if inside else path)
+
+
+@dataclass(frozen=True, slots=True)
+class Healthy:
+    """A lake in which nothing is wrong, and how much of it was looked at."""
+
+    lake: Path
+    checked: Counter[str]
+    quick: bool
+    seal: Seal | None
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "lake": str(self.lake),
+            "whole": True,
+            "quick": self.quick,
+            "checked": dict(self.checked),
+            "seal": self.seal.id if self.seal else None,
+            "seal_number": self.seal.sequence if self.seal else None,
+        }
+
+    def to_text(self) -> str:
+        rows = [(f"{count:,}", what) for what, count in sorted(self.checked.items())]
+        how = "Sizes of data files and blobs, digests of the rest" if self.quick else "Every digest"
+        sealed = (
+            f"\nSeal {self.seal.sequence} was taken: {self.seal.id}. Keep it elsewhere, and the "
+            "history up to here cannot be replaced unnoticed."
+            if self.seal
+            else ""
+        )
+        return f"The lake in {self.lake} is whole. {how}:\n{table(rows)}{sealed}"
+
+
+@dataclass(frozen=True, slots=True)
+class Relocated:
+    """A lake that is at home where it lies now."""
+
+    act: str
+    before: str
+    after: str
+    lake: str
+    states: int
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "act": self.act,
+            "from": self.before,
+            "to": self.after,
+            "lake_id": self.lake,
+            "table_states": self.states,
+        }
+
+    def to_text(self) -> str:
+        kept = "keeps its id" if self.act == "moved" else "is a lake of its own, with a new id"
+        return (
+            f"The lake was {self.act} from {self.before} to {self.after} and {kept} "
+            f"({self.lake}). {counted(self.states, 'table state')} got new Iceberg files.\n"
+            'Next: "instep doctor" checks everything.'
+        )
+
+
+def examine(
+    repo: Repository,
+    checked: Counter[str],
+    *,
+    quick: bool = False,
+    accepted: Collection[str] = frozenset(),
+) -> Iterator[Finding]:
+    """Yields everything that is wrong in a lake, the first thing first, while others write.
+
+    `accepted` are digests that were erased on purpose.
+    """
+    files = Files(repo.root, repo.root, checked, quick, accepted)
+    try:
+        yield from Examination(repo, files.content, checked).findings()
+        yield from check_references(repo, files, checked)
+        yield from files.others()
+    except sqlite3.DatabaseError as error:
+        yield damage("damaged-database", "catalog.sqlite", f"SQLite says: {error}")
+
+
+def check_references(repo: Repository, files: Files, checked: Counter[str]) -> Iterator[Finding]:
+    """Yields the records that name a commit or blob which is not there."""
+    with repo.store.reading() as tx:
+        commits = [
+            *tx.rows(
+                "select 'run ' || id, input_commit, output_commit from runs "
+                "where state = 'succeeded'"
+            ),
+            *tx.rows(
+                "select 'change ' || cast(number as text), base_commit, head_commit, "
+                "merged_commit from changes where ended_at is null or merged_commit is not null"
+            ),
+        ]
+        blobs = [
+            *tx.rows("select 'run ' || id, runtime_blob, code from runs where state = 'succeeded'"),
+            *tx.rows(
+                "select 'arrival ' || a.id, a.file_digest, a.contract, a.profile, a.quarantine "
+                "from arrivals a join changes c on c.number = a.change "
+                "where c.ended_at is null or c.merged_commit is not null"
+            ),
+        ]
+        known = {
+            named: tx.row("select 1 from commits where id = ?", (named,)) is not None
+            for _, *each in commits
+            for named in each
+            if named
+        }
+    for record, *each in commits:
+        checked["references"] += len(each)
+        for named in each:
+            if named and not known[named]:
+                yield damage("missing-commit", str(record), f"It names commit {named}: not there.")
+    for record, *each in blobs:
+        for named in each:
+            try:
+                digests = json.loads(named).values() if str(named).startswith("{") else [named]
+            except ValueError:
+                yield damage("changed-record", str(record), f"Expected JSON, found {named!r}.")
+                continue
+            for digest in filter(None, digests):
+                yield from files.blob(str(digest), str(record))
+
+
+def check(
+    repo: Repository, *, quick: bool = False, accepted: Collection[str] = frozenset()
+) -> Counter[str]:
+    """Returns how much was checked in a lake that is whole.
+
+    Raises:
+        InternalError (kind "damaged-lake"): names the first thing that is wrong.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        checked: Counter[str] = Counter()
+        before = _refs(repo)
+        first = next(examine(repo, checked, quick=quick, accepted=accepted), None)
+        if first is None:
+            return checked
+        # What a ref reached may go with it; with the refs that are left it is looked at again.
+        if first.kind not in _MISSING or attempt == _ATTEMPTS or before <= _refs(repo):
+            raise damaged(repo, first, checked)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def damaged(repo: Repository, first: Finding, checked: Counter[str]) -> InternalError:
+    """Returns the error that names the first thing that is wrong."""
+    return InternalError(
+        f"The lake in {repo.root} is damaged: {first.subject}. {first.message} Restore it from a "
+        'backup ("instep restore").',
+        kind="damaged-lake",
+        finding=first.kind,
+        subject=first.subject,
+        what=first.message,
+        checked=sum(count for what, count in checked.items() if what != "bytes"),
+    )
+
+
+def _refs(repo: Repository) -> set[str]:
+    try:
+        with repo.store.reading() as tx:
+            return {str(name) for (name,) in tx.rows("select name from refs")}
+    except sqlite3.DatabaseError:
+        return set()
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Compare sizes of data files and blobs, not digests.")
+@click.option(
+    "--relocate",
+    is_flag=False,
+    flag_value="ask",
+    type=click.Choice(["moved", "copied", "ask"]),
+    metavar="[moved|copied]",
+    help="The lake was moved, or is a copy: make it at home here.",
+)
+@project_option
+@json_option
+def doctor(quick: bool, relocate: str | None, project: Path | None, as_json: bool) -> None:
+    """Is everything in the lake as it was written? Names the first thing that is not.
+
+    \b
+    Example:  instep doctor
+              instep doctor --quick
+              instep doctor --relocate moved
+    """
+    root = find_lake(find_folder(project))
+    if relocate:
+        from instep.cli.relocate import relocate_lake
+
+        emit(relocate_lake(root, system_clock, _decided(relocate)), as_json)
+        return
+    try:
+        repo = open_repository(root, system_clock)
+    except sqlite3.DatabaseError as error:
+        raise InternalError(
+            f"The lake in {root} is damaged: SQLite says {error}. Restore it from a backup "
+            '("instep restore").',
+            kind="damaged-lake",
+        ) from error
+    checked = check(repo, quick=quick)
+    seal = None
+    if not quick:
+        with repo.store.transaction() as tx:
+            seal = take_seal(tx, system_clock(), with_records=True)
+    emit(Healthy(repo.root, checked, quick, seal), as_json)
+
+
+def _decided(relocate: str) -> str:
+    """Returns "moved" or "copied"; asks a person, and nobody else."""
+    if relocate != "ask":
+        return relocate
+    if not sys.stdin.isatty():
+        raise InvalidError(
+            "It is not known whether the lake was moved or copied: expected --relocate moved, "
+            "which keeps its id, or --relocate copied, which gives it a new one. Say which.",
+            kind="moved-or-copied",
+        )
+    answer: str = click.prompt(
+        "Is the original gone (moved), or is this a second lake (copied)?",
+        type=click.Choice(["moved", "copied"]),
+        err=True,
+    )
+    return answer

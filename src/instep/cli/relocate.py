@@ -1,0 +1,116 @@
+"""Makes a lake at home under another root: `instep doctor --relocate`, and the end of a restore.
+
+Every table state that a ref reaches gets Iceberg files that name the new root; the catalog is
+changed last, in one transaction. Until then the lake is refused as before, and the act can be done
+again: states that have their new files are left as they are. States that no ref reaches get theirs
+when something is written upon them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from instep.canonical import JsonObject
+from instep.cli.doctor import Relocated, damaged
+from instep.cli.progress import say
+from instep.clock import Clock
+from instep.errors import RefusedError
+from instep.faults import reached
+from instep.findings import Finding
+from instep.history.examine import Examination
+from instep.history.repository import (
+    CATALOG,
+    Home,
+    Repository,
+    home_of,
+    move_home,
+    open_unchecked,
+)
+from instep.history.sqlite import open_sqlite
+from instep.history.store import Database
+from instep.tables.content import TYPE as TABLE
+from instep.tables.content import TableContent
+from instep.tables.relocate import Rewritten, relocate_table
+
+
+def relocate_lake(
+    root: Path, clock: Clock, act: str, database: Database | None = None
+) -> Relocated:
+    """Makes the lake whose files are in `root` at home there; `act` is "moved" or "copied".
+
+    Raises:
+        RefusedError (kind "lake-at-home"): it was neither.
+        RefusedError (kind "original-there"): "moved", but the original is where it was.
+        RefusedError (kind "shared-catalog"): "copied", but both would share one catalog.
+    """
+    repo = open_unchecked(root, clock, database)
+    with repo.store.reading() as tx:
+        before = home_of(tx)
+    _check(repo, before, act, database)
+    states = relocate_states(repo)
+    reached("relocate.record.before")
+    with repo.store.transaction() as tx:
+        after = move_home(tx, repo.root, act, clock())
+    reached("relocate.record.after")
+    return Relocated(act, before.root, after.root, after.id, states)
+
+
+def relocate_states(repo: Repository) -> int:
+    """Gives every table state that a ref reaches Iceberg files for `repo.root`; returns how many.
+
+    Raises:
+        InternalError (kind "damaged-lake").
+    """
+    rewritten: Rewritten = {}
+    states = 0
+
+    def visit(key: str, content: JsonObject, reached_by: str) -> Iterator[Finding]:
+        nonlocal states
+        if content.get("type") == TABLE:
+            table = TableContent.from_content(content)
+            states += relocate_table(repo.root, table, repo.root, rewritten)
+            say(f"new Iceberg files for {key}, {states:,} states so far")
+        yield from ()
+
+    checked: Counter[str] = Counter()
+    for finding in Examination(repo, visit, checked).contents():
+        raise damaged(repo, finding, checked)
+    return states
+
+
+def _check(repo: Repository, before: Home, act: str, database: Database | None) -> None:
+    root = Path(before.root)
+    if root == repo.root:
+        raise RefusedError(
+            f"The lake is at home in {repo.root}: expected one that was moved or copied. "
+            "There is nothing to do.",
+            kind="lake-at-home",
+        )
+    if act == "copied" and database is not None:
+        raise RefusedError(
+            f"The files were copied, but their catalog in PostgreSQL is still that of {root}: "
+            'expected a catalog of its own. Copy a lake with "instep backup" and "instep restore".',
+            kind="shared-catalog",
+        )
+    if act == "moved" and _is_there(root, before.id, database):
+        raise RefusedError(
+            f"The lake is still in {root}: expected it gone, since it is said to have moved to "
+            f'{repo.root}. Remove one of them, or say "instep doctor --relocate copied".',
+            kind="original-there",
+            root=str(root),
+        )
+
+
+def _is_there(root: Path, identifier: str, database: Database | None) -> bool:
+    if database is not None:
+        return (root / "objects").exists() or (root / "tables").exists()
+    if not (root / CATALOG).exists():
+        return False
+    store = open_sqlite(root / CATALOG)
+    try:
+        with store.reading() as tx:
+            return home_of(tx).id == identifier
+    finally:
+        store.close()

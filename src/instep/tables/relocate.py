@@ -1,0 +1,170 @@
+"""Gives a table state new Iceberg files when the lake has another root, and records them.
+
+Instep's own readers take every path relative to the lake, but Iceberg's metadata, manifest lists
+and manifests name files absolutely: any other reader would read the original. A state's metadata,
+the list of its current snapshot and the manifests in it are written again under new names; data
+files and the JSON copies are not touched. Earlier snapshots are left out of the new metadata: they
+are states of other commits, which get theirs. The state's content stays as it is (decision 0014).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from instep.engines.schema import Schema
+from instep.faults import reached
+from instep.history.objects import write_durably
+from instep.tables.content import TableContent
+from instep.tables.iceberg import (
+    Marked,
+    Metadata,
+    Status,
+    listing_bytes,
+    manifest_bytes,
+    manifest_list_bytes,
+)
+from instep.tables.read import (
+    LIST_DIGEST,
+    LISTING,
+    LISTING_DIGEST,
+    Manifest,
+    current_schema,
+    current_snapshot,
+    load_entries,
+    load_manifests,
+    load_metadata,
+    replacement_path,
+    table_folder,
+)
+
+Rewritten = dict[tuple[str, Schema], Manifest]
+"""Manifests that were written again already, by their JSON copy and schema: states share them."""
+
+
+def metadata_here(root: Path, content: TableContent) -> Metadata:
+    """Returns metadata whose paths are all below `root`, written first where there is none yet."""
+    metadata = load_metadata(root, content)
+    if metadata["location"] != str(table_folder(root, content)):
+        relocate_table(root, content, root, {})
+        return load_metadata(root, content)
+    return metadata
+
+
+def relocate_table(root: Path, content: TableContent, to: Path, known: Rewritten) -> bool:
+    """Replaces the metadata of a state, whose files are below `root`, by one that names `to`.
+
+    `to` is where the lake will be read, most often `root` itself. Returns whether anything had to
+    be done. `known` is filled, so that states of one table share what they shared before.
+    """
+    metadata = load_metadata(root, content)
+    location = str(table_folder(to, content))
+    if metadata["location"] == location:
+        return False
+    snapshot = current_snapshot(metadata)
+    if snapshot is not None:
+        snapshot = _snapshot(root, content, metadata, snapshot, location, known)
+    after = _moved(metadata, location, snapshot)
+    data = json.dumps(after, separators=(",", ":"), ensure_ascii=False).encode()
+    digest = hashlib.sha256(data).hexdigest()
+    name = f"{metadata['last-sequence-number']:05d}-{digest[:32]}.metadata.json"
+    path = f"tables/{content.uuid}/metadata/{name}"
+    write_durably(root.resolve() / path, data)
+    reached("tables.replacement.before")
+    record = json.dumps({"metadata": path, "digest": digest}).encode()
+    write_durably(replacement_path(root, content), record)
+    reached("tables.replacement.after")
+    return True
+
+
+def _moved(metadata: Metadata, location: str, snapshot: Metadata | None) -> Metadata:
+    if snapshot is None:
+        return {**metadata, "location": location}
+    identifier = snapshot["snapshot-id"]
+    return {
+        **metadata,
+        "location": location,
+        "snapshots": [snapshot],
+        "snapshot-log": [
+            one for one in metadata["snapshot-log"] if one["snapshot-id"] == identifier
+        ],
+        "metadata-log": [],
+    }
+
+
+def _snapshot(
+    root: Path,
+    content: TableContent,
+    metadata: Metadata,
+    snapshot: Metadata,
+    location: str,
+    known: Rewritten,
+) -> dict[str, Any]:  # Iceberg's JSON
+    folder = table_folder(root, content)
+    manifests = [
+        _manifest(folder, one, metadata, location, known)
+        for one in load_manifests(folder, metadata)
+        if one.live_files
+    ]
+    avro = manifest_list_bytes(
+        f"{location}/metadata",
+        snapshot["snapshot-id"],
+        snapshot.get("parent-snapshot-id"),
+        snapshot["sequence-number"],
+        manifests,
+    )
+    listing = listing_bytes(manifests)
+    name = f"snap-{snapshot['snapshot-id']}-{uuid.uuid4().hex}"
+    write_durably(folder / "metadata" / f"{name}.avro", avro)
+    write_durably(folder / "metadata" / f"{name}.json", listing)
+    return {
+        **snapshot,
+        "manifest-list": f"{location}/metadata/{name}.avro",
+        "summary": {
+            **snapshot["summary"],
+            LISTING: f"{name}.json",
+            LISTING_DIGEST: hashlib.sha256(listing).hexdigest(),
+            LIST_DIGEST: hashlib.sha256(avro).hexdigest(),
+        },
+    }
+
+
+def _manifest(
+    folder: Path, manifest: Manifest, metadata: Metadata, location: str, known: Rewritten
+) -> Manifest:
+    """Returns a manifest of the same live files under their new paths; its JSON copy serves on."""
+    schema = current_schema(metadata)
+    found = known.get((manifest.entries, schema))
+    if found is not None:
+        return found
+    marked = [
+        Marked(
+            Status.EXISTING,
+            replace(
+                entry.file,
+                path=f"{location}/data/{Path(entry.file.path).relative_to(folder / 'data')}",
+            ),
+            entry.snapshot_id,
+            entry.sequence_number,
+        )
+        for entry in load_entries(folder, manifest)
+    ]
+    avro = manifest_bytes(schema, metadata["current-schema-id"], manifest.snapshot_id, marked)
+    name = f"{uuid.uuid4().hex}-m.avro"
+    write_durably(folder / "metadata" / name, avro)
+    rows = sum(one.file.rows for one in marked)
+    made = replace(
+        manifest,
+        path=name,
+        length=len(avro),
+        path_digest=hashlib.sha256(avro).hexdigest(),
+        added=(0, 0),
+        existing=(len(marked), rows),
+        deleted=(0, 0),
+    )
+    known[(manifest.entries, schema)] = made
+    return made

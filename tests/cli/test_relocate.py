@@ -1,0 +1,188 @@
+"""A lake under another root: refused, made at home by command, and never read from the original."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from databases import on_both
+from lakes import KILLED, appended, commit, fill_lake, instep
+
+from instep.cli.doctor import check, doctor
+from instep.cli.relocate import relocate_lake
+from instep.clock import Clock
+from instep.errors import InternalError, InvalidError, RefusedError
+from instep.history.repository import Repository, home_of, open_repository
+from instep.history.store import Database
+from instep.tables.content import TableContent
+from instep.tables.read import metadata_path
+
+
+def moved(repo: Repository, tmp_path: Path) -> Path:
+    repo.store.close()
+    elsewhere = tmp_path / "elsewhere"
+    repo.root.rename(elsewhere)
+    return elsewhere
+
+
+def table_at(repo: Repository, commit_id: str) -> TableContent:
+    return TableContent.from_content(repo.content(commit_id, "table/sales"))
+
+
+def arrow(path: Path) -> Any:
+    from pyiceberg.table import StaticTable
+
+    return StaticTable.from_metadata(str(path)).scan().to_arrow()
+
+
+@on_both
+def test_a_moved_lake_is_whole_under_its_new_root_and_bare_iceberg_reads_it(
+    repo: Repository, tmp_path: Path, clock: Clock, database: Database | None
+) -> None:
+    filled = fill_lake(repo)
+    rows = [len(arrow(metadata_path(repo.root, table_at(repo, one)))) for one in filled.commits]
+    before = [repo.commit(one) for one in filled.commits]
+    root = moved(repo, tmp_path)
+    done = relocate_lake(root, clock, "moved", database)
+    there = open_repository(root, clock, database)
+    check(there)
+    assert done.states == len(rows) == 4
+    assert [there.commit(one) for one in filled.commits] == before
+    for identifier, count in zip(filled.commits, rows, strict=True):
+        path = metadata_path(there.root, table_at(there, identifier))
+        assert path.is_relative_to(root)
+        assert len(arrow(path)) == count
+        assert str(repo.root) not in path.read_text()
+    there.store.close()
+
+
+def test_a_moved_lake_keeps_its_id_and_a_copied_one_gets_its_own(
+    repo: Repository, tmp_path: Path, clock: Clock
+) -> None:
+    fill_lake(repo)
+    with repo.store.reading() as tx:
+        original = home_of(tx)
+    copy = tmp_path / "copy"
+    repo.store.close()
+    shutil.copytree(repo.root, copy)
+    with pytest.raises(RefusedError, match="still in") as caught:
+        relocate_lake(copy, clock, "moved")
+    assert caught.value.kind == "original-there"
+    relocate_lake(copy, clock, "copied")
+    there = open_repository(copy, clock)
+    check(there)
+    with there.store.reading() as tx:
+        assert home_of(tx).id != original.id
+    root = moved(repo, tmp_path)
+    assert relocate_lake(root, clock, "moved").lake == original.id
+
+
+def test_what_is_written_after_a_move_names_the_new_root_even_upon_a_state_no_ref_reaches(
+    repo: Repository, tmp_path: Path, clock: Clock
+) -> None:
+    filled = fill_lake(repo)
+    garbage = appended(repo, filled.table, range(100, 103))
+    root = moved(repo, tmp_path)
+    relocate_lake(root, clock, "moved")
+    there = open_repository(root, clock)
+    after = appended(there, garbage, range(200, 203))
+    commit(there, {"table/sales": after.to_content()})
+    check(there)
+    assert len(arrow(metadata_path(root, after))) == 12
+    assert str(repo.root) not in metadata_path(root, after).read_text()
+
+
+def test_a_lake_moved_twice_and_back_is_whole_each_time(
+    repo: Repository, tmp_path: Path, clock: Clock
+) -> None:
+    filled = fill_lake(repo)
+    home, place = repo.root, repo.root
+    repo.store.close()
+    for target in (tmp_path / "b", tmp_path / "c", home):
+        place.rename(target)
+        relocate_lake(target, clock, "moved")
+        there = open_repository(target, clock)
+        commit(there, {"table/sales": appended(there, table_at(there, there.resolve("main")),
+                                               range(50, 52)).to_content()})  # fmt: skip
+        check(there)
+        assert len(arrow(metadata_path(target, filled.table))) == 6
+        there.store.close()
+        place = target
+
+
+def test_a_flipped_byte_in_what_a_move_wrote_is_found(
+    repo: Repository, tmp_path: Path, clock: Clock
+) -> None:
+    fill_lake(repo)
+    before = set(repo.root.rglob("*"))
+    names = {path.relative_to(repo.root) for path in before}
+    root = moved(repo, tmp_path)
+    relocate_lake(root, clock, "moved")
+    there = open_repository(root, clock)
+    made = [
+        path
+        for path in (root / "tables").rglob("*")
+        if path.is_file() and path.relative_to(root) not in names
+    ]
+    assert len(made) >= 12
+    for path in made:
+        data = path.read_bytes()
+        path.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+        with pytest.raises(InternalError, match="damaged"):
+            check(there)
+        path.write_bytes(data)
+    check(there)
+
+
+def test_a_lake_at_home_is_not_relocated(repo: Repository, clock: Clock) -> None:
+    with pytest.raises(RefusedError) as caught:
+        relocate_lake(repo.root, clock, "moved")
+    assert caught.value.kind == "lake-at-home"
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+def test_copied_files_do_not_take_over_the_catalog_of_the_original(
+    repo: Repository, tmp_path: Path, clock: Clock, database: Database
+) -> None:
+    shutil.copytree(repo.root, tmp_path / "copy")
+    with pytest.raises(RefusedError) as caught:
+        relocate_lake(tmp_path / "copy", clock, "copied", database)
+    assert caught.value.kind == "shared-catalog"
+    assert open_repository(repo.root, clock, database).resolve("main")
+
+
+def test_a_script_that_does_not_say_which_is_told_to(repo: Repository, tmp_path: Path) -> None:
+    (tmp_path / "instep.yaml").write_text("lake: elsewhere\n")
+    moved(repo, tmp_path)
+    ended = CliRunner().invoke(doctor, ["--relocate", "--project", str(tmp_path)])
+    assert isinstance(ended.exception, InvalidError)
+    assert ended.exception.kind == "moved-or-copied"
+    ended = CliRunner().invoke(doctor, ["--project", str(tmp_path)])
+    assert isinstance(ended.exception, RefusedError)
+    assert "instep doctor --relocate moved" in ended.exception.message
+    ended = CliRunner().invoke(doctor, ["--relocate", "moved", "--project", str(tmp_path)])
+    assert ended.exit_code == 0, ended.output
+    ended = CliRunner().invoke(doctor, ["--project", str(tmp_path)])
+    assert "is whole" in ended.output
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["file.rename.before:4", "tables.replacement.before", "tables.replacement.after:3",
+     "relocate.record.before"],
+)  # fmt: skip
+def test_a_move_that_was_killed_is_refused_as_before_and_goes_on(
+    repo: Repository, tmp_path: Path, clock: Clock, fault: str
+) -> None:
+    fill_lake(repo)
+    root = moved(repo, tmp_path)
+    (tmp_path / "instep.yaml").write_text("lake: elsewhere\n")
+    words = ("doctor", "--relocate", "moved")
+    assert instep(*words, at=tmp_path, fault=fault) == KILLED
+    with pytest.raises(RefusedError, match="--relocate"):
+        open_repository(root, clock)
+    assert instep(*words, at=tmp_path) == 0
+    check(open_repository(root, clock))
