@@ -238,7 +238,7 @@ def _connect(database: Database) -> psycopg.Connection[Row]:
         connection: psycopg.Connection[Row] = psycopg.connect(
             database.url, autocommit=True, connect_timeout=CONNECT_WAIT_S
         )
-    except psycopg.OperationalError as error:
+    except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
         raise _unreachable(error) from error
     connection.execute(f"set lock_timeout = '{LOCK_WAIT_S}s'")
     connection.execute(f'set search_path = "{database.schema}"')
