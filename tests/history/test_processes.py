@@ -29,7 +29,8 @@ root, url, schema, ref, name, count = sys.argv[1:]
 repo = open_repository(Path(root), system_clock, Database(url, schema) if url else None)
 for number in range(int(count)):
     with repo.store.transaction(ref) as tx:
-        edit = Edit(get_ref(tx, ref).commit, {f"table/{name}_{number}": {"n": number}}, name, "m", "t")
+        changes = {f"table/{name}_{number}": {"n": number}}
+        edit = Edit(get_ref(tx, ref).commit, changes, name, "m", "test")
         publish(tx, repo, ref, edit)
 repo.store.close()
 """
