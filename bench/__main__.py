@@ -5,16 +5,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import commands, ingest, serving
+from bench import commands, history, ingest, serving
 from bench.figures import Figure
 
 BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
+    "branch-sqlite": history.branch_sqlite,
+    "branch-postgres": history.branch_postgres,
     "cli-help": commands.help_,
     "cli-status": commands.status,
     "cli-plan-noop": commands.plan_noop,
+    "commit-ms-sqlite": history.commit_ms_sqlite,
+    "commit-ms-postgres": history.commit_ms_postgres,
+    "commit-rate-sqlite": history.commit_rate_sqlite,
+    "commit-rate-postgres": history.commit_rate_postgres,
     "ingest": ingest.ingest,
+    "mergebase": history.mergebase,
     "serve-durable": serving.durable,
     "serve-off": serving.off,
+    "treediff": history.treediff,
 }
 
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 JsonObject = Mapping[str, Json]
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -26,12 +27,12 @@ def canonical_bytes(value: Json) -> bytes:
     Raises:
         TypeError: a float, or a type JSON does not have, is inside: ids never hold floats.
     """
-    return json.dumps(_ordered(value), ensure_ascii=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(_ordered(value)).encode()
 
 
 def digest_of(kind: str, value: Json) -> str:
     """Returns the SHA-256 (hex) of a record of type `kind`, such as "instep.commit.v1"."""
-    return hashlib.sha256(kind.encode() + b"\n" + canonical_bytes(value)).hexdigest()
+    return digest_of_bytes(kind, canonical_bytes(value))
 
 
 def to_microseconds(at: datetime) -> int:
@@ -44,12 +45,22 @@ def from_microseconds(value: int) -> datetime:
     return _EPOCH + value * _MICROSECOND
 
 
+def digest_of_bytes(kind: str, canonical: bytes) -> str:
+    """Returns what `digest_of` returns, for a value that is in its canonical form already."""
+    return hashlib.sha256(kind.encode() + b"\n" + canonical).hexdigest()
+
+
 def _ordered(value: Json) -> Json:
     match value:
+        case str():
+            return value if value.isascii() else unicodedata.normalize("NFC", value)
         case None | bool() | int():
             return value
-        case str():
-            return unicodedata.normalize("NFC", value)
+        case dict() if all(map(str.isascii, value)):
+            # Nearly all keys are ASCII, whose order is the same in every encoding.
+            return {name: _ordered(value[name]) for name in sorted(value)}
+        case list():
+            return [_ordered(item) for item in value]
         case Mapping():
             names = sorted(value, key=lambda name: name.encode("utf-16-be"))
             return {unicodedata.normalize("NFC", name): _ordered(value[name]) for name in names}

@@ -60,8 +60,10 @@ def load_yaml(text: str, path: str) -> Any:  # ruamel's tree, which knows lines 
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
+        # A key written twice is quoted with both its values, which may be secrets.
+        problem = str(error.problem or error.context).partition(" with value ")[0]
         raise InvalidError(
-            f"{place}: {error.problem or error.context}: expected YAML. Correct the line.",
+            f"{place}: {problem}: expected YAML. Correct the line.",
             kind="bad-yaml",
             path=path,
         ) from None

@@ -126,7 +126,8 @@ def open_lake(project: str | Path = ".", clock: Clock = system_clock) -> Lake:
     """Opens the lake of the project folder `project`.
 
     Raises:
-        NotFoundError (kinds "no-project", "no-such-lake").
+        NotFoundError (kinds "no-project", "no-such-lake", "no-such-secret").
         RefusedError (kind "lake-moved").
     """
-    return Lake(open_repository(find_lake(Path(project).resolve()), clock))
+    place = find_lake(Path(project).resolve())
+    return Lake(open_repository(place.root, clock, place.database))

@@ -17,14 +17,17 @@ from instep.errors import (
     InvalidError,
     NotFoundError,
     OutcomeUnknownError,
+    RefusedError,
     UnavailableError,
 )
 from instep.history import sqlite
 from instep.history.commits import load_commit, make_commit, save_commit
 from instep.history.edits import Edit, publish
+from instep.history.postgres import PostgresStore
 from instep.history.refs import move_ref
-from instep.history.repository import Repository, create_repository, open_repository
-from instep.history.store import Database
+from instep.history.repository import CATALOG, Repository, create_repository, open_repository
+from instep.history.sqlite import SqliteStore
+from instep.history.store import Database, Store
 
 
 def put(repo: Repository, key: str, number: int) -> str:
@@ -135,18 +138,17 @@ def test_a_writer_that_waits_too_long_is_told_who_is_in_the_way(
     failed: list[UnavailableError] = []
 
     def second() -> None:
-        other = open_repository(repo.root, system_clock, database)
-        with other.store.reading() as tx:
-            setting = "pragma busy_timeout = 50" if database is None else "select 1"
-            tx.row(setting)
-        if database is not None:
-            other.store._connection().execute("set lock_timeout = '50ms'")  # type: ignore[attr-defined]
+        store: Store = (
+            SqliteStore(repo.root / CATALOG, lock_wait_s=0.05)
+            if database is None
+            else PostgresStore(database, lock_wait_s=0.05)
+        )
         try:
-            with other.store.transaction():
+            with store.transaction():
                 pass
         except UnavailableError as error:
             failed.append(error)
-        other.store.close()
+        store.close()
 
     with repo.store.transaction():
         thread = threading.Thread(target=second)
@@ -187,8 +189,8 @@ def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     assert list((tmp_path / "lake").iterdir()) == []
 
 
-BEGIN, COMMIT = b"q\0\0\0\x0abegin\0", b"q\0\0\0\x0bcommit\0"
-"""The statements as PostgreSQL's protocol carries them: Query, length, text (in small letters)."""
+BEGIN, COMMIT = b"begin; ", b"q\0\0\0\x0bcommit\0"
+"""How statements begin in PostgreSQL's protocol (Query, length, text), in small letters."""
 
 
 class Wire:
@@ -302,3 +304,42 @@ def test_a_connection_that_broke_while_idle_is_opened_again(far: Repository, wir
     wire.loses_answer_to = BEGIN
     assert put(far, "table/a", 1) == far.resolve("main")
     assert wire.loses_answer_to is None
+
+
+def test_a_role_that_may_not_make_a_schema_is_refused(tmp_path: Path, postgres_url: str) -> None:
+    role = f"guest_{tmp_path.name.lower()}"
+    admin = PostgresStore(Database(postgres_url, "public"))
+    with admin.transaction() as tx:
+        tx.execute(f'create role "{role}" login')
+    admin.close()
+    url = postgres_url.replace("postgres:@", f"{role}:@")
+    with pytest.raises(RefusedError) as caught:
+        create_repository(tmp_path / "lake", system_clock, "ana", Database(url, "lake_of_a_guest"))
+    assert caught.value.kind == "database-permission"
+
+
+@on_both
+def test_what_waits_to_be_written_is_seen_by_whoever_could_see_it(repo: Repository) -> None:
+    with repo.store.transaction() as tx:
+        for name in "ab":
+            tx.write("insert into lake (name, value) values (?, ?)", (name, "1"))
+        assert tx.row("select count(*) from refs") == (1,)
+        assert tx.execute("update lake set value = '2' where name in ('a', 'b')") == 2
+        tx.write("update lake set value = '3' where name = 'b'")
+        with repo.store.reading() as inner:
+            rows = inner.rows("select value from lake where name in ('a', 'b') order by name")
+        assert rows == [("2",), ("3",)]
+        tx.write("delete from lake where name = 'a'")
+    with repo.store.reading() as tx:
+        assert tx.row("select count(*) from lake where name in ('a', 'b')") == (1,)
+
+
+@on_both
+def test_what_was_written_wrongly_leaves_no_trace(repo: Repository) -> None:
+    before = repo.resolve("main")
+    with pytest.raises(Exception, match=r"(?i)unique|duplicate"), repo.store.transaction() as tx:
+        publish(tx, repo, "main", Edit(before, {"table/a": {"n": 1}}, "ana", "m", "test"))
+        tx.write("insert into lake (name, value) values ('root', 'twice')")
+        tx.write("insert into lake (name, value) values ('other', 'one')")
+    assert repo.resolve("main") == before
+    assert put(repo, "table/b", 1) == repo.resolve("main")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from instep.errors import InvalidError, NotFoundError
+from instep.pipelines.address import LakeAddress, LakePlace
 from instep.pipelines.project import Approvals, Person, find_lake, load_project, parse_project
 
 WHOLE = """\
@@ -51,8 +52,8 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest() -> None:
 @pytest.mark.parametrize("line", ["lake: data/lake", "lake:   'data/lake'", '"lake": data/lake'])
 def test_the_lake_is_found_however_it_is_written(tmp_path: Path, line: str) -> None:
     (tmp_path / "instep.yaml").write_text(WHOLE.replace("lake: data/lake", line))
-    assert find_lake(tmp_path) == (tmp_path / "data/lake").resolve()
-    assert load_project(tmp_path).lake_folder(tmp_path) == find_lake(tmp_path)
+    assert find_lake(tmp_path) == LakePlace((tmp_path / "data/lake").resolve())
+    assert load_project(tmp_path).lake == LakeAddress("data/lake")
 
 
 def test_a_folder_without_the_file_is_no_project(tmp_path: Path) -> None:

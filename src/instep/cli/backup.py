@@ -373,5 +373,8 @@ def restore(source: Path, moved: bool, project: Path | None, as_json: bool) -> N
     \b
     Example:  instep restore /backups/flights-monday
     """
-    root = find_lake(find_folder(project))
-    emit(restore_backup(source, root, system_clock, moved=moved), as_json)
+    place = find_lake(find_folder(project))
+    restored = restore_backup(
+        source, place.root, system_clock, moved=moved, database=place.database
+    )
+    emit(restored, as_json)

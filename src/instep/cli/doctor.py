@@ -335,17 +335,18 @@ def doctor(quick: bool, relocate: str | None, project: Path | None, as_json: boo
               instep doctor --quick
               instep doctor --relocate moved
     """
-    root = find_lake(find_folder(project))
+    place = find_lake(find_folder(project))
     if relocate:
         from instep.cli.relocate import relocate_lake
 
-        emit(relocate_lake(root, system_clock, _decided(relocate)), as_json)
+        acted = relocate_lake(place.root, system_clock, _decided(relocate), place.database)
+        emit(acted, as_json)
         return
     try:
-        repo = open_repository(root, system_clock)
+        repo = open_repository(place.root, system_clock, place.database)
     except sqlite3.DatabaseError as error:
         raise InternalError(
-            f"The lake in {root} is damaged: SQLite says {error}. Restore it from a backup "
+            f"The lake in {place.root} is damaged: SQLite says {error}. Restore it from a backup "
             '("instep restore").',
             kind="damaged-lake",
         ) from error

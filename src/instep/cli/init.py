@@ -72,7 +72,8 @@ def init(empty: bool, project: Path | None, actor: str | None, as_json: bool) ->
     else:
         folder = find_folder(project)
         load_project(folder)
-    repo = create_repository(find_lake(folder), system_clock, person)
+    place = find_lake(folder)
+    repo = create_repository(place.root, system_clock, person, place.database)
     has_files = any(folder.glob("contracts/*.yaml")) or any(folder.glob("pipelines/*.yaml"))
     emit(Initialised(folder, repo.root, repo.resolve("main"), has_files), as_json)
 

@@ -52,4 +52,5 @@ def find_folder(given: Path | None) -> Path:
 def open_project(given: Path | None) -> Project:
     """Opens the lake of a project."""
     folder = find_folder(given)
-    return Project(folder, open_repository(find_lake(folder), system_clock))
+    place = find_lake(folder)
+    return Project(folder, open_repository(place.root, system_clock, place.database))

@@ -64,7 +64,7 @@ def save_commit(tx: Transaction, commit: Commit) -> None:
             "Name existing commits.",
             kind="no-such-commit",
         )
-    tx.execute(
+    tx.write(
         "insert into commits (id, tree, parents, generation, author, at, message, origin) "
         "values (?, ?, ?, ?, ?, ?, ?, ?) on conflict do nothing",
         (
@@ -95,6 +95,15 @@ def load_commit(tx: Transaction, identifier: str) -> Commit:
             commit=identifier,
         )
     return _from_row(row)
+
+
+def head_commit(tx: Transaction, ref: str) -> Commit | None:
+    """Returns the commit that a ref points to, or None where there is no such ref."""
+    row = tx.row(
+        f"select {_COLUMNS} from commits where id = (select commit_id from refs where name = ?)",
+        (ref,),
+    )
+    return _from_row(row) if row else None
 
 
 def first_parents(tx: Transaction, start: str, limit: int) -> Iterator[Commit]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from instep.canonical import JsonObject
 from instep.errors import ConflictError
 from instep.history import tree
-from instep.history.commits import Commit, load_commit, make_commit, save_commit
+from instep.history.commits import Commit, head_commit, load_commit, make_commit, save_commit
 from instep.history.refs import get_ref, move_ref
 from instep.history.repository import Repository
 from instep.history.store import Transaction
@@ -47,7 +47,7 @@ def publish(
         NotFoundError (kind "no-such-ref").
         ConflictError (kind "keys-moved"): a key read or written by the edit changed on the ref.
     """
-    head = load_commit(tx, get_ref(tx, ref).commit)
+    head = head_commit(tx, ref) or load_commit(tx, get_ref(tx, ref).commit)
     moved = moved_keys(tx, repo, edit, head)
     if moved:
         raise ConflictError(

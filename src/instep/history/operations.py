@@ -67,7 +67,7 @@ def append_operation(
     identifier = operation_id(
         ref, sequence, previous, before, after, actor, to_microseconds(at), kind, why
     )
-    tx.execute(
+    tx.write(
         f"insert into operations ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             identifier,

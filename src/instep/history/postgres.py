@@ -20,6 +20,7 @@ from instep.errors import (
     ConflictError,
     NotFoundError,
     OutcomeUnknownError,
+    RefusedError,
     UnavailableError,
 )
 from instep.faults import reached
@@ -40,21 +41,52 @@ CONNECT_WAIT_S = 10
 """How long a connection may take to open."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PostgresTransaction:
-    """Statements that share one state of the database."""
+    """Statements that share one state of the database.
 
-    connection: psycopg.Connection[Row]
+    Each answer costs a round trip. So what is only written waits, to be sent with the next
+    statement that changes something, or that could see it: one that names a table it goes into.
+    """
+
+    cursor: psycopg.Cursor[Row]
+    _waiting: list[tuple[str, Sequence[Value]]] = field(default_factory=list, repr=False)
+    _tables: set[str] = field(default_factory=set, repr=False)
 
     def execute(self, sql: str, values: Sequence[Value] = ()) -> int:
         """Runs a statement; returns how many rows it changed."""
-        return self.connection.execute(_translated(sql), values).rowcount
+        self.write(sql, values)
+        self.flush()
+        return self.cursor.rowcount
+
+    def write(self, sql: str, values: Sequence[Value] = ()) -> None:
+        self._waiting.append((sql, values))
+        words = sql.split(maxsplit=3)
+        self._tables.add(words[2] if words[:2] == ["insert", "into"] else "")
 
     def rows(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
-        return self.connection.execute(_translated(sql), values).fetchall()
+        return self._read(sql, values).fetchall()
 
     def row(self, sql: str, values: Sequence[Value] = ()) -> Row | None:
-        return self.connection.execute(_translated(sql), values).fetchone()
+        return self._read(sql, values).fetchone()
+
+    def flush(self) -> None:
+        """Sends what still waits, in its order; the cursor then has the answer to the last."""
+        waiting, self._waiting = self._waiting, []
+        self._tables.clear()
+        if len(waiting) == 1:
+            self.cursor.execute(_translated(waiting[0][0]), waiting[0][1])
+        elif waiting:
+            others = self.cursor.connection.cursor()
+            with self.cursor.connection.pipeline():
+                for sql, values in waiting[:-1]:
+                    others.execute(_translated(sql), values)
+                self.cursor.execute(_translated(waiting[-1][0]), waiting[-1][1])
+
+    def _read(self, sql: str, values: Sequence[Value]) -> psycopg.Cursor[Row]:
+        if any(table in sql for table in self._tables):
+            self.flush()
+        return self.cursor.execute(_translated(sql), values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +94,7 @@ class PostgresStore:
     """One schema of a database; one connection per thread, opened when first used."""
 
     database: Database
+    lock_wait_s: float = LOCK_WAIT_S
     _local: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
     @contextmanager
@@ -70,19 +103,24 @@ class PostgresStore:
         import psycopg
 
         reached("transaction.begin.before")
-        connection = self._begin(refs)
-        number = 0
+        connection, number = self._begin(refs)
+        tx = self._local.transaction = PostgresTransaction(connection.cursor())
         try:
-            yield PostgresTransaction(connection)
-            found = connection.execute("select pg_current_xact_id_if_assigned()::text").fetchone()
-            number = int(found[0]) if found and found[0] else 0
+            yield tx
+            tx.flush()
         except BaseException as error:
             with suppress(psycopg.Error):
                 connection.execute("rollback")
+            if isinstance(error, psycopg.errors.InsufficientPrivilege):
+                raise _not_allowed(error) from error
+            if isinstance(error, psycopg.errors.DeadlockDetected):
+                raise self._busy() from error
             if isinstance(error, psycopg.OperationalError):
                 self.close()
                 raise _unreachable(error) from error
             raise
+        finally:
+            self._local.transaction = None
         reached("transaction.commit.before")
         try:
             connection.execute("commit")
@@ -96,17 +134,20 @@ class PostgresStore:
         """As `Store.reading`."""
         import psycopg
 
-        connection = self._connection()
-        if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-            yield PostgresTransaction(connection)
+        open_already: PostgresTransaction | None = getattr(self._local, "transaction", None)
+        if open_already is not None:
+            yield open_already
             return
+        connection = self._connection()
         try:
             connection.execute("begin isolation level repeatable read read only")
-            yield PostgresTransaction(connection)
+            tx = self._local.transaction = PostgresTransaction(connection.cursor())
+            yield tx
         except psycopg.OperationalError as error:
             self.close()
             raise _unreachable(error) from error
         finally:
+            self._local.transaction = None
             with suppress(psycopg.Error):
                 connection.execute("rollback")
 
@@ -117,29 +158,39 @@ class PostgresStore:
             connection.close()
             del self._local.connection
 
-    def _begin(self, refs: Sequence[str]) -> psycopg.Connection[Row]:
-        """Opens a transaction and takes its locks, once more on a connection that has gone."""
+    def _begin(self, refs: tuple[str, ...]) -> tuple[psycopg.Connection[Row], int]:
+        """Opens a transaction and takes its locks, once more on a connection that has gone.
+
+        The number it returns is the one by which the server knows the transaction.
+        """
         import psycopg
 
         for attempt in (1, 2):
             connection = self._connection()
             try:
-                connection.execute("begin")
-                for statement, number in _locks(self.database.schema, refs):
-                    connection.execute(statement, (number,))
-                return connection
+                answers = connection.execute(
+                    f"begin; {_locks(self.database.schema, refs)}; "
+                    "select pg_current_xact_id()::text"
+                )
+                while answers.nextset():
+                    pass
+                return connection, int(answers.fetchall()[0][0])
             except psycopg.errors.LockNotAvailable as error:
                 connection.execute("rollback")
-                raise UnavailableError(
-                    f"The lake {self.database.schema} could not be locked: another process writes "
-                    f"to it for more than {LOCK_WAIT_S} seconds. Wait, then try again.",
-                    kind="lake-busy",
-                ) from error
+                raise self._busy() from error
             except psycopg.OperationalError as error:
                 self.close()
                 if attempt == 2:
                     raise _unreachable(error) from error
         raise AssertionError("one of the two attempts returns or raises")
+
+    def _busy(self) -> UnavailableError:
+        return UnavailableError(
+            f"The lake {self.database.schema} could not be locked: another process writes to it "
+            f"for more than {self.lock_wait_s} seconds, or waits for this one. Nothing was "
+            "changed. Wait, then try again.",
+            kind="lake-busy",
+        )
 
     def _read_back(self, number: int, cause: Exception) -> None:
         """Returns when the transaction was committed after all; raises what is known otherwise."""
@@ -157,7 +208,7 @@ class PostgresStore:
                 transaction=number,
             ) from error
         status = row[0] if row else None
-        if status == "committed" or not number:
+        if status == "committed":
             return
         if status == "aborted":
             raise _unreachable(cause) from cause
@@ -171,7 +222,7 @@ class PostgresStore:
     def _connection(self) -> psycopg.Connection[Row]:
         connection: psycopg.Connection[Row] | None = getattr(self._local, "connection", None)
         if connection is None or connection.closed:
-            connection = _connect(self.database)
+            connection = _connect(self.database, self.lock_wait_s)
             self._local.connection = connection
         return connection
 
@@ -182,6 +233,7 @@ def create_postgres(database: Database, fill: Fill) -> PostgresStore:
     Raises:
         ConflictError (kind "lake-exists").
         UnavailableError (kind "database-unreachable").
+        RefusedError (kind "database-permission"): the role may not make a schema.
     """
     import psycopg
 
@@ -231,30 +283,33 @@ def open_postgres(database: Database) -> PostgresStore:
     return store
 
 
-def _connect(database: Database) -> psycopg.Connection[Row]:
+def _connect(database: Database, lock_wait_s: float) -> psycopg.Connection[Row]:
     import psycopg
 
     try:
         connection: psycopg.Connection[Row] = psycopg.connect(
             database.url, autocommit=True, connect_timeout=CONNECT_WAIT_S
         )
-    except psycopg.OperationalError as error:
+    except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
         raise _unreachable(error) from error
-    connection.execute(f"set lock_timeout = '{LOCK_WAIT_S}s'")
+    connection.execute(f"set lock_timeout = '{round(lock_wait_s * 1000)}ms'")
     connection.execute(f'set search_path = "{database.schema}"')
     return connection
 
 
-def _locks(schema: str, refs: Sequence[str]) -> list[tuple[str, int]]:
+@lru_cache(maxsize=500)
+def _locks(schema: str, refs: tuple[str, ...]) -> str:
     """Returns the statements that take the locks of a writer, always in the same order."""
     lake = _number(schema)
     if not refs:
-        return [("select pg_advisory_xact_lock(%s)", lake)]
+        return f"select pg_advisory_xact_lock({lake})"
     each = sorted(_number(f"{schema}\n{ref}") for ref in set(refs))
-    return [
-        ("select pg_advisory_xact_lock_shared(%s)", lake),
-        *(("select pg_advisory_xact_lock(%s)", number) for number in each),
-    ]
+    return "; ".join(
+        [
+            f"select pg_advisory_xact_lock_shared({lake})",
+            *(f"select pg_advisory_xact_lock({number})" for number in each),
+        ]
+    )
 
 
 def _number(name: str) -> int:
@@ -270,6 +325,15 @@ def _translated(sql: str) -> str:
 def _ordered_by_bytes(statement: str) -> str:
     """Makes text compare by its bytes, as in SQLite and whatever the database's locale."""
     return statement.replace(" text", ' text collate "C"')
+
+
+def _not_allowed(error: Exception) -> RefusedError:
+    return RefusedError(
+        f"PostgreSQL refused a statement ({str(error).strip().splitlines()[0]}): expected a role "
+        "that owns the lake's schema, or may create it. Nothing was changed. Ask who runs the "
+        "database to grant it.",
+        kind="database-permission",
+    )
 
 
 def _unreachable(error: Exception) -> UnavailableError:

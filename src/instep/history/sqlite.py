@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,9 @@ from instep.history.store import (
     migration_scripts,
 )
 
+_LOOK_AGAIN_S = 0.002
+"""From one look at the write lock to the next: a few commits. Shorter costs more than it brings."""
+
 _NETWORK_FILE_SYSTEMS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs"})
 
 
@@ -38,6 +42,9 @@ class SqliteTransaction:
     def execute(self, sql: str, values: Sequence[Value] = ()) -> int:
         """Runs a statement; returns how many rows it changed."""
         return self.connection.execute(sql, values).rowcount
+
+    def write(self, sql: str, values: Sequence[Value] = ()) -> None:
+        self.connection.execute(sql, values)
 
     def rows(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
         return self.connection.execute(sql, values).fetchall()
@@ -52,6 +59,7 @@ class SqliteStore:
     """The catalog database at `path`; one connection per thread, opened when first used."""
 
     path: Path
+    lock_wait_s: float = LOCK_WAIT_S
     _local: threading.local = field(default_factory=threading.local, repr=False, compare=False)
 
     @contextmanager
@@ -64,7 +72,7 @@ class SqliteStore:
         connection = self._connection()
         reached("transaction.begin.before")
         try:
-            connection.execute("begin immediate")
+            _begin(connection, self.lock_wait_s)
             yield SqliteTransaction(connection)
             reached("transaction.commit.before")
             connection.execute("commit")
@@ -173,6 +181,27 @@ def open_sqlite(path: Path) -> SqliteStore:
             kind="newer-lake",
         )
     return store
+
+
+def _begin(connection: sqlite3.Connection, wait_s: float) -> None:
+    """Opens a transaction that holds the write lock, once no other does.
+
+    SQLite itself would look again after ever longer pauses, so that a writer who has waited long
+    waits longer still, behind all who came later. Here all look equally often.
+    """
+    deadline = time.monotonic() + wait_s
+    connection.execute("pragma busy_timeout = 0")
+    try:
+        while True:
+            try:
+                connection.execute("begin immediate")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(_LOOK_AGAIN_S)
+    finally:
+        connection.execute(f"pragma busy_timeout = {LOCK_WAIT_S * 1000}")
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -42,6 +42,13 @@ class Transaction(Protocol):
         """Runs a statement; returns how many rows it changed."""
         ...
 
+    def write(self, sql: str, values: Sequence[Value] = ()) -> None:
+        """Runs a statement of which nobody needs the count.
+
+        It may be sent together with the next one, whose call then raises what it did wrong.
+        """
+        ...
+
     def rows(self, sql: str, values: Sequence[Value] = ()) -> list[Row]: ...
 
     def row(self, sql: str, values: Sequence[Value] = ()) -> Row | None: ...

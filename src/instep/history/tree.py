@@ -12,19 +12,23 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from instep.canonical import JsonObject, canonical_bytes, digest_of
+from instep.canonical import JsonObject, canonical_bytes, digest_of_bytes
 from instep.errors import InternalError
 from instep.history.store import Store, Transaction
 
 LEAF_LIMIT = 64
 _CACHED_NODES = 20_000
+_ROWS_AT_ONCE = 500
+"""Of one insert: databases bound the number of values in a statement."""
+
 _NODE = "instep.node.v1"
 
 Node = Mapping[str, Any]  # {"leaf": {key: content}} or {"inner": {digit: [digest, count]}}
 Entries = dict[str, JsonObject]
 Changes = Mapping[str, JsonObject | None]
+Kept = TypeVar("Kept", Node, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +45,35 @@ class Nodes:
     """The nodes of all tries of a lake, immutable, with those read lately in memory."""
 
     store: Store
-    _cache: dict[str, Node] = field(default_factory=dict, repr=False, compare=False)
+    _cache: dict[str, Node | str] = field(default_factory=dict, repr=False, compare=False)
+    """Text until the node is first read, so that what is written is not parsed for nothing."""
 
     def load(self, digest: str) -> Node:
         found = self._cache.get(digest)
-        if found is not None:
-            return found
+        if found is None:
+            found = self._body(digest)
+        if isinstance(found, str):
+            found = self._keep(digest, json.loads(found))
+        return found
+
+    def save(self, tx: Transaction, bodies: Mapping[str, str]) -> None:
+        """Stores the texts of nodes by their digests.
+
+        All are inserted: what the cache holds may come from a transaction that was rolled back.
+        They go in order, so that two writers who store the same nodes never wait for each other.
+        """
+        rows = sorted(bodies.items())
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            part = rows[start : start + _ROWS_AT_ONCE]
+            tx.write(
+                f"insert into nodes (digest, body) values {', '.join(['(?, ?)'] * len(part))} "
+                "on conflict do nothing",
+                [value for row in part for value in row],
+            )
+        for digest, body in rows:
+            self._keep(digest, body)
+
+    def _body(self, digest: str) -> str:
         with self.store.reading() as tx:
             row = tx.row("select body from nodes where digest = ?", (digest,))
         if row is None:
@@ -56,23 +83,38 @@ class Nodes:
                 kind="missing-node",
                 digest=digest,
             )
-        node: Node = json.loads(row[0])
-        self._keep(digest, node)
-        return node
+        return str(row[0])
 
-    def save(self, tx: Transaction, node: Node) -> str:
-        # Always inserted: what the cache holds may come from a transaction that was rolled back.
-        digest = digest_of(_NODE, node)
-        tx.execute(
-            "insert into nodes (digest, body) values (?, ?) on conflict do nothing",
-            (digest, canonical_bytes(node).decode()),
-        )
-        return digest
-
-    def _keep(self, digest: str, node: Node) -> None:
+    def _keep(self, digest: str, node: Kept) -> Kept:
         if len(self._cache) >= _CACHED_NODES:
             self._cache.clear()
         self._cache[digest] = node
+        return node
+
+
+class _Loader(Protocol):
+    def load(self, digest: str) -> Node: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """The nodes of one update before they are stored: one statement stores them all."""
+
+    nodes: Nodes
+    bodies: dict[str, str] = field(default_factory=dict)
+
+    def load(self, digest: str) -> Node:
+        body = self.bodies.get(digest)
+        if body is None:
+            return self.nodes.load(digest)
+        node: Node = json.loads(body)
+        return node
+
+    def save(self, node: Node) -> str:
+        body = canonical_bytes(node)
+        digest = digest_of_bytes(_NODE, body)
+        self.bodies[digest] = body.decode()
+        return digest
 
 
 def node_digest(body: str) -> str:
@@ -87,7 +129,10 @@ def kind_of(key: str) -> str:
 
 def empty_tree(tx: Transaction, nodes: Nodes) -> str:
     """Returns the root of the tree without entries, stored."""
-    return nodes.save(tx, {"kinds": {}})
+    draft = _Draft(nodes)
+    root = draft.save({"kinds": {}})
+    nodes.save(tx, draft.bodies)
+    return root
 
 
 def find(nodes: Nodes, root: str, key: str) -> JsonObject | None:
@@ -122,13 +167,16 @@ def update(tx: Transaction, nodes: Nodes, root: str, changes: Changes) -> str:
     for key, content in changes.items():
         by_kind.setdefault(kind_of(key), {})[key] = content
     kinds = dict(nodes.load(root)["kinds"])
+    draft = _Draft(nodes)
     for kind, wanted in by_kind.items():
-        digest, count = _apply(tx, nodes, kinds.get(kind), 0, wanted)
+        digest, count = _apply(draft, kinds.get(kind), 0, wanted)
         if count:
             kinds[kind] = digest
         else:
             kinds.pop(kind, None)
-    return nodes.save(tx, {"kinds": kinds})
+    after = draft.save({"kinds": kinds})
+    nodes.save(tx, draft.bodies)
+    return after
 
 
 def diff(nodes: Nodes, before: str, after: str) -> tuple[Difference, ...]:
@@ -146,7 +194,7 @@ def _path(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _collect(nodes: Nodes, digest: str) -> Entries:
+def _collect(nodes: _Loader, digest: str) -> Entries:
     node = nodes.load(digest)
     if "leaf" in node:
         return dict(node["leaf"])
@@ -156,38 +204,36 @@ def _collect(nodes: Nodes, digest: str) -> Entries:
     return found
 
 
-def _apply(
-    tx: Transaction, nodes: Nodes, digest: str | None, depth: int, changes: Changes
-) -> tuple[str, int]:
-    node: Node = nodes.load(digest) if digest else {"leaf": {}}
+def _apply(draft: _Draft, digest: str | None, depth: int, changes: Changes) -> tuple[str, int]:
+    node: Node = draft.load(digest) if digest else {"leaf": {}}
     if "leaf" in node:
-        return _build(tx, nodes, depth, _changed(node["leaf"], changes))
+        return _build(draft, depth, _changed(node["leaf"], changes))
     children = dict(node["inner"])
     for digit, wanted in _by_digit(changes, depth).items():
         known = children.get(digit)
-        child, count = _apply(tx, nodes, known[0] if known else None, depth + 1, wanted)
+        child, count = _apply(draft, known[0] if known else None, depth + 1, wanted)
         if count:
             children[digit] = [child, count]
         else:
             children.pop(digit, None)
     total = sum(count for _, count in children.values())
     if total > LEAF_LIMIT:
-        return nodes.save(tx, {"inner": children}), total
+        return draft.save({"inner": children}), total
     # Few enough are left below to be one leaf, and so they must be.
     left: Entries = {}
     for child, _ in children.values():
-        left.update(_collect(nodes, child))
-    return _build(tx, nodes, depth, left)
+        left.update(_collect(draft, child))
+    return _build(draft, depth, left)
 
 
-def _build(tx: Transaction, nodes: Nodes, depth: int, wanted: Entries) -> tuple[str, int]:
+def _build(draft: _Draft, depth: int, wanted: Entries) -> tuple[str, int]:
     if len(wanted) <= LEAF_LIMIT:
-        return nodes.save(tx, {"leaf": wanted}), len(wanted)
+        return draft.save({"leaf": wanted}), len(wanted)
     children: dict[str, Any] = {}
     for digit, part in _by_digit(wanted, depth).items():
         held = {key: content for key, content in part.items() if content is not None}
-        children[digit] = list(_build(tx, nodes, depth + 1, held))
-    return nodes.save(tx, {"inner": children}), len(wanted)
+        children[digit] = list(_build(draft, depth + 1, held))
+    return draft.save({"inner": children}), len(wanted)
 
 
 def _changed(held: Mapping[str, JsonObject], changes: Changes) -> Entries:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from instep.canonical import JsonObject
 from instep.clock import Duration, parse_duration
 from instep.errors import InvalidError, NotFoundError
+from instep.pipelines.address import LakeAddress, LakePlace, Secret, locate
 
 if TYPE_CHECKING:
     from instep.pipelines.shapes import ProjectShape
@@ -68,16 +69,12 @@ class RunBudget:
 class ProjectConfig:
     """The meaning of one `instep.yaml`."""
 
-    lake: str
+    lake: LakeAddress
     people: Mapping[str, Person] = field(default_factory=dict)
     environments: tuple[str, ...] = ()
     approvals: Approvals = Approvals()
     run_budget: RunBudget = RunBudget()
     prices: Prices | None = None
-
-    def lake_folder(self, project: Path) -> Path:
-        """Returns the lake's folder; a relative one is below the project."""
-        return (project / self.lake).resolve()
 
 
 def parse_project(text: str, path: str = FILE) -> ProjectConfig:
@@ -91,7 +88,7 @@ def parse_project(text: str, path: str = FILE) -> ProjectConfig:
 
     shape = read_document(text, path, ProjectShape)
     return ProjectConfig(
-        lake=shape.lake,
+        lake=_lake(shape),
         people=_people(shape),
         environments=tuple(shape.environments),
         approvals=_approvals(shape),
@@ -123,24 +120,42 @@ def load_project(folder: Path) -> ProjectConfig:
     return parse_project(text)
 
 
-def find_lake(folder: Path) -> Path:
-    """Returns the lake's folder as the project in `folder` says, and reads nothing else of it.
+def find_lake(folder: Path) -> LakePlace:
+    """Returns where the lake of the project in `folder` is, and reads nothing else of it.
 
     A plain line `lake: path` is read without a YAML library, because every command begins here.
+
+    Raises:
+        NotFoundError (kind "no-project").
+        NotFoundError, InvalidError: as `address.locate`.
     """
     try:
         text = (folder / FILE).read_text(encoding="utf-8")
     except (FileNotFoundError, UnicodeDecodeError):
-        return load_project(folder).lake_folder(folder)
+        return locate(load_project(folder).lake, folder)
     plain: list[str] = re.findall(r"^lake:[ \t]+([\w./~-]+)[ \t]*(?:#.*)?$", text, re.MULTILINE)
-    if len(plain) == 1:
-        return (folder / plain[0]).resolve()
-    return parse_project(text).lake_folder(folder)
+    address = LakeAddress(plain[0]) if len(plain) == 1 else parse_project(text).lake
+    return locate(address, folder)
 
 
 def config_content(blob: str) -> JsonObject:
     """Returns the content of `config/instep` for the digest of its text."""
     return {"type": TYPE, "blob": blob}
+
+
+def _lake(shape: ProjectShape) -> LakeAddress:
+    match shape.lake:
+        case str() as folder:
+            return LakeAddress(folder)
+        case given:
+            database = given.database
+            return LakeAddress(
+                given.folder,
+                database
+                if database is None or isinstance(database, str)
+                else Secret(database.secret),
+                given.schema_,
+            )
 
 
 def _people(shape: ProjectShape) -> dict[str, Person]:

@@ -6,6 +6,7 @@ Shapes are pydantic because text from outside becomes a record here, once. Their
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Annotated, Literal
@@ -14,6 +15,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from instep.clock import Duration, parse_duration, parse_instant
 from instep.errors import InvalidError
+from instep.pipelines.address import FORM, holds_password, is_address
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _instant(value: object) -> datetime:
@@ -47,8 +51,45 @@ def _kind_of_step(value: object) -> str | None:
     return "train step" if "model" in value or "reads" in value else "sql step"
 
 
+def _folder(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("it is no folder: expected a path. Write one.")
+    if "://" in value:
+        raise ValueError(
+            "it is an address: expected a folder. Write lake: {folder: lake, database: ...}."
+        )
+    return value
+
+
+def _database(value: object) -> object:
+    """Refuses by itself what is no mapping, since other refusals quote what they refuse."""
+    if isinstance(value, Mapping):
+        if set(value) == {"secret"} and _VARIABLE.fullmatch(str(value["secret"])):
+            return value
+        raise ValueError(
+            "it names no secret: expected {secret: NAME}, with the name of an environment "
+            "variable. Write it so."
+        )
+    if not isinstance(value, str) or not is_address(value):
+        raise ValueError(
+            f"it is no address of PostgreSQL: expected {FORM}, or {{secret: NAME}} where the "
+            "address holds a password. Write one of them."
+        )
+    if holds_password(value):
+        raise ValueError(
+            "it holds a password: expected none in a file. Write {secret: NAME}, and put the "
+            "whole address into the environment variable NAME."
+        )
+    return value
+
+
+def _kind_of_lake(value: object) -> str:
+    return "mapping" if isinstance(value, Mapping) else "lake"
+
+
 Instant = Annotated[datetime, BeforeValidator(_instant)]
 Span = Annotated[Duration, BeforeValidator(_duration)]
+Folder = Annotated[str, BeforeValidator(_folder)]
 Name = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")]
 
 
@@ -93,8 +134,21 @@ class PricesShape(Shape):
     gb_month: float = Field(ge=0)
 
 
+class SecretShape(Shape):
+    secret: str
+
+
+class LakeShape(Shape):
+    folder: Folder
+    database: Annotated[str | SecretShape | None, BeforeValidator(_database)] = None
+    schema_: str = Field(default="instep", alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
+
+
 class ProjectShape(Shape):
-    lake: str
+    lake: Annotated[
+        Annotated[Folder, Tag("lake")] | Annotated[LakeShape, Tag("mapping")],
+        Discriminator(_kind_of_lake),
+    ]
     people: dict[str, PersonShape | None] | list[str] = {}
     environments: dict[str, EnvironmentShape | None] = {}
     policies: PoliciesShape = PoliciesShape()

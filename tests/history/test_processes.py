@@ -1,0 +1,78 @@
+"""Many processes commit at once, on one branch and over branches: no update is lost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from databases import on_both
+
+from instep.history.operations import is_whole, operations
+from instep.history.refs import RefKind, create_ref, list_refs
+from instep.history.repository import MAIN, Repository
+from instep.history.store import Database
+
+SECONDS = 600
+BRANCHES = 4
+
+_WORK = """
+import sys
+from pathlib import Path
+from instep.clock import system_clock
+from instep.history.edits import Edit, publish
+from instep.history.refs import get_ref
+from instep.history.repository import open_repository
+from instep.history.store import Database
+
+root, url, schema, ref, name, count = sys.argv[1:]
+repo = open_repository(Path(root), system_clock, Database(url, schema) if url else None)
+for number in range(int(count)):
+    with repo.store.transaction(ref) as tx:
+        changes = {f"table/{name}_{number}": {"n": number}}
+        edit = Edit(get_ref(tx, ref).commit, changes, name, "m", "test")
+        publish(tx, repo, ref, edit)
+repo.store.close()
+"""
+
+few = pytest.param(4, 50, id="few")
+many = pytest.param(16, 200, id="many", marks=pytest.mark.long)
+on_one_branch_and_over_many = pytest.mark.parametrize("branches", [1, BRANCHES])
+
+
+@on_both
+@on_one_branch_and_over_many
+@pytest.mark.parametrize(("processes", "commits"), [few, many])
+def test_processes_lose_no_update_and_every_chain_is_whole(
+    repo: Repository, database: Database | None, branches: int, processes: int, commits: int
+) -> None:
+    refs = [MAIN, *(f"b{number}" for number in range(1, branches))]
+    head = repo.resolve(MAIN)
+    with repo.store.transaction() as tx:
+        for ref in refs[1:]:
+            create_ref(tx, ref, RefKind.BRANCH, head, owner="ana", at=repo.clock())
+    names = [f"p{number}" for number in range(processes)]
+    place = [str(repo.root), database.url if database else "", database.schema if database else ""]
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", _WORK, *place, refs[number % branches], name, str(commits)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number, name in enumerate(names)
+    ]
+    told = [child.communicate(timeout=SECONDS)[1] for child in children]
+    assert [child.returncode for child in children] == [0] * processes, told
+
+    for number, ref in enumerate(refs):
+        mine = names[number::branches]
+        wanted = {f"table/{name}_{count}" for name in mine for count in range(commits)}
+        assert repo.entries(repo.resolve(ref)).keys() == wanted
+    with repo.store.reading() as tx:
+        assert {ref.name for ref in list_refs(tx)} == set(refs)
+        for number, ref in enumerate(refs):
+            chain = operations(tx, ref)
+            assert is_whole(chain)
+            assert len(chain) == 1 + len(names[number::branches]) * commits
+            assert chain[-1].after == repo.resolve(ref)
+            assert [one.before for one in chain[1:]] == [one.after for one in chain[:-1]]

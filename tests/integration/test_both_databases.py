@@ -1,0 +1,94 @@
+"""Every command works the same whichever database holds the catalog."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from databases import on_both
+from shop import CONFIG, Shop, make_shop
+
+from instep.history.store import Database
+
+SECONDS = 60
+
+
+@pytest.fixture
+def shop(tmp_path: Path, database: Database | None, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    made = make_shop(tmp_path / "shop")
+    if database is not None:
+        monkeypatch.setenv("SHOP_DATABASE", database.url)
+        lake = f"{{folder: lake, database: {{secret: SHOP_DATABASE}}, schema: {database.schema}}}"
+        config = CONFIG.replace("lake: lake\n", f"lake: {lake}\n")
+        (made.folder / "instep.yaml").write_text(config)
+    return made
+
+
+@on_both
+def test_the_whole_way_from_an_arrival_to_an_explained_answer(
+    shop: Shop, database: Database | None
+) -> None:
+    shop.merged()
+    files = [shop.month(1), shop.month(2), shop.month(3)]
+    arrived = shop.must("ingest", *files, "--json").json
+    assert [one["state"] for one in arrived["arrivals"]] == ["merged"] * 3
+    ran = shop.must("run", "demand", "--branch", "try", "--json").json
+    assert shop.must("diff", "main", "try", "--json").json["after"] == ran["output_commit"]
+    number = str(shop.must("propose", "try", "--json").json["change"])
+    assert shop.instep("approve", number).code == 5
+    shop.must("approve", number, actor="ben")
+    shop.must("merge", number)
+    released = shop.must("release", "prod", actor="ben").out
+    assert "prod" in released
+    (live,) = shop.must("where", "--json").json["environments"]
+    status = shop.must("status", "--json").json
+    assert live["commit"] == status["main"]
+    assert status["keys"]["table"] == 2
+    receipt = ask(shop)["receipt"]
+    explained = shop.must("explain", receipt, "--json")
+    assert ran["output_commit"] in explained.out
+    for words in (["log"], ["changes", "--all"], ["branch"], ["plan", "demand"]):
+        shop.must(*words, "--json")
+    assert shop.instep("watch", "prod").code == 2  # nothing has come since
+    assert (shop.folder / "lake" / "catalog.sqlite").exists() == (database is None)
+
+
+@on_both
+def test_a_second_lake_in_one_place_is_refused(shop: Shop) -> None:
+    shop.must("init")
+    assert json.loads(shop.instep("init", "--json").out)["error"]["kind"] == "lake-exists"
+
+
+def ask(shop: Shop) -> Any:  # what the service answered
+    """Serves prod for one question and returns the answer."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "instep", "serve", "prod", "--port", "0", "--json"],
+        cwd=shop.folder,
+        env=os.environ,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        ready = json.loads(process.stdout.readline())
+        question = {
+            "key": {"id": 1},
+            "time": "2013-04-02T00:00:00Z",
+            "features": {"shop": "a", "amount": 20.5},
+        }
+        reply = httpx.post(f"{ready['url']}/models/demand/predict", json=question, timeout=SECONDS)
+        assert reply.status_code == 200, reply.text
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=SECONDS) == 0
+        return reply.json()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
