@@ -8,7 +8,8 @@ from databases import on_both
 from instep.canonical import JsonObject
 from instep.errors import ConflictError, InvalidError, NotFoundError
 from instep.history import operations
-from instep.history.commits import Commit, merge_base
+from instep.history.ancestry import merge_base
+from instep.history.commits import Commit
 from instep.history.edits import Edit, publish
 from instep.history.merge import merge
 from instep.history.refs import RefKind, create_ref, get_ref, list_refs

@@ -11,7 +11,7 @@ from instep.changes.evidence import Comparison, Say, compare, reads_of
 from instep.changes.policy import kinds_of_change, main_kind
 from instep.changes.records import Change, Kind, State
 from instep.errors import InternalError, RefusedError
-from instep.history.commits import merge_base
+from instep.history.ancestry import merge_base
 from instep.history.edits import Edit, build
 from instep.history.refs import RefKind, get_ref
 from instep.history.repository import MAIN, Repository

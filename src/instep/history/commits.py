@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from datetime import datetime
 from instep.canonical import Json, digest_of, from_microseconds, to_microseconds
 from instep.clock import format_instant
 from instep.errors import NotFoundError
+from instep.history.ancestry import place_after
 from instep.history.store import Row, Transaction
 
 _COMMIT = "instep.commit.v1"
@@ -57,25 +57,28 @@ def make_commit(
 
 def save_commit(tx: Transaction, commit: Commit) -> None:
     """Stores a commit; storing it twice is the same as once."""
-    generations = [_generation(tx, parent) for parent in commit.parents]
-    if not all(generations):
+    place = place_after(tx, commit.parents)
+    if place is None:
         raise NotFoundError(
             f"A parent of the commit does not exist: expected all of {', '.join(commit.parents)}. "
             "Name existing commits.",
             kind="no-such-commit",
         )
+    generation, jump, span = place
     tx.write(
-        "insert into commits (id, tree, parents, generation, author, at, message, origin) "
-        "values (?, ?, ?, ?, ?, ?, ?, ?) on conflict do nothing",
+        f"insert into commits ({_COLUMNS}, generation, jump, span) "
+        "values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict do nothing",
         (
             commit.id,
             commit.tree,
             json.dumps(list(commit.parents)),
-            max(generations, default=0) + 1,
             commit.author,
             to_microseconds(commit.at),
             commit.message,
             commit.origin,
+            generation,
+            jump,
+            span,
         ),
     )
 
@@ -115,34 +118,6 @@ def first_parents(tx: Transaction, start: str, limit: int) -> Iterator[Commit]:
         commit = load_commit(tx, following)
         yield commit
         following = commit.parents[0] if commit.parents else None
-
-
-def is_ancestor(tx: Transaction, older: str, newer: str) -> bool:
-    """Says whether `older` is `newer` or reachable from it through parents."""
-    return merge_base(tx, older, newer) == older
-
-
-def merge_base(tx: Transaction, left: str, right: str) -> str | None:
-    """Returns the latest commit that both reach (highest generation), or None."""
-    sides = {left: 1}
-    sides[right] = sides.get(right, 0) | 2
-    waiting = [(-_generation(tx, commit), commit) for commit in sides]
-    heapq.heapify(waiting)
-    while waiting:
-        _, identifier = heapq.heappop(waiting)
-        if sides[identifier] == 3:
-            return identifier
-        for parent in load_commit(tx, identifier).parents:
-            if parent not in sides:
-                heapq.heappush(waiting, (-_generation(tx, parent), parent))
-            sides[parent] = sides.get(parent, 0) | sides[identifier]
-    return None
-
-
-def _generation(tx: Transaction, identifier: str) -> int:
-    """Returns the length of the longest way back to a commit without parents; 0 if unknown."""
-    row = tx.row("select generation from commits where id = ?", (identifier,))
-    return int(row[0]) if row else 0
 
 
 def _from_row(row: Row) -> Commit:

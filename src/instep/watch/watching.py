@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from instep.canonical import Json, JsonObject, from_microseconds
 from instep.clock import Window, format_instant
 from instep.errors import InvalidError, NotFoundError
-from instep.history.commits import first_parents, is_ancestor
+from instep.history.ancestry import is_ancestor
+from instep.history.commits import first_parents
 from instep.history.operations import operations
 from instep.history.repository import MAIN, Repository
 from instep.models.bundle import LoadedModel, read_bundle
