@@ -13,6 +13,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+from instep.errors import InvalidError
+
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 JsonObject = Mapping[str, Json]
 
@@ -26,6 +28,7 @@ def canonical_bytes(value: Json) -> bytes:
 
     Raises:
         TypeError: a float, or a type JSON does not have, is inside: ids never hold floats.
+        InvalidError (kind "same-name"): two names of one record are the same in NFC.
     """
     return _ENCODER.encode(_ordered(value)).encode()
 
@@ -62,9 +65,27 @@ def _ordered(value: Json) -> Json:
         case list():
             return [_ordered(item) for item in value]
         case Mapping():
-            names = sorted(value, key=lambda name: name.encode("utf-16-be"))
-            return {unicodedata.normalize("NFC", name): _ordered(value[name]) for name in names}
-        case Sequence():
+            named = {unicodedata.normalize("NFC", name): item for name, item in value.items()}
+            if len(named) != len(value):
+                raise _same_name(value)
+            names = sorted(named, key=lambda name: name.encode("utf-16-be"))
+            return {name: _ordered(named[name]) for name in names}
+        case Sequence() if not isinstance(value, bytes | bytearray):
             return [_ordered(item) for item in value]
         case _:
             raise TypeError(f"{value!r} ({type(value).__name__}) has no canonical form")
+
+
+def _same_name(value: Mapping[str, Json]) -> InvalidError:
+    seen: set[str] = set()
+    for name in value:
+        normal = unicodedata.normalize("NFC", name)
+        if normal in seen:
+            break
+        seen.add(normal)
+    return InvalidError(
+        f'Two names are both "{normal}" and differ only in how Unicode writes them: expected '
+        "names that stay different in NFC. Rename one of them.",
+        kind="same-name",
+        name=normal,
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ from instep.history import sqlite
 from instep.history.commits import load_commit, make_commit, save_commit
 from instep.history.edits import Edit, publish
 from instep.history.postgres import PostgresStore
-from instep.history.refs import move_ref
+from instep.history.refs import RefKind, create_ref, move_ref
 from instep.history.repository import CATALOG, Repository, create_repository, open_repository
 from instep.history.sqlite import SqliteStore
 from instep.history.store import Database, Store
@@ -287,6 +289,59 @@ def test_a_commit_that_nobody_can_be_asked_about_is_unknown(far: Repository, wir
     assert caught.value.kind == "commit-unknown"
     wire.refuses = False
     assert far.resolve("main") != before
+
+
+_RETRYING = """
+import sys
+from pathlib import Path
+from instep.clock import system_clock
+from instep.errors import InstepError
+from instep.history.edits import Edit, commit_edit
+from instep.history.repository import open_repository
+from instep.history.store import Database
+root, url, schema, base = sys.argv[1:]
+repo = open_repository(Path(root), system_clock, Database(url, schema))
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    edit = Edit(base, {"table/a": {"n": 1}}, "ana", "m", "test")
+    print(commit_edit(repo, "try", edit, token="one").id)
+except InstepError as error:
+    print(error.kind)
+"""
+
+
+def retrying(far: Repository, database: Database, base: str) -> subprocess.Popen[str]:
+    """Starts a client in a process of its own; it waits for a line before it commits."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", _RETRYING, str(far.root), database.url, database.schema, base],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    return child
+
+
+def test_what_one_process_did_and_never_heard_of_is_not_done_again_by_the_next(
+    far: Repository, wire: Wire
+) -> None:
+    assert isinstance(far.store, PostgresStore)
+    database, base = far.store.database, far.resolve("main")
+    with far.store.transaction() as tx:
+        create_ref(tx, "try", RefKind.BRANCH, base, owner="ana", at=far.clock())
+    first, second = (retrying(far, database, base) for _ in range(2))
+    wire.loses_answer_to = COMMIT
+    wire.refuses = True
+    said, _ = first.communicate("go\n", timeout=60)
+    assert said == "commit-unknown\n"
+    assert wire.loses_answer_to is None
+    wire.refuses = False
+    done, _ = second.communicate("go\n", timeout=60)
+    assert far.resolve("try") == done.strip()
+    with far.store.reading() as tx:
+        assert tx.row("select count(*) from operations where ref = 'try'") == (2,)
 
 
 def test_a_database_that_is_gone_is_unavailable(far: Repository, wire: Wire) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +10,14 @@ from instep.canonical import Json, JsonObject
 from instep.changes import gate, records
 from instep.changes.evidence import Comparison, Say, compare, reads_of
 from instep.changes.policy import kinds_of_change, main_kind
-from instep.changes.records import Change, Kind, State
+from instep.changes.records import Change, Listed, State
 from instep.errors import InternalError, RefusedError
 from instep.history.ancestry import merge_base
+from instep.history.commits import load_commit
 from instep.history.edits import Edit, build
 from instep.history.refs import RefKind, get_ref
 from instep.history.repository import MAIN, Repository
+from instep.history.store import Transaction
 from instep.pipelines.capture import capture_project
 
 _FROM_DISK = ("config", "contract", "pipeline")
@@ -55,7 +58,7 @@ def propose_project(repo: Repository, folder: Path, author: str, title: str, say
     edit = Edit(base, changes, author, title, "proposal")
     with repo.store.transaction() as tx:
         head = build(tx, repo, edit).id
-    return _record(repo, edit, head, None, say)
+    return record(repo, edit, head, None, say)
 
 
 def propose_branch(repo: Repository, branch: str, author: str, title: str, say: Say) -> Proposal:
@@ -82,23 +85,33 @@ def propose_branch(repo: Repository, branch: str, author: str, title: str, say: 
             branch=branch,
         )
     edit = Edit(base, {}, author, title, "proposal")
-    return _record(repo, edit, ref.commit, branch, say)
+    return record(repo, edit, ref.commit, branch, say)
 
 
-def _record(repo: Repository, edit: Edit, head: str, branch: str | None, say: Say) -> Proposal:
+def record(
+    repo: Repository,
+    edit: Edit,
+    head: str,
+    branch: str | None,
+    say: Say,
+    more: Mapping[str, Json] | None = None,
+) -> Proposal:
+    """Computes the evidence of commit `head` on the edit's base, and opens or updates a change.
+
+    `more` is added to the evidence.
+    """
     comparison = compare(repo, edit.base, head, say)
     evidence: dict[str, Json] = {
         **comparison.to_json(),
         "reads": list(reads_of(comparison)),
+        **(more or {}),
     }
     kind = main_kind(kinds_of_change(key.key for key in comparison.keys))
     with repo.store.transaction() as tx:
         same = [
             change
-            for change in records.list_changes(tx, State.OPEN)
-            if change.branch == branch
-            and change.author == edit.author
-            and change.kind is not Kind.ARRIVAL
+            for change in records.list_changes(tx, State.OPEN, branch=branch)
+            if change.author == edit.author and _is_alike(tx, change, branch, edit)
         ]
         if same:
             records.amend_change(
@@ -122,3 +135,10 @@ def _record(repo: Repository, edit: Edit, head: str, branch: str | None, say: Sa
             head=head,
         )
     return Proposal(change, comparison, False)
+
+
+def _is_alike(tx: Transaction, change: Listed, branch: str | None, edit: Edit) -> bool:
+    """Says whether a change by the same author proposes the same thing, in another state of it."""
+    if branch is not None:
+        return change.branch == branch
+    return change.branch is None and load_commit(tx, change.head).origin == edit.origin

@@ -20,6 +20,12 @@ _COLUMNS = (
 )
 
 
+_LISTED = (
+    "number, kind, state, title, author, opened_at, branch, base_commit, head_commit, "
+    "merged_commit, ended_by, ended_at, why"
+)
+
+
 class Kind(StrEnum):
     """What a change brings; its policy goes by it."""
 
@@ -80,6 +86,42 @@ class Change:
             "head": self.head,
             "evidence": dict(self.evidence),
             "evidence_digest": self.evidence_digest,
+            "merged_commit": self.merged_commit,
+            "ended_by": self.ended_by,
+            "ended_at": format_instant(self.ended_at) if self.ended_at else None,
+            "why": self.why,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A change as a list shows it: without its evidence, which can be long."""
+
+    number: int
+    kind: Kind
+    state: State
+    title: str
+    author: str
+    opened_at: datetime
+    branch: str | None
+    base: str
+    head: str
+    merged_commit: str | None
+    ended_by: str | None
+    ended_at: datetime | None
+    why: str
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "change": self.number,
+            "kind": self.kind.value,
+            "state": self.state.value,
+            "title": self.title,
+            "author": self.author,
+            "opened_at": format_instant(self.opened_at),
+            "branch": self.branch,
+            "base": self.base,
+            "head": self.head,
             "merged_commit": self.merged_commit,
             "ended_by": self.ended_by,
             "ended_at": format_instant(self.ended_at) if self.ended_at else None,
@@ -210,11 +252,28 @@ def load_change(tx: Transaction, number: int) -> Change:
     return _from_row(row)
 
 
-def list_changes(tx: Transaction, *states: State) -> list[Change]:
-    """Returns the changes in these states (all, when none is named), by number."""
-    rows = tx.rows(f"select {_COLUMNS} from changes order by number")
-    found = [_from_row(row) for row in rows]
-    return [change for change in found if not states or change.state in states]
+def list_changes(tx: Transaction, *states: State, branch: str | None = None) -> list[Listed]:
+    """Returns the changes in these states (all, when none is named), by number.
+
+    With `branch`, those that propose this branch.
+    """
+    conditions, values = list[str](), list[str]()
+    if states:
+        conditions.append(f"state in ({', '.join('?' for _ in states)})")
+        values += [state.value for state in states]
+    if branch is not None:
+        conditions.append("branch = ?")
+        values.append(branch)
+    where = f"where {' and '.join(conditions)} " if conditions else ""
+    rows = tx.rows(f"select {_LISTED} from changes {where}order by number", values)
+    return [_listed(row) for row in rows]
+
+
+def rename_branch(tx: Transaction, name: str, new: str) -> None:
+    """Lets the changes of a branch that have not ended follow it to its new name."""
+    tx.execute(
+        "update changes set branch = ? where branch = ? and state in ('open', 'held')", (new, name)
+    )
 
 
 def change_of_commit(tx: Transaction, commit: str) -> Change | None:
@@ -265,6 +324,26 @@ def _from_row(row: Row) -> Change:
         head,
         json.loads(evidence),
         digest,
+        merged,
+        ended_by,
+        from_microseconds(ended_at) if ended_at is not None else None,
+        why,
+    )
+
+
+def _listed(row: Row) -> Listed:
+    number, kind, state, title, author, opened, branch, base, head, *end = row
+    merged, ended_by, ended_at, why = end
+    return Listed(
+        number,
+        Kind(kind),
+        State(state),
+        title,
+        author,
+        from_microseconds(opened),
+        branch,
+        base,
+        head,
         merged,
         ended_by,
         from_microseconds(ended_at) if ended_at is not None else None,

@@ -10,7 +10,7 @@ import click
 from instep.canonical import Json
 from instep.changes import gate, records
 from instep.changes.policy import Decision, Merge, Wait
-from instep.changes.records import Approval, Change, State
+from instep.changes.records import Approval, Change, Listed, State
 from instep.cli.comparison import comparison_of, comparison_text
 from instep.cli.output import emit, json_option, project_option, table
 from instep.cli.project import open_project
@@ -80,13 +80,10 @@ class Review:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    changes: tuple[Change, ...]
+    changes: tuple[Listed, ...]
 
     def to_json(self) -> Json:
-        return [
-            {name: value for name, value in change.to_json().items() if name != "evidence"}
-            for change in self.changes
-        ]
+        return [change.to_json() for change in self.changes]
 
     def to_text(self) -> str:
         if not self.changes:

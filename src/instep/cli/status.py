@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from instep.canonical import Json
-from instep.changes.records import Change, State, list_changes
+from instep.changes.records import Listed, State, list_changes
 from instep.cli.output import counted, emit, json_option, project_option, table
 from instep.cli.project import open_project
 from instep.clock import format_instant
@@ -27,7 +27,7 @@ class Status:
     counts: dict[str, int]
     branches: tuple[str, ...]
     drafts: tuple[DraftDifference, ...]
-    waiting: tuple[Change, ...]
+    waiting: tuple[Listed, ...]
     environments: tuple[Live, ...]
 
     def to_json(self) -> dict[str, Json]:
@@ -110,7 +110,7 @@ class Status:
             )
         return found
 
-    def _waiting_row(self, change: Change) -> tuple[str, ...]:
+    def _waiting_row(self, change: Listed) -> tuple[str, ...]:
         return (
             f"change {change.number}",
             change.state.value,

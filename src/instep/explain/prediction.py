@@ -105,7 +105,7 @@ def _change_that_brought(
             tree.find(repo.nodes, head.tree, key) == content
             and tree.find(repo.nodes, base.tree, key) != content
         ):
-            return change
+            return records.load_change(tx, change.number)
     return None
 
 

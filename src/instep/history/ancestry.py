@@ -140,19 +140,16 @@ class _Graph:
 
     def _keep(self, rows: Iterable[Row]) -> None:
         """Keeps places, and those that merges among them brought in."""
-        brought = set[str]()
-        for identifier, parents, generation, jump, span in rows:
-            found = Place(identifier, tuple(json.loads(parents)), generation, jump, span)
-            self.known[identifier] = found
-            brought.update(found.parents[1:])
+        found = [_place(row) for row in rows]
+        self.known.update((place.id, place) for place in found)
+        brought = {parent for place in found for parent in place.parents[1:]}
         missing = sorted(brought - self.known.keys())
         if missing:
             marks = ", ".join("?" for _ in missing)
-            rows = self.tx.rows(f"select {_COLUMNS} from commits own where id in ({marks})", missing)
-            for identifier, parents, generation, jump, span in rows:
-                self.known[identifier] = Place(
-                    identifier, tuple(json.loads(parents)), generation, jump, span
-                )
+            rows = self.tx.rows(
+                f"select {_COLUMNS} from commits own where id in ({marks})", missing
+            )
+            self.known.update((place.id, place) for place in map(_place, rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,3 +186,8 @@ class _Frontier:
         while self._latest and self._latest[0][1] not in self._stretches:
             heapq.heappop(self._latest)
         return bool(self._latest) and (best is None or -self._latest[0][0] > best.generation)
+
+
+def _place(row: Row) -> Place:
+    identifier, parents, generation, jump, span = row
+    return Place(identifier, tuple(json.loads(parents)), generation, jump, span)

@@ -6,16 +6,31 @@ otherwise it is a conflict that names the keys.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from instep.canonical import JsonObject
-from instep.errors import ConflictError
+from instep.errors import ConflictError, OutcomeUnknownError, UnavailableError
+from instep.faults import reached
 from instep.history import tree
-from instep.history.commits import Commit, head_commit, load_commit, make_commit, save_commit
-from instep.history.refs import get_ref, move_ref
+from instep.history.commits import (
+    Commit,
+    first_parents,
+    head_commit,
+    load_commit,
+    make_commit,
+    save_commit,
+)
+from instep.history.refs import get_ref, move_ref, refuse_protected
 from instep.history.repository import Repository
 from instep.history.store import Transaction
+from instep.history.tokens import act_digest, find_done, keep_done
+
+_LOOKED_UP = 64
+"""Up to so many keys are looked up one by one; beyond it, the two trees are compared."""
+
+_LOOKED_BACK = 1000
+"""How many commits a conflict looks through for who moved a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +54,31 @@ def build(tx: Transaction, repo: Repository, edit: Edit) -> Commit:
 
 
 def publish(
-    tx: Transaction, repo: Repository, ref: str, edit: Edit, *, kind: str = "commit"
+    tx: Transaction,
+    repo: Repository,
+    ref: str,
+    edit: Edit,
+    *,
+    kind: str = "commit",
+    token: str | None = None,
 ) -> Commit:
     """Commits the edit on `ref` and returns the commit; all inside the caller's transaction.
+
+    With a `token` that was published under before, that commit is returned and nothing changes.
 
     Raises:
         NotFoundError (kind "no-such-ref").
         ConflictError (kind "keys-moved"): a key read or written by the edit changed on the ref.
+        ConflictError (kind "token-reused"): the token stood for another edit.
     """
+    digest = _digest(ref, edit) if token is not None else ""
+    done = find_done(tx, token, digest) if token is not None else None
+    if done is not None:
+        return load_commit(tx, done)
     head = head_commit(tx, ref) or load_commit(tx, get_ref(tx, ref).commit)
     moved = moved_keys(tx, repo, edit, head)
     if moved:
-        raise ConflictError(
-            f'"{ref}" moved from {edit.base[:12]} to {head.id[:12]} and with it '
-            f"{', '.join(moved)}: expected these keys as they were when the work began. "
-            "Do the work again on the new state.",
-            kind="keys-moved",
-            ref=ref,
-            keys=moved,
-        )
+        raise _keys_moved(tx, repo, ref, edit, head, moved)
     commit = _commit_on(tx, repo, head, edit)
     move_ref(
         tx,
@@ -69,6 +90,40 @@ def publish(
         kind=kind,
         why=edit.message,
     )
+    if token is not None:
+        keep_done(tx, token, digest, ref=ref, commit=commit.id, at=commit.at)
+    return commit
+
+
+def commit_edit(
+    repo: Repository, ref: str, edit: Edit, *, kind: str = "commit", token: str | None = None
+) -> Commit:
+    """Commits the edit on an unprotected ref, in a transaction of its own, and returns the commit.
+
+    Writers of other refs go on meanwhile, where the store allows it. With a token, an unknown
+    outcome is asked about once more: what was done is given back, what was not is done.
+
+    Raises:
+        RefusedError (kind "protected-branch").
+        As `publish`, and as `Store.transaction`.
+    """
+    try:
+        return _commit_once(repo, ref, edit, kind, token)
+    except OutcomeUnknownError as unknown:
+        if token is None:
+            raise
+        try:
+            return _commit_once(repo, ref, edit, kind, token)
+        except UnavailableError:
+            raise unknown from None
+
+
+def _commit_once(repo: Repository, ref: str, edit: Edit, kind: str, token: str | None) -> Commit:
+    reached("edit.commit.before")
+    with repo.store.transaction(ref) as tx:
+        refuse_protected(get_ref(tx, ref))
+        commit = publish(tx, repo, ref, edit, kind=kind, token=token)
+    reached("edit.commit.after")
     return commit
 
 
@@ -78,10 +133,78 @@ def moved_keys(tx: Transaction, repo: Repository, edit: Edit, head: Commit) -> t
         return ()
     base = load_commit(tx, edit.base)
     touched = edit.reads | edit.changes.keys()
+    if len(touched) <= _LOOKED_UP:
+        return tuple(sorted(key for key in touched if _differs(repo, base, head, key)))
     return tuple(
         difference.key
         for difference in tree.diff(repo.nodes, base.tree, head.tree)
         if difference.key in touched
+    )
+
+
+def who_moved(
+    tx: Transaction, repo: Repository, base: str, head: str, keys: Iterable[str]
+) -> dict[str, Commit]:
+    """Returns the latest commit that changed each key on the way from `base` to `head`.
+
+    Looks at the last thousand commits; what moved before them is left out.
+    """
+    left, found = set(keys), dict[str, Commit]()
+    newer: Commit | None = None
+    for commit in first_parents(tx, head, _LOOKED_BACK):
+        if newer is not None:
+            for key in [key for key in left if _differs(repo, commit, newer, key)]:
+                found[key] = newer
+                left.discard(key)
+        newer = commit
+        if commit.id == base or not left:
+            break
+    return found
+
+
+def _differs(repo: Repository, before: Commit, after: Commit, key: str) -> bool:
+    old, new = (tree.find(repo.nodes, commit.tree, key) for commit in (before, after))
+    return old != new
+
+
+def _keys_moved(
+    tx: Transaction,
+    repo: Repository,
+    ref: str,
+    edit: Edit,
+    head: Commit,
+    moved: tuple[str, ...],
+) -> ConflictError:
+    movers = who_moved(tx, repo, edit.base, head.id, moved)
+    theirs = tuple(_by(key, movers.get(key)) for key in moved)
+    return ConflictError(
+        f'"{ref}" moved from {edit.base[:12]} to {head.id[:12]} and with it {", ".join(theirs)}: '
+        f'{edit.author} ("{edit.message}", {edit.origin}) expected these keys as they were when '
+        "the work began. Do the work again on the new state.",
+        kind="keys-moved",
+        ref=ref,
+        keys=moved,
+        moved_by=theirs,
+    )
+
+
+def _by(key: str, commit: Commit | None) -> str:
+    if commit is None:
+        return key
+    return f'{key} (by {commit.author} in {commit.id[:12]}, {commit.origin}: "{commit.message}")'
+
+
+def _digest(ref: str, edit: Edit) -> str:
+    """Returns what a token stands for; on which commit the work began is no part of it."""
+    return act_digest(
+        {
+            "ref": ref,
+            "changes": edit.changes,
+            "author": edit.author,
+            "message": edit.message,
+            "origin": edit.origin,
+            "merged": list(edit.merged),
+        }
     )
 
 

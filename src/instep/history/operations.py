@@ -5,6 +5,7 @@ What a ref knew at an instant is read from here, never from commit times.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,6 +15,9 @@ from instep.history.seals import SEALED_EVERY, take_seal
 from instep.history.store import Row, Transaction
 
 _OPERATION = "instep.operation.v1"
+_AT_ONCE = 200
+"""How many entries are read with one statement."""
+
 _COLUMNS = "id, ref, sequence, previous, before_commit, after_commit, actor, at, kind, why"
 
 
@@ -150,6 +154,51 @@ def operations(tx: Transaction, ref: str) -> list[Operation]:
     """Returns the chain of a ref, oldest first."""
     rows = tx.rows(f"select {_COLUMNS} from operations where ref = ? order by sequence", (ref,))
     return [_from_row(row) for row in rows]
+
+
+def commits_of(tx: Transaction, ref: str, kind: str | None = None) -> set[str]:
+    """Returns the commits that a name ever pointed to, or those that acts of one kind made it."""
+    where, values = ("and kind = ?", (ref, kind)) if kind else ("", (ref,))
+    rows = tx.rows(
+        "select distinct after_commit from operations "
+        f"where ref = ? and after_commit is not null {where}",
+        values,
+    )
+    return {str(row[0]) for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which entries of a chain are asked for; half-open, `since` included."""
+
+    actor: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def latest_operations(tx: Transaction, ref: str, wanted: Wanted) -> Iterator[Operation]:
+    """Yields the entries of a chain that are wanted, latest first, read as they are taken."""
+    conditions, values = ["ref = ?"], list[str | int]([ref])
+    if wanted.actor is not None:
+        conditions.append("actor = ?")
+        values.append(wanted.actor)
+    if wanted.since is not None:
+        conditions.append("at >= ?")
+        values.append(to_microseconds(wanted.since))
+    if wanted.until is not None:
+        conditions.append("at < ?")
+        values.append(to_microseconds(wanted.until))
+    before: int | None = None
+    while True:
+        where = " and ".join([*conditions, *(["sequence < ?"] if before is not None else [])])
+        rows = tx.rows(
+            f"select {_COLUMNS} from operations where {where} order by sequence desc limit ?",
+            (*values, *([before] if before is not None else []), _AT_ONCE),
+        )
+        yield from map(_from_row, rows)
+        if len(rows) < _AT_ONCE:
+            return
+        before = int(rows[-1][2])
 
 
 def is_whole(chain: list[Operation]) -> bool:

@@ -18,12 +18,12 @@ from instep.history import tree
 from instep.history.commits import Commit, load_commit, make_commit, save_commit
 from instep.history.objects import Objects
 from instep.history.postgres import create_postgres, open_postgres
+from instep.history.refs import MAIN as MAIN
 from instep.history.refs import RefKind, create_ref, resolve
 from instep.history.sqlite import create_sqlite, open_sqlite
 from instep.history.store import Database, Store, Transaction
 from instep.history.tree import Difference, Nodes
 
-MAIN = "main"
 CATALOG = "catalog.sqlite"
 
 

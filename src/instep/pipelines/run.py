@@ -30,7 +30,7 @@ from instep.faults import reached
 from instep.history.edits import Edit, publish
 from instep.history.ids import new_id
 from instep.history.objects import publish_durably
-from instep.history.refs import RefKind, create_ref, find_ref
+from instep.history.refs import RefKind, create_ref, find_ref, refuse_protected
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
 from instep.pipelines import capture, messages
@@ -395,7 +395,10 @@ class _Attempt:
 
     def _move(self, tx: Transaction, edit: Edit) -> str:
         branch = self.request.branch
-        if find_ref(tx, branch) is None:
+        ref = find_ref(tx, branch)
+        if ref is not None:
+            refuse_protected(ref)
+        else:
             create_ref(
                 tx,
                 branch,
@@ -431,10 +434,11 @@ def _base(repo: Repository, branch: str) -> tuple[str, bool]:
     if ref is None:
         _check_name(repo, branch)
         return repo.resolve(MAIN), True
-    if ref.is_protected or ref.kind is not RefKind.BRANCH:
+    refuse_protected(ref)
+    if ref.kind is not RefKind.BRANCH:
         raise RefusedError(
-            f'"{branch}" is a protected {ref.kind}: expected a branch of your own, because main '
-            f'changes by review only. Run on another branch, then "instep propose" it.',
+            f'"{branch}" is a {ref.kind}, and never moves: expected a branch. Run on another '
+            'name, then "instep propose" it.',
             kind="protected-branch",
             ref=branch,
         )

@@ -1,0 +1,201 @@
+"""Undo: set the keys of a commit back to what they were before it. Always a new operation.
+
+On main it is a change like any other, with evidence and approval, and it says what it undoes; on a
+branch of one's own it is a commit. A key that moved since is a conflict, by name. Whatever was made
+from a key that is set back is told: it would stay as if nothing had been undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from instep.canonical import Json, JsonObject
+from instep.changes import records
+from instep.changes.evidence import Say
+from instep.changes.propose import Proposal, record
+from instep.changes.stale import Stale, stale_after
+from instep.errors import ConflictError, InvalidError, RefusedError
+from instep.history import tree
+from instep.history.ancestry import is_ancestor
+from instep.history.commits import Commit, load_commit
+from instep.history.edits import Edit, build, commit_edit, who_moved
+from instep.history.refs import Ref, RefKind, get_ref, refuse_protected
+from instep.history.repository import MAIN, Repository
+from instep.history.store import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """What would be set to what on top of commit `base`, and what that makes stale."""
+
+    undone: Commit
+    base: str
+    changes: Mapping[str, JsonObject | None]
+    stale: tuple[Stale, ...]
+
+    @property
+    def title(self) -> str:
+        """Says what it is, wherever the change or commit is listed."""
+        what = self.undone.message or self.undone.origin
+        return f"Undoes {self.undone.id[:12]}: {what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """An undo that was proposed for main, or committed on a branch."""
+
+    undo: Undo
+    proposal: Proposal | None
+    commit: Commit | None
+
+
+def undo_on_main(
+    repo: Repository, undone: str, only: Iterable[str], *, author: str, why: str, say: Say
+) -> Undone:
+    """Opens a change that undoes a commit of main.
+
+    Raises:
+        As `plan_undo`.
+    """
+    found = plan_undo(repo, MAIN, undone, only)
+    edit = Edit(found.base, found.changes, author, _worded(found, why), f"undo of {undone}")
+    with repo.store.transaction() as tx:
+        head = build(tx, repo, edit).id
+    more: dict[str, Json] = {
+        "undoes": undone,
+        "why": why,
+        "stale": [one.to_json() for one in found.stale],
+    }
+    return Undone(found, record(repo, edit, head, None, say, more), None)
+
+
+def undo_on_branch(
+    repo: Repository, branch: str, undone: str, only: Iterable[str], *, author: str, why: str
+) -> Undone:
+    """Undoes a commit on an unprotected branch, by a new commit there.
+
+    Raises:
+        RefusedError (kind "protected-branch"). As `plan_undo`.
+    """
+    with repo.store.reading() as tx:
+        _check_branch(get_ref(tx, branch))
+    found = plan_undo(repo, branch, undone, only)
+    edit = Edit(found.base, found.changes, author, _worded(found, why), f"undo of {undone}")
+    return Undone(found, None, commit_edit(repo, branch, edit, kind="undo"))
+
+
+def plan_undo(repo: Repository, ref: str, undone: str, only: Iterable[str]) -> Undo:
+    """Returns what undoing commit `undone` on `ref` would do; `only` keeps to some of its keys.
+
+    Raises:
+        RefusedError (kind "nothing-to-undo"): it changed nothing, is not there, or is undone.
+        InvalidError (kind "key-not-changed"): `only` names a key that the commit did not change.
+        ConflictError (kind "keys-moved"): a key was changed again since.
+    """
+    with repo.store.reading() as tx:
+        head = get_ref(tx, ref).commit
+        commit = load_commit(tx, undone)
+        if not is_ancestor(tx, undone, head):
+            raise _nothing(undone, f'it is not on "{ref}"')
+        if not commit.parents:
+            raise _nothing(undone, "the lake began with it")
+        before = load_commit(tx, commit.parents[0])
+        wanted = _wanted(repo, before, commit, tuple(only))
+        changes = _set_back(tx, repo, load_commit(tx, head), commit, wanted)
+        stale = stale_after(tx, repo, head, changes)
+    return Undo(commit, head, changes, stale)
+
+
+def commit_of_change(tx: Transaction, number: int) -> str:
+    """Returns the commit on main by which a change was merged.
+
+    Raises:
+        NotFoundError (kind "no-such-change").
+        RefusedError (kind "nothing-to-undo"): it was not merged.
+    """
+    change = records.load_change(tx, number)
+    if change.merged_commit is None:
+        raise _nothing(f"change {number}", f"it is {change.state}, and never reached {MAIN}")
+    return change.merged_commit
+
+
+def _wanted(
+    repo: Repository, before: Commit, commit: Commit, only: tuple[str, ...]
+) -> tuple[tree.Difference, ...]:
+    differences = tree.diff(repo.nodes, before.tree, commit.tree)
+    changed = [each.key for each in differences]
+    for key in only:
+        if key not in changed:
+            raise InvalidError(
+                f"Commit {commit.id[:12]} did not change {key}: expected one of "
+                f"{', '.join(changed) or 'none'}. Correct the key.",
+                kind="key-not-changed",
+                key=key,
+                commit=commit.id,
+            )
+    return tuple(each for each in differences if not only or each.key in only)
+
+
+def _set_back(
+    tx: Transaction,
+    repo: Repository,
+    head: Commit,
+    commit: Commit,
+    differences: tuple[tree.Difference, ...],
+) -> dict[str, JsonObject | None]:
+    changes: dict[str, JsonObject | None] = {}
+    moved: list[str] = []
+    for each in differences:
+        now = tree.find(repo.nodes, head.tree, each.key)
+        if now == each.after:
+            changes[each.key] = each.before
+        elif now != each.before:
+            moved.append(each.key)
+    if moved:
+        raise _moved_since(tx, repo, head, commit, moved)
+    if not changes:
+        raise _nothing(commit.id, "what it changed is as it was before it")
+    return changes
+
+
+def _moved_since(
+    tx: Transaction, repo: Repository, head: Commit, commit: Commit, moved: list[str]
+) -> ConflictError:
+    movers = who_moved(tx, repo, commit.id, head.id, moved)
+    theirs = tuple(
+        f'{key} (by {movers[key].author} in {movers[key].id[:12]}: "{movers[key].message}")'
+        if key in movers
+        else key
+        for key in moved
+    )
+    return ConflictError(
+        f"Commit {commit.id[:12]} cannot be undone whole: {', '.join(theirs)} changed since, and "
+        "going back would lose that too. Undo the later commit first, or name other keys with "
+        "--only.",
+        kind="keys-moved",
+        keys=tuple(moved),
+        moved_by=theirs,
+    )
+
+
+def _check_branch(ref: Ref) -> None:
+    refuse_protected(ref)
+    if ref.kind is not RefKind.BRANCH:
+        raise InvalidError(
+            f'"{ref.name}" is of kind {ref.kind}: expected a branch. Name one with --on.',
+            kind="wrong-ref-kind",
+            ref=ref.name,
+        )
+
+
+def _nothing(what: str, reason: str) -> RefusedError:
+    name = what if what.startswith("change") else f"Commit {what[:12]}"
+    return RefusedError(
+        f'{name.capitalize()} cannot be undone: {reason}. See "instep log".',
+        kind="nothing-to-undo",
+    )
+
+
+def _worded(undo: Undo, why: str) -> str:
+    return f"{undo.title} ({why})" if why else undo.title
