@@ -83,8 +83,8 @@ def test_before_there_is_a_lake(folder: Path, words: list[str], kind: str, exit_
         (["show", "no-branch"], "no-such-ref", 3),
         (["show", "main@never"], "bad-instant", 2),
         (["where", "--at", "soon"], "bad-instant", 2),
-        (["branch", "0123abcd", "--as", "ana"], "bad-ref-name", 2),
-        (["branch", "main", "--as", "ana"], "ref-exists", 4),
+        (["branch", "make", "0123abcd", "--as", "ana"], "bad-ref-name", 2),
+        (["branch", "make", "main", "--as", "ana"], "ref-exists", 4),
         (["propose", "main", "--as", "ana"], "nothing-to-propose", 5),
     ],
 )

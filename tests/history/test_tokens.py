@@ -122,5 +122,6 @@ def test_a_conflict_names_the_keys_and_who_moved_them(lake: Repository, many: in
         commit_edit(lake, "try", begun)
     assert caught.value.kind == "keys-moved"
     assert caught.value.facts["keys"] == ("table/a",)
-    (by,) = caught.value.facts["moved_by"] or ()  # type: ignore[misc, union-attr]
-    assert f'by ben in {mover.id[:12]}, test: "a message"' in str(by)
+    moved_by = caught.value.facts["moved_by"]
+    assert isinstance(moved_by, tuple)
+    assert f'by ben in {mover.id[:12]}, test: "a message"' in moved_by[0]
