@@ -106,7 +106,7 @@ def test_a_commit_is_named_in_any_way_where_something_is_undone(
     undone = asked(capsys, "undo", *words)
     assert undone["undoes"] == move["after"]
     assert (undone["change"], undone["keys"]) == (2, ["config/instep"])
-    assert "Opened change 3" in instep(capsys, "undo", *words, "--why", "once more")
+    assert "Updated change 2" in instep(capsys, "undo", *words, "--why", "once more")
 
 
 def test_what_cannot_be_undone_is_said(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,7 @@ def fill_lake(repo: Repository) -> Filled:
     with repo.store.transaction() as tx:
         create_ref(tx, "ideas", RefKind.BRANCH, commits[1], owner="ben", at=repo.clock())
         create_ref(tx, "v1", RefKind.TAG, commits[0], owner="ana", at=repo.clock())
-    commit(repo, {"contract/other": changes["contract/sales"]}, ref="ideas")
+    commit(repo, {"contract/other": changes["contract/sales"]}, ref="ideas", token="once")
     _records(repo, commits, contract)
     _predictions(repo)
     return Filled(tuple(commits), table)
@@ -90,10 +90,15 @@ def appended(repo: Repository, table: TableContent, numbers: range) -> TableCont
     return append(repo.root, table, files, at=repo.clock())
 
 
-def commit(repo: Repository, changes: dict[str, JsonObject], ref: str = "main") -> str:
+def commit(
+    repo: Repository,
+    changes: dict[str, JsonObject],
+    ref: str = "main",
+    token: str | None = None,
+) -> str:
     with repo.store.transaction(ref) as tx:
         edit = Edit(repo.resolve(ref), changes, "ana", "Something new", "run_0")
-        return publish(tx, repo, ref, edit).id
+        return publish(tx, repo, ref, edit, token=token).id
 
 
 def _records(repo: Repository, commits: list[str], blob: str) -> None:

@@ -41,8 +41,9 @@ class Result:
         undo, proposal, commit = self.done.undo, self.done.proposal, self.done.commit
         if proposal is not None:
             change = proposal.change
+            verb = "Updated" if proposal.is_update else "Opened"
             return [
-                f"Opened change {change.number} ({change.kind}): {change.title}",
+                f"{verb} change {change.number} ({change.kind}): {change.title}",
                 comparison_text(proposal.comparison),
             ]
         assert commit is not None, "an undo is proposed or committed"

@@ -23,6 +23,10 @@ _AHEAD = 64
 _COLUMNS = "own.id, own.parents, own.generation, own.jump, own.span"
 
 
+Standing = tuple[int, str, int]
+"""Generation, jump and span of a commit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a commit stands in the graph. `generation` is its longest way to a first commit."""
@@ -34,7 +38,7 @@ class Place:
     span: int
 
 
-def place_after(tx: Transaction, parents: tuple[str, ...]) -> tuple[int, str, int] | None:
+def place_after(tx: Transaction, parents: tuple[str, ...]) -> Standing | None:
     """Returns generation, jump and span of a commit with these parents; None if one is missing."""
     if len(parents) == 1:
         return _after_one(tx, parents[0])
@@ -47,7 +51,7 @@ def place_after(tx: Transaction, parents: tuple[str, ...]) -> tuple[int, str, in
     return max(row[0] for row in rows) + 1, parents[0], 0
 
 
-def _after_one(tx: Transaction, parent: str) -> tuple[int, str, int] | None:
+def _after_one(tx: Transaction, parent: str) -> Standing | None:
     row = tx.row(
         "select own.generation, own.span, back.jump, back.span from commits own "
         "left join commits back on back.id = own.jump and own.span > 0 where own.id = ?",

@@ -16,6 +16,7 @@ from typing import Any
 
 from instep.canonical import JsonObject, canonical_bytes
 from instep.findings import Finding
+from instep.history.ancestry import place_after
 from instep.history.operations import operation_rows
 from instep.history.repository import Repository
 from instep.history.seals import (
@@ -198,15 +199,18 @@ class Examination:
             reached_by = f'on "{ref}"'
             with self.repo.store.reading() as tx:
                 row = tx.row(
-                    "select id, tree, parents, generation, author, at, message, origin "
+                    "select id, tree, parents, author, at, message, origin, generation, jump, span "
                     "from commits where id = ?",
                     (identifier,),
                 )
                 parents = _parents(row)
-                generations: dict[str, int | None] = {}
-                for parent in parents:
-                    one = tx.row("select generation from commits where id = ?", (parent,))
-                    generations[parent] = int(one[0]) if one else None
+                expected = place_after(tx, tuple(parents))
+                missing = [
+                    parent
+                    for parent in parents
+                    if expected is None
+                    and tx.row("select 1 from commits where id = ?", (parent,)) is None
+                ]
             self.checked["commits"] += 1
             if row is None:
                 yield damage(
@@ -215,11 +219,11 @@ class Examination:
                     "The commit is missing: expected it in the database.",
                 )
                 continue
-            found = check_commit(row, generations, reached_by)
+            found = check_commit(row, missing, expected, reached_by)
             if found:
                 yield found
                 continue
-            waiting += [parent for parent in parents if generations[parent] is not None]
+            waiting += parents
             yield from self._tree(str(row[1]), f'commit {identifier[:12]} on "{ref}"')
 
     def _tree(self, root: str, reached_by: str) -> Iterator[Finding]:

@@ -83,6 +83,7 @@ KEPT: tuple[Kept, ...] = (
         ),
         f"run in ({_OVER})",
     ),
+    Kept("tokens", ("token",), ("token", "ref", "digest", "commit_id", "at"), "at >= 0"),
     Kept("model_versions", ("model", "version"), ("model", "version", "run"), "version > 0"),
     Kept(
         "changes",
@@ -247,10 +248,21 @@ def _read(tx: Transaction, rest: str, values: Sequence[Value] = ()) -> list[Seal
             previous=row[2],
             at=row[3],
             lake=row[4],
-            heads=json.loads(row[5]),
+            heads=_heads(row[5]),
             records=row[6],
         )
         for row in tx.rows(
             f"select sequence, id, previous, at, lake, heads, records from seals {rest}", values
         )
     ]
+
+
+def _heads(text: str) -> dict[str, Head]:
+    """Returns the heads that a seal names; what cannot be read has none, and so another digest."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {ref: head for ref, head in found.items() if isinstance(head, list) and head}

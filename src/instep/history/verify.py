@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from instep.canonical import Json, JsonObject, digest_of
 from instep.findings import Finding, Severity
+from instep.history.ancestry import Standing
 from instep.history.operations import operation_id
 from instep.history.seals import Head, Seal, ref_digest, seal_of
 from instep.history.store import Row
@@ -95,13 +96,14 @@ def check_deleted(ref: str, head: Row) -> Finding | None:
 
 
 def check_commit(
-    row: Row, generations: Mapping[str, int | None], reached_by: str
+    row: Row, missing: Sequence[str], expected: Standing | None, reached_by: str
 ) -> Finding | None:
-    """Checks a commit; `generations` are those of its parents, None for one that is missing.
+    """Checks a commit; `missing` are those of its parents that are not there.
 
-    Row: id, tree, parents, generation, author, at, message, origin.
+    Row: id, tree, parents, author, at, message, origin, generation, jump, span. The last three
+    are `expected`, from its parents.
     """
-    identifier, tree, parents, generation, author, at, message, origin = row
+    identifier, tree, parents, author, at, message, origin, *standing = row
     place = f"commit {_cut(identifier)} ({reached_by})"
     try:
         named = json.loads(parents)
@@ -122,17 +124,16 @@ def check_commit(
             place,
             f"The commit is not what was written: expected the digest {_cut(identifier)}.",
         )
-    for parent in named:
-        if generations.get(parent) is None:
-            return damage(
-                "missing-commit", place, f"Its parent {_cut(parent)} is missing: expected it."
-            )
-    expected = 1 + max((known or 0 for known in generations.values()), default=0)
-    if generation != expected:
+    for parent in missing:
+        return damage(
+            "missing-commit", place, f"Its parent {_cut(parent)} is missing: expected it."
+        )
+    if tuple(standing) != expected:
         return damage(
             "changed-commit",
             place,
-            f"The commit has generation {generation}: expected {expected}, from its parents.",
+            f"The commit has generation, jump and span {standing}: expected "
+            f"{list(expected or ())}, from its parents.",
         )
     return None
 
