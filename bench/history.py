@@ -92,7 +92,8 @@ def treediff() -> Iterator[Figure]:
 
 def mergebase() -> Iterator[Figure]:
     """Two branches, each 10,000 commits from where they parted."""
-    from instep.history.commits import load_commit, make_commit, merge_base, save_commit
+    from instep.history.ancestry import merge_base
+    from instep.history.commits import load_commit, make_commit, save_commit
 
     repo = _lake(None, 10)
     fork = repo.resolve("main")

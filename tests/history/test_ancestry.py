@@ -36,6 +36,9 @@ class Counting:
     def execute(self, sql: str, values: Sequence[Value] = ()) -> int:
         return self.inner.execute(sql, values)
 
+    def write(self, sql: str, values: Sequence[Value] = ()) -> None:
+        self.inner.write(sql, values)
+
     def rows(self, sql: str, values: Sequence[Value] = ()) -> list[Row]:
         self.asked.append(sql)
         return self.inner.rows(sql, values)
