@@ -207,6 +207,36 @@ def test_a_file_that_can_go_nowhere_is_not_recorded(
     assert dump(contracts) == before
 
 
+def test_arrivals_before_a_file_that_cannot_be_read_are_told_with_it(
+    contracts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in (("early", "id\n3\n4\n"), ("late", "id\n5\n"), ("broken", "id\n")):
+        (contracts / f"{name}.csv").write_text(text)
+    capsys.readouterr()
+    words = ["ingest", "early.csv", "broken.csv", "late.csv", "--as", "ana"]
+    code = cli.main([*words, "--table", "here", "--json"], standalone_mode=False)
+    told = json.loads(capsys.readouterr().out)
+    assert code == 2
+    assert [(one["file"], one["state"]) for one in told["arrivals"]] == [("early.csv", "merged")]
+    assert (told["error"]["kind"], told["error"]["family"]) == ("no-rows", "invalid")
+    assert caught(*words, "--table", "here").kind == "no-rows"
+
+
+def test_two_arrivals_that_waited_are_merged_one_after_the_other(contracts: Path) -> None:
+    (contracts / "instep.yaml").write_text(f"{CONFIG}policies: {{approvals: {{arrival: 1}}}}\n")
+    instep("propose", "--as", "ana")
+    instep("approve", "3", "--as", "ben")
+    instep("merge", "3", "--as", "ana")
+    for change, name in ((4, "first"), (5, "second")):
+        (contracts / f"{name}.csv").write_text(f"id\n{change}\n")
+        instep("ingest", f"{name}.csv", "--table", "here", "--as", "ana")
+        instep("approve", str(change), "--as", "ben")
+    assert caught("merge", "9", "--as", "ana").kind == "no-such-change"
+    for change in (4, 5):
+        instep("merge", str(change), "--as", "ana")
+    assert caught("merge", "5", "--as", "ana").kind == "not-mergeable"
+
+
 def test_a_lake_of_another_format_is_not_read(merged: Path) -> None:
     connection = sqlite3.connect(merged / "lake" / "catalog.sqlite")
     connection.execute("pragma user_version = 999")

@@ -152,10 +152,18 @@ def test_keys_already_in_the_table_are_duplicates() -> None:
     [
         ("int", ["1", " 7 ", "11.0", "-2147483648"], ["1.5", "15e-1", "2147483648", "x", "0x10"]),
         ("long", ["9223372036854775807"], ["9223372036854775808", "1,000"]),
-        ("double", ["1.5", "1e3", "-.5"], ["1,5", "fast"]),
+        ("double", ["1.5", "1e3", "-.5", "1e-400"], ["1,5", "fast", "nan", "-inf", "1e400"]),
+        ("float", ["1.5"], ["NaN", "Infinity", "1e39"]),
         ("decimal(9,2)", ["1.25", "1"], ["1.255", "99999999.00"]),
+        ("decimal(38,19)", ["0.1234567890123456789"], ["0.12345678901234567891"]),
         ("date", ["2013-01-31"], ["2013-02-30", "2013-01-31 10:00", "31.1.2013"]),
         ("timestamptz", ["2013-01-01T10:00:00Z", "2013-01-01 10:00"], ["noon", "2013-13-01"]),
+        (
+            "timestamptz",
+            ["2013-01-01 10:00:00.123456000Z"],
+            ["2013-01-01T10:00:00.1234567Z", "2013-01-01 10:00:00.000000001"],
+        ),
+        ("time", ["10:00:00.5"], ["10:00:00.1234567"]),
         ("timestamp", ["2013-01-01 10:00:00"], ["2013-01-01 10:00:00+02:00"]),
         ("boolean", ["true", "F", "0"], ["maybe"]),
     ],
@@ -176,6 +184,50 @@ def test_text_fits_a_type_only_when_nothing_is_lost(
         len(unfitting),
         len(fitting),
     )
+
+
+NUMBERS = st.builds(
+    lambda sign, whole, fraction, exponent: f"{sign}{whole}{fraction}{exponent}",
+    st.sampled_from(["", "-", "+"]),
+    st.from_regex(r"[0-9]{1,12}", fullmatch=True),
+    st.one_of(st.just(""), st.from_regex(r"\.[0-9]{0,3}0{0,15}[0-9]{0,2}", fullmatch=True)),
+    st.one_of(st.just(""), st.from_regex(r"[eE][+-]?[0-9]", fullmatch=True)),
+)
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=20), st.sampled_from([0, 2, 9]))
+@settings(max_examples=100, deadline=None)
+def test_a_decimal_text_fits_exactly_when_it_has_no_more_places(
+    texts: list[str], scale: int
+) -> None:
+    type_ = f"decimal(38,{scale})" if scale else "long"
+    contract = Contract("t", "1", (ColumnTerm("v", type_),))
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE staged (v VARCHAR)")
+    connection.executemany("INSERT INTO staged VALUES (?)", [[text] for text in texts])
+    good = connection.execute(checks.good_rows(contract, Batch("staged", {"v": "VARCHAR"})))
+    exact = [Decimal(text) for text in texts]
+    whole = [one for one in exact if one * 10**scale == (one * 10**scale).to_integral_value()]
+    assert [Decimal(value) for (value,) in good.fetchall()] == [
+        one for one in whole if scale or abs(one) < 2**63
+    ]
+
+
+@pytest.mark.parametrize("kind", ["DOUBLE", "FLOAT"])
+def test_a_typed_value_that_is_no_number_lies_in_no_range(kind: str) -> None:
+    bounds = [
+        (ColumnTerm("v", kind.lower(), minimum=Bound("0")), ["inf", "1"]),
+        (ColumnTerm("v", kind.lower(), maximum=Bound("9")), ["-inf", "1"]),
+        (ColumnTerm("v", kind.lower(), minimum=Bound("0", exclusive=True)), ["inf", "1"]),
+        (ColumnTerm("v", kind.lower(), maximum=Bound("9", exclusive=True)), ["-inf", "1"]),
+        (ColumnTerm("v", kind.lower()), ["nan", "-nan", "inf", "-inf", "1"]),
+    ]
+    values = ", ".join(f"('{text}'::{kind})" for text in ("nan", "-nan", "inf", "-inf", "1"))
+    for column, kept in bounds:
+        connection = duckdb.connect()
+        connection.execute(f"CREATE TABLE staged AS SELECT * FROM (VALUES {values}) AS t(v)")
+        good = checks.good_rows(Contract("t", "1", (column,)), Batch("staged", {"v": kind}))
+        assert len(connection.execute(good).fetchall()) == len(kept), column
 
 
 @pytest.mark.parametrize(

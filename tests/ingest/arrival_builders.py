@@ -46,9 +46,11 @@ schema:
 HEADER = "station,at,distance,late"
 
 
-def merge_contract(repo: Repository, text: str, table: str = "readings") -> None:
+def merge_contract(
+    repo: Repository, text: str, table: str = "readings", approvals: int = 0
+) -> None:
     """Puts a contract and two people on main, as a reviewed change would."""
-    config = "lake: lake\npeople: [ana, ben]\n"
+    config = f"lake: lake\npeople: [ana, ben]\npolicies: {{approvals: {{arrival: {approvals}}}}}\n"
     changes = {
         f"contract/{table}": {
             "type": "instep.contract.v1",

@@ -15,7 +15,8 @@ from instep.errors import InvalidError, NotFoundError, RefusedError
 from instep.history.edits import Edit
 from instep.history.repository import MAIN, Repository
 from instep.ingest.accept import accept, refuse
-from instep.ingest.arrive import Arrived, held_error, ingest
+from instep.ingest.arrive import ingest
+from instep.ingest.arrived import Arrived, held_error
 
 
 @pytest.fixture
@@ -56,6 +57,62 @@ def test_the_same_file_arrives_once(lake: Repository, tmp_path: Path) -> None:
     again = arrive(lake, write(tmp_path / "readings-copy.csv", month(1)))
     assert again.was_here and again.arrival.change == first.arrival.change
     assert rows_of(lake, "select count(*) from readings") == [(400,)]
+
+
+@pytest.mark.parametrize(("policy", "taken"), [("append", 2), ("replace", 3), ("keyed", 3)])
+def test_an_earlier_file_arrives_again_where_a_later_one_took_its_place(
+    repo: Repository, tmp_path: Path, policy: str, taken: int
+) -> None:
+    merge_contract(repo, READINGS.replace("value: append", f"value: {policy}"))
+    first = write(tmp_path / "readings-1.csv", month(1))
+    later = [[*row[:3], "777"] for row in month(1)] if policy == "keyed" else month(2)
+    second = write(tmp_path / "readings-2.csv", later)
+    arrived = [arrive(repo, file) for file in (first, first, second, second, first, first)]
+    assert sum(not one.was_here for one in arrived) == taken
+    assert arrived[1].was_here and arrived[3].was_here and arrived[5].was_here
+    [(is_first,)] = rows_of(repo, "select bool_or(\"at\" < timestamptz '2013-02-01') from readings")
+    assert is_first
+    if policy == "keyed":
+        assert rows_of(repo, "select count(*) from readings where late = 777") == [(0,)]
+
+
+@pytest.mark.parametrize("policy", ["append", "replace", "keyed"])
+def test_a_file_that_waits_or_is_held_is_not_taken_twice(
+    repo: Repository, tmp_path: Path, policy: str
+) -> None:
+    text = READINGS.replace("value: append", f"value: {policy}")
+    merge_contract(repo, text, approvals=1)
+    waiting = write(tmp_path / "readings-1.csv", month(1))
+    held = write(tmp_path / "readings-2.csv", month(2), HEADER.replace("late", "x17"))
+    for file, state in ((waiting, State.OPEN), (held, State.HELD)):
+        assert arrive(repo, file).state is state
+        again = arrive(repo, file)
+        assert (again.was_here, again.state) == (True, state)
+
+
+def test_one_file_without_a_contract_is_held_once(repo: Repository, tmp_path: Path) -> None:
+    file = write(tmp_path / "trips.csv", month(1))
+    meanwhile: list[Arrived] = []
+
+    def say(text: str) -> None:
+        if "drafting" in text:
+            meanwhile.append(arrive(repo, file))
+
+    held = ingest(repo, tmp_path, file, "ben", say=say)
+    assert held.was_here and held.is_held
+    assert held.arrival.change == meanwhile[0].arrival.change
+    with repo.store.reading() as tx:
+        assert len(list_changes(tx)) == 1
+
+
+def test_contracts_that_a_file_cannot_fall_under_are_not_read(
+    lake: Repository, tmp_path: Path
+) -> None:
+    merge_contract(lake, 'servers: [{path: "elsewhere-*.csv"}]\nno contract at all', "elsewhere")
+    arrived = arrive(lake, write(tmp_path / "readings-1.csv", month(1)))
+    assert arrived.state is State.MERGED
+    with pytest.raises(InvalidError):
+        arrive(lake, write(tmp_path / "elsewhere-1.csv", month(1)))
 
 
 def test_bad_rows_go_to_quarantine_with_line_reason_and_raw_text(
@@ -276,6 +333,21 @@ def test_parquet_arrives_with_its_own_types(repo: Repository, tmp_path: Path) ->
     with pytest.raises(InvalidError) as caught:
         arrive(repo, cut)
     assert caught.value.kind == "truncated-file"
+
+
+def test_no_number_is_set_aside_and_does_not_break_the_profile(
+    lake: Repository, tmp_path: Path
+) -> None:
+    rows = month(1)
+    for index, text in enumerate(("nan", "inf", "-Infinity", "1e400")):
+        rows[index][2] = text
+    rows[4][3] = "5.0000000001"
+    arrived = arrive(lake, write(tmp_path / "readings-1.csv", rows))
+    assert arrived.state is State.MERGED
+    assert arrived.broken == {"distance.type": 4, "late.type": 1}
+    assert rows_of(lake, "select count(*), bool_and(isfinite(distance)) from readings") == [
+        (395, True)
+    ]
 
 
 @pytest.mark.parametrize(("policy", "rows"), [("replace", 400), ("keyed", 700)])

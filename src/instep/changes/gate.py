@@ -92,6 +92,12 @@ def release_hold(tx: Transaction, number: int) -> Change:
     return records.load_change(tx, number)
 
 
+def hold(tx: Transaction, number: int) -> Change:
+    """Makes an open change a held one: its data, read again, does not fit."""
+    tx.execute("update changes set state = 'held' where number = ? and state = 'open'", (number,))
+    return records.load_change(tx, number)
+
+
 def approve(
     tx: Transaction,
     repo: Repository,
@@ -217,10 +223,14 @@ def reject(tx: Transaction, repo: Repository, number: int, actor: str, why: str)
 
 
 def binding_of(tx: Transaction, repo: Repository, change: Change) -> str:
-    """Returns the digest of all that an approval of `change` agrees to, as it is now."""
+    """Returns the digest of all that an approval of `change` agrees to, as it is now.
+
+    An arrival is its file, read as its evidence tells, whatever its table has become meanwhile.
+    """
     main = load_commit(tx, get_ref(tx, MAIN).commit)
     reads = {key: tree.find(repo.nodes, main.tree, key) for key in evidence_reads(change)}
-    changes = dict(sorted(changed_contents(tx, repo, change).items()))
+    is_arrival = change.kind is Kind.ARRIVAL
+    changes = {} if is_arrival else dict(sorted(changed_contents(tx, repo, change).items()))
     body: dict[str, Json] = {
         "changes": changes,
         "reads": reads,

@@ -13,7 +13,7 @@ from instep.cli.output import actor_option, emit, json_option, project_option
 from instep.cli.project import open_project
 from instep.errors import InvalidError
 from instep.ingest import accept as acts
-from instep.ingest.arrive import Arrived
+from instep.ingest.arrived import Arrived
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,32 +10,38 @@ import click
 
 from instep.canonical import Json
 from instep.cli.output import actor_option, emit, json_option, project_option
-from instep.cli.progress import say
+from instep.cli.progress import clear, say
 from instep.cli.project import open_project
 from instep.errors import InstepError, RefusedError
-from instep.ingest.arrive import Arrived, held_error
 from instep.ingest.arrive import ingest as arrive
+from instep.ingest.arrived import Arrived, held_error
 
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What became of the files, in their order."""
+    """What became of the files, in their order; `error` is of the one that ended it."""
 
     arrivals: tuple[Arrived, ...]
+    error: InstepError | None = None
 
     @property
     def held(self) -> tuple[RefusedError, ...]:
         return tuple(held_error(one) for one in self.arrivals if one.is_held)
 
+    @property
+    def errors(self) -> tuple[InstepError, ...]:
+        """What is told at the end; the first one's family is that of the whole."""
+        return (*([self.error] if self.error else []), *self.held)
+
     def to_json(self) -> dict[str, Json]:
         shown: dict[str, Json] = {"arrivals": [one.to_json() for one in self.arrivals]}
-        if self.held:
-            first = self.held[0]
+        if self.errors:
+            first = self.errors[0]
             shown["error"] = {
                 "family": first.family,
                 "kind": first.kind,
-                "message": "\n".join(error.message for error in self.held),
-                **first.facts,
+                "message": "\n".join(error.message for error in self.errors),
+                **json.loads(json.dumps(dict(first.facts), default=str)),
             }
         return shown
 
@@ -65,16 +72,20 @@ def ingest(
     opened = open_project(project)
     name = opened.actor(actor)
     arrivals: list[Arrived] = []
+    ended: InstepError | None = None
     try:
         for file in files:
             arrivals.append(arrive(opened.repo, opened.folder, file, name, table=table, say=say))
-    except InstepError:
-        if arrivals and not as_json:
-            emit(Ingested(tuple(arrivals)), as_json)
-        raise
-    result = Ingested(tuple(arrivals))
+    except InstepError as error:
+        ended = error
+    result = Ingested(tuple(arrivals), ended)
     if as_json or any(not one.is_held for one in arrivals):
         emit(result, as_json)
-    for error in result.held:
-        click.echo(f"{error.family}: {error.message}", err=True)
-    return RefusedError.exit_code if result.held else 0
+    clear()
+    for each in result.held:
+        click.echo(f"{each.family}: {each.message}", err=True)
+    if ended is not None:
+        if not as_json:
+            raise ended
+        click.echo(f"{ended.family}: {ended.message}", err=True)
+    return result.errors[0].exit_code if result.errors else 0

@@ -10,8 +10,11 @@ import click
 from instep.canonical import Json
 from instep.changes import gate
 from instep.changes.gate import Merged
+from instep.changes.records import Kind, load_change
 from instep.cli.output import actor_option, counted, emit, json_option, project_option
 from instep.cli.project import open_project
+from instep.history.repository import Repository
+from instep.ingest.merge import merge_arrival
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,15 @@ def merge(change: int, project: Path | None, actor: str | None, as_json: bool) -
     opened = open_project(project)
     name = opened.actor(actor)
     repo = opened.repo
-    with repo.store.transaction() as tx:
-        merged = gate.merge(tx, repo, change, name)
+    merged = _merge(repo, change, name)
     keys = tuple(each.key for each in repo.diff(merged.commit.parents[0], merged.commit.id))
     emit(MergedChange(merged, keys), as_json)
+
+
+def _merge(repo: Repository, number: int, actor: str) -> Merged:
+    with repo.store.reading() as tx:
+        kind = load_change(tx, number).kind
+    if kind is Kind.ARRIVAL:
+        return merge_arrival(repo, number, actor)
+    with repo.store.transaction() as tx:
+        return gate.merge(tx, repo, number, actor)

@@ -3,8 +3,10 @@
 A staged batch is a relation whose columns bear the contract's names; a value is text where the
 file is text, and null where the file has a null marker. A term is broken only when its predicate is
 definitely true: a null breaks no term but `required`. A value fits a type only when the cast loses
-nothing, except that decimal fractions become the nearest binary ones. All rows of a key that
-occurs twice, here or in the table already, break the key. Nothing is executed here.
+nothing, except that decimal fractions become the nearest binary ones; text of no finite number
+(nan, inf, 1e400) fits no float or double. A typed NaN lies in no range: it breaks `minimum` and
+`maximum`, and infinity breaks them as the order of numbers has it. All rows of a key that occurs
+twice, here or in the table already, break the key. Nothing is executed here.
 """
 
 from __future__ import annotations
@@ -160,7 +162,7 @@ def _column_terms(column: ColumnTerm, source: str) -> Iterator[tuple[str, str, s
         yield (
             "minimum",
             f"is {word} {column.minimum.value}",
-            f"({value} {below} {_constant(column, column.minimum)})",
+            f"({value} {below} {_constant(column, column.minimum)}{_or_nan(column)})",
         )
     if column.maximum:
         above = ">=" if column.maximum.exclusive else ">"
@@ -168,7 +170,7 @@ def _column_terms(column: ColumnTerm, source: str) -> Iterator[tuple[str, str, s
         yield (
             "maximum",
             f"is {word} {column.maximum.value}",
-            f"({value} {above} {_constant(column, column.maximum)})",
+            f"({value} {above} {_constant(column, column.maximum)}{_or_nan(column)})",
         )
     if column.shortest is not None:
         sentence = f"has at least {column.shortest} characters"
@@ -199,16 +201,48 @@ def _misfit(column: ColumnTerm, source: str) -> str | None:
         return f"CAST({value} AS {source}) IS DISTINCT FROM {raw}"
     match family:
         case "int" | "long":
-            # DuckDB rounds the text 1.5 to the integer 2.
-            return f"{value} IS NULL OR TRY_CAST({raw} AS DECIMAL(38, 9)) IS DISTINCT FROM {value}"
+            # DuckDB rounds the text 1.5 to the integer 2, and reads 0x10, which is no decimal.
+            is_other = f"TRY_CAST({raw} AS DECIMAL(38, 9)) IS DISTINCT FROM {value}"
+            return f"{value} IS NULL OR {is_other} OR {_has_more_places(raw, 0)}"
         case "decimal":
-            return f"{value} IS NULL OR TRY_CAST({raw} AS DECIMAL(38, 18)) IS DISTINCT FROM {value}"
+            scale = int(column.type.rpartition(",")[2].rstrip(")"))
+            return f"{value} IS NULL OR {_has_more_places(raw, scale)}"
         case "date" | "timestamp":
             # DuckDB drops the time of day, and the offset, without a word.
             exact = f"CAST(TRY_CAST({raw} AS TIMESTAMPTZ) AS TIMESTAMP)"
-            return f"{value} IS NULL OR {exact} IS DISTINCT FROM CAST({value} AS TIMESTAMP)"
+            differs = f"{exact} IS DISTINCT FROM CAST({value} AS TIMESTAMP)"
+            return f"{value} IS NULL OR {differs} OR {_is_finer(raw)}"
+        case "timestamptz" | "time":
+            return f"{value} IS NULL OR {_is_finer(raw)}"
         case _:
             return f"{value} IS NULL"
+
+
+def _has_more_places(raw: str, scale: int) -> str:
+    """The predicate of a decimal text, plain or with an exponent, with more than `scale` places.
+
+    Zeros at the end are no places. Exact, where DuckDB's casts round without a word.
+    """
+    mantissa = f"regexp_extract({raw}, '^[^eE]*')"
+    digits = f"regexp_replace({mantissa}, '[^0-9]', '', 'g')"
+    fraction = f"regexp_replace(regexp_extract({mantissa}, '[.].*'), '[^0-9]', '', 'g')"
+    exponent = f"coalesce(TRY_CAST(regexp_extract({raw}, '[eE](.*)', 1) AS BIGINT), 0)"
+    zeros = f"(length({digits}) - length(rtrim({digits}, '0')))"
+    places = f"length({fraction}) - {zeros} - {exponent}"
+    return (
+        f"(regexp_matches({raw}, '[.eE]') AND regexp_matches({mantissa}, '[1-9]') "
+        f"AND {places} > {scale})"
+    )
+
+
+def _is_finer(raw: str) -> str:
+    """The predicate of a time with more than microseconds, which DuckDB drops."""
+    return rf"(contains({raw}, '.') AND regexp_matches({raw}, '[.][0-9]{{6}}[0-9]*[1-9]'))"
+
+
+def _or_nan(column: ColumnTerm) -> str:
+    """DuckDB orders NaN above all numbers."""
+    return f" OR isnan({quoted(column.name)})" if column.type in ("float", "double") else ""
 
 
 _FREE = {
@@ -243,7 +277,10 @@ def _cast(column: ColumnTerm, source: str) -> str:
     target = sql_type_of(column.type)
     if source == target:
         return quoted(column.name)
-    return f"TRY_CAST({quoted(column.name)} AS {target})"
+    cast = f"TRY_CAST({quoted(column.name)} AS {target})"
+    if source == TEXT and column.type in ("float", "double"):
+        return f"CASE WHEN isfinite({cast}) THEN {cast} END"
+    return cast
 
 
 def _typed(contract: Contract, batch: Batch, extra: str = "") -> str:

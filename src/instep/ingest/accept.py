@@ -13,29 +13,18 @@ from dataclasses import replace
 from instep.canonical import Json
 from instep.changes import gate
 from instep.changes.records import Change, State, load_change
-from instep.errors import ConflictError, InvalidError, RefusedError
+from instep.contracts.terms import Contract
+from instep.errors import InvalidError, RefusedError
 from instep.faults import reached
 from instep.findings import Finding
 from instep.history.edits import Edit
-from instep.history.repository import MAIN, Repository
-from instep.ingest.arrive import ATTEMPTS, Arrived, findings_of, merge_if_allowed
-from instep.ingest.batch import (
-    Delivery,
-    InForce,
-    Outcome,
-    changes_of,
-    contracts_in_force,
-    read_batch,
-    rebased,
-)
-from instep.ingest.files import sniffed_source
-from instep.ingest.records import (
-    Arrival,
-    arrival_of_change,
-    insert_mappings,
-    mappings_of,
-    update_arrival,
-)
+from instep.history.repository import Repository
+from instep.ingest.arrive import merge_if_allowed
+from instep.ingest.arrived import Arrived, findings_of
+from instep.ingest.attempts import on_newest_main
+from instep.ingest.batch import Outcome, Reading
+from instep.ingest.kept import read_as, reading_again, without_contract
+from instep.ingest.records import Arrival, arrival_of_change, insert_mappings, update_arrival
 
 _FINAL = ("missing-column", "renamed-column", "no-contract")
 """What a reason does not mend."""
@@ -62,29 +51,23 @@ def accept(
         change = load_change(tx, number)
         arrival = arrival_of_change(tx, number)
     _check_may_accept(change, actor)
-    in_force = _contract_of(repo, arrival)
-    pairs = _pairs(change, in_force, rename)
-    delivery = _delivery(repo, in_force, arrival)
-    with repo.store.reading() as tx:
-        mapping = mappings_of(tx, arrival.table, arrival.source) | pairs
-    outcome: Outcome | None = None
-    for attempt in range(ATTEMPTS):
-        base = repo.resolve(MAIN)
-        outcome = rebased(repo, outcome, in_force.contract, base) if outcome else None
-        if outcome is None:
-            folder = repo.root / "staging" / arrival.id
-            outcome = read_batch(repo, base, in_force, delivery, mapping, folder)
+    pairs: dict[str, str] = {}
+
+    def prepare(base: str) -> Reading | None:
+        reading = reading_again(repo, base, arrival)
+        if reading is None:
+            return None
+        pairs.update(_pairs(change, reading.contract, rename))
+        return replace(reading, mapping={**reading.mapping, **pairs})
+
+    def record(outcome: Outcome) -> Arrived:
         _check_stops(arrival, outcome.stops, why)
-        reached("accept.record.before")
-        try:
-            arrived = _record(repo, change, arrival, in_force, delivery, outcome, pairs, actor, why)
-        except ConflictError as error:
-            if error.kind != "keys-moved" or attempt == ATTEMPTS - 1:
-                raise
-            continue
-        reached("accept.record.after")
-        return arrived
-    raise AssertionError("the last attempt returns or raises")
+        return _record(repo, change, arrival, outcome, pairs, actor, why)
+
+    arrived = on_newest_main(repo, arrival.id, prepare, record)
+    if arrived is None:
+        raise without_contract(arrival)
+    return arrived
 
 
 def refuse(repo: Repository, number: int, actor: str, why: str) -> Arrived:
@@ -105,39 +88,23 @@ def _record(
     repo: Repository,
     change: Change,
     arrival: Arrival,
-    in_force: InForce,
-    delivery: Delivery,
     outcome: Outcome,
     pairs: Mapping[str, str],
     actor: str,
     why: str,
 ) -> Arrived:
-    seen = outcome.examined
     told = [f'"{new}" is "{old}" under another name.' for new, old in pairs.items()]
     told += [f"{actor} accepted in spite of: {stop.message}" for stop in outcome.stops]
     evidence: dict[str, Json] = {
-        **outcome.evidence(in_force, delivery, told),
+        **outcome.evidence(told),
         "held": [finding.to_json() for finding in findings_of(change)],
         "renamed": dict(pairs),
         "accepted": {"by": actor, "why": why},
         "held_for": arrival.held_for,
     }
-    edit = Edit(
-        outcome.base,
-        changes_of(in_force, outcome),
-        change.author,
-        change.title,
-        arrival.id,
-    )
-    read = replace(
-        arrival,
-        contract=in_force.digest,
-        source=delivery.source.pattern,
-        rows=seen.rows,
-        quarantined=seen.quarantined,
-        profile=outcome.profile,
-        quarantine=outcome.quarantine,
-    )
+    edit = Edit(outcome.base, outcome.changes, change.author, outcome.title, arrival.id)
+    read = read_as(arrival, outcome)
+    reached("accept.record.before")
     with repo.store.transaction() as tx:
         _check_may_accept(load_change(tx, change.number), actor)
         gate.amend(tx, repo, change.number, edit, evidence)
@@ -147,6 +114,8 @@ def _record(
         update_arrival(tx, read)
         commit = merge_if_allowed(tx, repo, change, actor)
         state = load_change(tx, change.number).state
+    reached("accept.record.after")
+    seen = outcome.examined
     return Arrived(read, state, seen.findings, commit, broken=dict(seen.broken))
 
 
@@ -168,30 +137,7 @@ def _check_may_accept(change: Change, actor: str) -> None:
         )
 
 
-def _contract_of(repo: Repository, arrival: Arrival) -> InForce:
-    found = contracts_in_force(repo, repo.resolve(MAIN)).get(arrival.table)
-    if found is None:
-        raise RefusedError(
-            f'Table "{arrival.table}" has no contract in the lake: expected one before its data. '
-            f'Correct contracts/{arrival.table}.yaml, then "instep propose", "instep approve" and '
-            '"instep merge".',
-            kind="still-held",
-            change=arrival.change,
-        )
-    return found
-
-
-def _delivery(repo: Repository, in_force: InForce, arrival: Arrival) -> Delivery:
-    sources = in_force.contract.sources
-    own = [one for one in sources if one.pattern == arrival.source]
-    source = next(
-        iter([*own, *sources]),
-        None,
-    ) or sniffed_source(repo.objects.path(arrival.file_digest), arrival.file_name)
-    return Delivery(arrival.file_name, arrival.file_digest, arrival.file_size_bytes, source)
-
-
-def _pairs(change: Change, in_force: InForce, rename: Mapping[str, str] | None) -> dict[str, str]:
+def _pairs(change: Change, contract: Contract, rename: Mapping[str, str] | None) -> dict[str, str]:
     if rename is None:
         return {}
     recognised = {
@@ -207,11 +153,11 @@ def _pairs(change: Change, in_force: InForce, rename: Mapping[str, str] | None) 
             kind="no-rename",
             change=change.number,
         )
-    known = in_force.contract.names
+    known = contract.names
     for new, old in pairs.items():
-        if in_force.contract.column(old) is None:
+        if contract.column(old) is None:
             raise InvalidError(
-                f'"{old}" is no column of {in_force.contract.table}: expected one of '
+                f'"{old}" is no column of {contract.table}: expected one of '
                 f"{', '.join(known)}. Write --rename NEW=OLD.",
                 kind="bad-rename",
                 new=new,

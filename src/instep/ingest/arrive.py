@@ -2,23 +2,22 @@
 
 Order: keep the raw bytes, read and check them, write good and bad rows, then one transaction that
 records the change with its arrival and, when policy allows, moves main. Before it nothing names
-what was written; after it everything does. The same bytes never arrive twice in one table.
+what was written; after it everything does. A file that a table has is not taken twice.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from instep.canonical import Json, JsonObject
+from instep.canonical import Json
 from instep.changes import gate
 from instep.changes.gate import open_change
 from instep.changes.records import Change, Kind, State, end_change, load_change
-from instep.contracts.terms import Source
-from instep.errors import ConflictError, InvalidError, RefusedError
+from instep.contracts.terms import MergePolicy, Source
+from instep.errors import RefusedError
 from instep.faults import reached
 from instep.findings import Finding, Severity
 from instep.history.edits import Edit
@@ -26,133 +25,14 @@ from instep.history.ids import new_id
 from instep.history.objects import write_durably
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
-from instep.ingest.batch import (
-    Delivery,
-    InForce,
-    Outcome,
-    changes_of,
-    contracts_in_force,
-    read_batch,
-    rebased,
-)
+from instep.ingest.arrived import NO_CONTRACT, Arrived, findings_of
+from instep.ingest.attempts import on_newest_main
+from instep.ingest.batch import Delivery, Outcome, Reading
 from instep.ingest.files import check_arrived, load_rows, open_raw, sniffed_source
+from instep.ingest.in_force import find_contract, table_name
 from instep.ingest.records import Arrival, insert_arrival, mappings_of, same_file
 
-ATTEMPTS = 20
-"""How often a batch is put on a newer main before the conflict is given back."""
-
-NO_CONTRACT = "no-contract"
-
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """What became of one file; `state` is that of its change, and it may have been here before."""
-
-    arrival: Arrival
-    state: State
-    findings: tuple[Finding, ...] = ()
-    commit: str | None = None
-    was_here: bool = False
-    draft: Path | None = None
-    broken: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def is_held(self) -> bool:
-        return self.state is State.HELD
-
-    def to_json(self) -> dict[str, Json]:
-        return {
-            **self.arrival.to_json(),
-            "state": self.state.value,
-            "commit": self.commit,
-            "skipped": self.was_here,
-            "broken": dict(self.broken),
-            "findings": [finding.to_json() for finding in self.findings],
-            "draft": str(self.draft) if self.draft else None,
-        }
-
-    def to_text(self) -> str:
-        arrival = self.arrival
-        if self.was_here and not self.is_held:
-            return (
-                f"{arrival.file_name}: the same file arrived before, as change {arrival.change} "
-                f"({self.state.value}): skipped."
-            )
-        if self.is_held:
-            return held_error(self).message
-        good = arrival.rows - arrival.quarantined
-        where = f"merged as change {arrival.change}"
-        if self.state is State.OPEN:
-            where = f"fits, and waits for approval as change {arrival.change}"
-        line = f"{arrival.file_name}: {good:,} rows into {arrival.table}, {where}"
-        if arrival.quarantined:
-            terms = ", ".join(f"{name} {count}" for name, count in self.broken.items())
-            line += f"; {arrival.quarantined:,} in quarantine ({terms})"
-        return "\n".join([line, *self._notes()])
-
-    def _notes(self) -> list[str]:
-        """What is worth a line; columns that moved share one, since seasons move many."""
-        told = ("quarantined-rows", "distribution-change")
-        lines = [
-            f"  {finding.severity}: {finding.message}"
-            for finding in self.findings
-            if finding.kind not in told
-        ]
-        moved = dict.fromkeys(
-            finding.subject.rpartition(".")[2]
-            for finding in self.findings
-            if finding.kind == "distribution-change"
-        )
-        if moved:
-            lines.append(
-                f"  note: {', '.join(moved)} moved since the last accepted batch "
-                f'("instep review {self.arrival.change}")'
-            )
-        return lines
-
-
-def held_error(arrived: Arrived) -> RefusedError:
-    """Returns why an arrival is held, on what evidence, and what may be done next."""
-    arrival = arrived.arrival
-    number = arrival.change
-    stops = [finding for finding in arrived.findings if finding.severity is Severity.STOP]
-    evidence = " ".join(finding.message for finding in stops)
-    again = "is still held" if arrived.was_here else "is held"
-    return RefusedError(
-        f"{arrival.file_name} {again} as change {number}: {evidence} {_next_step(arrival, stops)}",
-        kind="arrival-held",
-        change=number,
-        table=arrival.table,
-        held_for=arrival.held_for,
-    )
-
-
-def _next_step(arrival: Arrival, stops: list[Finding]) -> str:
-    number = arrival.change
-    turn_away = f'"instep refuse {number} --why REASON"'
-    match arrival.held_for:
-        case "renamed-column":
-            pairs = " ".join(
-                f"--rename {one.evidence['new']}={one.evidence['old']}"
-                for one in stops
-                if one.kind == "renamed-column"
-            )
-            accept = f'"instep accept {number} {pairs} --as SOMEBODY-ELSE"'
-        case "missing-column":
-            accept = (
-                f'"instep accept {number} --rename NEW=OLD --as SOMEBODY-ELSE" if it has '
-                "another name"
-            )
-        case "no-contract":
-            return (
-                'Correct the draft, then "instep propose", "instep approve" and "instep merge"; '
-                f"then ingest the file again, or {turn_away}."
-            )
-        case _:
-            accept = f'"instep accept {number} --why REASON --as SOMEBODY-ELSE"'
-    return f"Next: {accept}, or {turn_away}."
 
 
 def ingest(
@@ -172,173 +52,95 @@ def ingest(
         ConflictError (kind "keys-moved"): main moved on at every attempt.
     """
     check_arrived(file)
-    head = repo.resolve(MAIN)
-    in_force, source = find_contract(contracts_in_force(repo, head), file.name, table)
-    name = in_force.contract.table if in_force else table or table_name(file)
+    in_force, _ = find_contract(repo, repo.resolve(MAIN), file.name, table)
+    name = in_force.contract.table if in_force else table or table_name(file.name)
     say(f"{file.name}: keeping the file")
     reached("ingest.keep.before")
     digest = repo.objects.put_file(file)
     reached("ingest.keep.after")
+    policy = in_force.contract.merge_policy if in_force else MergePolicy.APPEND
     with repo.store.reading() as tx:
-        found = same_file(tx, name, digest)
-    superseded = None
-    if found is not None:
-        arrival, state = found
-        if arrival.held_for != NO_CONTRACT or in_force is None:
-            return _seen_before(repo, arrival, state)
-        superseded = arrival
-    kept = source or sniffed_source(repo.objects.path(digest), file.name)
-    delivery = Delivery(file.name, digest, file.stat().st_size, kept)
-    if in_force is None:
-        return _hold_without_contract(repo, project, delivery, name, actor)
-    return _arrive(repo, in_force, delivery, actor, superseded, say)
+        found = same_file(tx, name, digest, policy)
+        if found is not None and not (in_force and _awaits_contract(*found)):
+            return _seen_before(tx, *found)
+    size = file.stat().st_size
 
+    def delivery(source: Source | None) -> Delivery:
+        kept = source or sniffed_source(repo.objects.path(digest), file.name)
+        return Delivery(file.name, digest, size, kept)
 
-def find_contract(
-    contracts: Mapping[str, InForce], file_name: str, table: str | None
-) -> tuple[InForce | None, Source | None]:
-    """Returns the contract that a file falls under, with the server it comes by.
+    def prepare(base: str) -> Reading | None:
+        now, source = find_contract(repo, base, file.name, name)
+        if now is None:
+            return None
+        read = delivery(source)
+        with repo.store.reading() as tx:
+            mapping = mappings_of(tx, name, read.source.pattern)
+        say(f"{file.name}: reading and checking")
+        return Reading(now, read, mapping)
 
-    Raises:
-        InvalidError (kind "ambiguous-file"): its name leads to several tables.
-    """
-    if table is not None:
-        in_force = contracts.get(table)
-        if in_force is None:
-            return None, None
-        sources = in_force.contract.sources
-        matching = [one for one in sources if _matches(file_name, one.pattern)]
-        return in_force, next(iter([*matching, *sources]), None)
-    hits = [
-        (in_force, source)
-        for in_force in contracts.values()
-        for source in in_force.contract.sources
-        if _matches(file_name, source.pattern)
-    ]
-    tables = sorted({in_force.contract.table for in_force, _ in hits})
-    if len(tables) > 1:
-        raise InvalidError(
-            f"File {file_name} matches the contracts of {', '.join(tables)}: expected one. "
-            "Name one with --table.",
-            kind="ambiguous-file",
-            tables=tuple(tables),
-        )
-    if hits:
-        return hits[0]
-    stem = re.sub(r"\W+", "_", file_name.split(".")[0].lower())
-    in_force = contracts.get(stem)
-    if in_force is None:
-        return None, None
-    return in_force, next(iter(in_force.contract.sources), None)
-
-
-def table_name(file: Path) -> str:
-    """Returns the table name that a file's own name suggests."""
-    name = re.sub(r"[^a-z0-9_]+", "_", file.name.split(".")[0].lower()).strip("_")
-    return f"t_{name}" if not name or name[0].isdigit() else name
-
-
-def _matches(file_name: str, pattern: str) -> bool:
-    last = pattern.rsplit("/", 1)[-1]
-    return fnmatchcase(file_name, last) or fnmatchcase(file_name, f"{last}.gz")
-
-
-def _arrive(
-    repo: Repository,
-    in_force: InForce,
-    delivery: Delivery,
-    actor: str,
-    superseded: Arrival | None,
-    say: Say,
-) -> Arrived:
     identifier = new_id("arr")
-    table = in_force.contract.table
-    with repo.store.reading() as tx:
-        mapping = mappings_of(tx, table, delivery.source.pattern)
-    say(f"{delivery.file_name}: reading and checking")
-    outcome: Outcome | None = None
-    for attempt in range(ATTEMPTS):
-        base = repo.resolve(MAIN)
-        outcome = rebased(repo, outcome, in_force.contract, base) if outcome else None
-        if outcome is None:
-            outcome = read_batch(
-                repo, base, in_force, delivery, mapping, repo.root / "staging" / identifier
-            )
-        reached("ingest.record.before")
-        try:
-            with repo.store.transaction() as tx:
-                arrived = _record(
-                    tx, repo, in_force, delivery, identifier, actor, outcome, superseded
-                )
-        except ConflictError as error:
-            if error.kind != "keys-moved" or attempt == ATTEMPTS - 1:
-                raise
-            say(f"{delivery.file_name}: {table} moved meanwhile, trying again")
-            continue
-        reached("ingest.record.after")
-        return arrived
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _record(
-    tx: Transaction,
-    repo: Repository,
-    in_force: InForce,
-    delivery: Delivery,
-    identifier: str,
-    actor: str,
-    outcome: Outcome,
-    superseded: Arrival | None,
-) -> Arrived:
-    """Records a read batch, and merges it when it fits and policy allows; one transaction."""
-    table = in_force.contract.table
-    again = same_file(tx, table, delivery.digest)
-    if again is not None and (superseded is None or again[0].id != superseded.id):
-        return Arrived(again[0], again[1], was_here=True)
-    seen = outcome.examined
-    is_held = bool(outcome.stops)
-    change = open_change(
-        tx,
+    arrived = on_newest_main(
         repo,
-        kind=Kind.ARRIVAL,
-        title=f"{delivery.file_name} arrives in {table}: {seen.rows - seen.quarantined:,} rows",
-        edit=Edit(
-            base=outcome.base,
-            changes={} if is_held else changes_of(in_force, outcome),
-            author=actor,
-            message=f"{delivery.file_name} arrives in {table}",
-            origin=identifier,
-        ),
-        evidence=outcome.evidence(in_force, delivery),
-        state=State.HELD if is_held else State.OPEN,
+        identifier,
+        prepare,
+        partial(_record, repo, identifier, actor),
+        lambda: say(f"{file.name}: {name} moved meanwhile, trying again"),
     )
-    arrival = Arrival(
-        id=identifier,
-        change=change.number,
-        table=table,
-        source=delivery.source.pattern,
-        file_name=delivery.file_name,
-        file_digest=delivery.digest,
-        file_size_bytes=delivery.size_bytes,
-        contract=in_force.digest,
-        rows=seen.rows,
-        quarantined=seen.quarantined,
-        profile=outcome.profile,
-        quarantine=outcome.quarantine,
-        held_for=outcome.stops[0].kind if is_held else "",
-    )
-    insert_arrival(tx, arrival)
-    if superseded is not None:
-        end_change(
+    if arrived is not None:
+        return arrived
+    say(f"{file.name}: {name} has no contract, drafting one")
+    return _hold_without_contract(repo, project, delivery(None), name, actor)
+
+
+def _record(repo: Repository, identifier: str, actor: str, outcome: Outcome) -> Arrived:
+    """Records a read batch, and merges it when it fits and policy allows; one transaction."""
+    reading, seen = outcome.reading, outcome.examined
+    table, delivery = reading.contract.table, reading.delivery
+    is_held = bool(outcome.stops)
+    reached("ingest.record.before")
+    with repo.store.transaction() as tx:
+        again = same_file(tx, table, delivery.digest, reading.contract.merge_policy)
+        if again is not None and not _awaits_contract(*again):
+            return _seen_before(tx, *again)
+        change = open_change(
             tx,
-            superseded.change,
-            State.REFUSED,
-            actor=actor,
-            at=repo.clock(),
-            why=f"arrived again as change {change.number}",
+            repo,
+            kind=Kind.ARRIVAL,
+            title=outcome.title,
+            edit=Edit(
+                base=outcome.base,
+                changes={} if is_held else outcome.changes,
+                author=actor,
+                message=outcome.title,
+                origin=identifier,
+            ),
+            evidence=outcome.evidence(),
+            state=State.HELD if is_held else State.OPEN,
         )
-    commit = None if is_held else merge_if_allowed(tx, repo, change, actor)
-    state = load_change(tx, change.number).state
+        arrival = Arrival(
+            id=identifier,
+            change=change.number,
+            table=table,
+            source=delivery.source.pattern,
+            file_name=delivery.file_name,
+            file_digest=delivery.digest,
+            file_size_bytes=delivery.size_bytes,
+            contract=reading.in_force.digest,
+            rows=seen.rows,
+            quarantined=seen.quarantined,
+            profile=outcome.profile,
+            quarantine=outcome.quarantine,
+            held_for=outcome.stops[0].kind if is_held else "",
+        )
+        insert_arrival(tx, arrival)
+        if again is not None:
+            why = f"arrived again as change {change.number}"
+            refused = again[0].change
+            end_change(tx, refused, State.REFUSED, actor=actor, at=repo.clock(), why=why)
+        commit = None if is_held else merge_if_allowed(tx, repo, change, actor)
+        state = load_change(tx, change.number).state
+    reached("ingest.record.after")
     return Arrived(arrival, state, seen.findings, commit, broken=dict(seen.broken))
 
 
@@ -352,35 +154,14 @@ def merge_if_allowed(tx: Transaction, repo: Repository, change: Change, actor: s
         return None
 
 
-def _seen_before(repo: Repository, arrival: Arrival, state: State) -> Arrived:
-    with repo.store.reading() as tx:
-        change = load_change(tx, arrival.change)
-    return Arrived(
-        arrival,
-        state,
-        findings_of(change),
-        change.merged_commit,
-        was_here=True,
-    )
+def _awaits_contract(arrival: Arrival, state: State) -> bool:
+    """Whether it was only held because its table had no contract."""
+    return arrival.held_for == NO_CONTRACT and state is State.HELD
 
 
-def findings_of(change: Change) -> tuple[Finding, ...]:
-    """Returns the findings that a change's evidence holds."""
-    listed = change.evidence.get("findings")
-    found = []
-    for one in listed if isinstance(listed, list) else []:
-        assert isinstance(one, dict)
-        evidence = one.get("evidence")
-        found.append(
-            Finding(
-                str(one["kind"]),
-                str(one["subject"]),
-                Severity(str(one["severity"])),
-                str(one["message"]),
-                evidence if isinstance(evidence, dict) else {},
-            )
-        )
-    return tuple(found)
+def _seen_before(tx: Transaction, arrival: Arrival, state: State) -> Arrived:
+    change = load_change(tx, arrival.change)
+    return Arrived(arrival, state, findings_of(change), change.merged_commit, was_here=True)
 
 
 def _hold_without_contract(
@@ -408,16 +189,18 @@ def _hold_without_contract(
         "file": {"name": delivery.file_name, "digest": delivery.digest},
         "reads": [],
     }
-    nothing: dict[str, JsonObject | None] = {}
     message = f"{delivery.file_name} arrives in {table}, which has no contract"
     reached("ingest.record.before")
     with repo.store.transaction() as tx:
+        again = same_file(tx, table, delivery.digest, MergePolicy.APPEND)
+        if again is not None:
+            return _seen_before(tx, *again)
         change = open_change(
             tx,
             repo,
             kind=Kind.ARRIVAL,
             title=message,
-            edit=Edit(repo.resolve(MAIN), nothing, actor, message, identifier),
+            edit=Edit(repo.resolve(MAIN), {}, actor, message, identifier),
             evidence=evidence,
             state=State.HELD,
         )
@@ -442,8 +225,6 @@ def _hold_without_contract(
 
 
 def _drafted(repo: Repository, delivery: Delivery, table: str) -> tuple[int, str]:
-    import shutil
-
     from instep.contracts.infer import draft_contract, guess_columns
     from instep.engines.duckdb import DuckDB
     from instep.ingest.files import RAW

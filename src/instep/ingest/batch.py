@@ -12,7 +12,6 @@ from dataclasses import replace as changed
 from pathlib import Path
 
 from instep.canonical import Json, JsonObject
-from instep.contracts.document import parse
 from instep.contracts.terms import Contract, MergePolicy, Source
 from instep.engines.engine import FileSet, WrittenFile
 from instep.engines.schema import quoted
@@ -28,23 +27,11 @@ from instep.ingest.examine import (
     stage,
 )
 from instep.ingest.files import load_rows, open_raw
+from instep.ingest.in_force import InForce
 from instep.ingest.records import last_accepted, load_profile, save_profile
 from instep.tables.content import TableContent
-from instep.tables.profile import ColumnProfile
 from instep.tables.read import data_files, file_set, schema_of
 from instep.tables.write import append, create_table, data_folder, replace, set_columns
-
-
-@dataclass(frozen=True, slots=True)
-class InForce:
-    """A contract as main has it, with the digest of its text."""
-
-    contract: Contract
-    digest: str
-
-    @property
-    def key(self) -> str:
-        return f"contract/{self.contract.table}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +45,36 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """By what a kept file is read: the contract in force, and the source's names for columns."""
+
+    in_force: InForce
+    delivery: Delivery
+    mapping: Mapping[str, str]
+
+    @property
+    def contract(self) -> Contract:
+        return self.in_force.contract
+
+    @property
+    def key(self) -> str:
+        return f"table/{self.contract.table}"
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of reading a batch: findings, and the table with its good rows.
 
-    `content` is None when columns are missing: then no row was written.
+    `content` is None when columns are missing: then no row was written. `compared` is the profile
+    of the batch that it was compared with.
     """
 
     base: str
+    reading: Reading
     examined: Examined
     content: TableContent | None
     before: TableContent | None
+    compared: str | None
     profile: str | None
     quarantine: str | None
 
@@ -75,17 +82,31 @@ class Outcome:
     def stops(self) -> tuple[Finding, ...]:
         return stops(self.examined.findings)
 
-    def evidence(
-        self, in_force: InForce, delivery: Delivery, told: Sequence[str] = ()
-    ) -> dict[str, Json]:
-        """Returns the evidence of the change that brings this batch; `told` are more sentences."""
-        seen = self.examined
+    @property
+    def changes(self) -> dict[str, JsonObject | None]:
+        """What the edit of this batch sets each key to."""
+        return {self.reading.key: self.content.to_content()} if self.content else {}
+
+    @property
+    def title(self) -> str:
+        """How the change of this batch is listed."""
+        good = self.examined.rows - self.examined.quarantined
+        file = self.reading.delivery.file_name
+        return f"{file} arrives in {self.reading.contract.table}: {good:,} rows"
+
+    def evidence(self, told: Sequence[str] = ()) -> dict[str, Json]:
+        """Returns the evidence of the change that brings this batch; `told` are more sentences.
+
+        An approval of an arrival binds to it and to what it reads. An append means the same
+        whatever else is in the table; under the other policies the table itself is read.
+        """
+        seen, reading = self.examined, self.reading
+        file = reading.delivery
         good = seen.rows - seen.quarantined
-        sentences = [f"{good:,} rows of {delivery.file_name} fit; {seen.quarantined:,} do not."]
-        key = f"table/{in_force.contract.table}"
+        sentences = [f"{good:,} rows of {file.file_name} fit; {seen.quarantined:,} do not."]
         keys: list[Json] = [
             {
-                "key": key,
+                "key": reading.key,
                 "act": "changed" if self.before else "added",
                 "sentences": [*sentences, *told],
                 "facts": {
@@ -95,34 +116,24 @@ class Outcome:
                 },
             }
         ]
+        is_append = reading.contract.merge_policy is MergePolicy.APPEND
         return {
             "keys": keys,
             "findings": [finding.to_json() for finding in seen.findings],
-            "file": {"name": delivery.file_name, "digest": delivery.digest},
-            "contract": in_force.digest,
-            "reads": [in_force.key],
+            "file": {"name": file.file_name, "digest": file.digest},
+            "contract": reading.in_force.digest,
+            "mapping": dict(reading.mapping),
+            "compared": self.compared,
+            "reads": [reading.in_force.key, *([] if is_append else [reading.key])],
         }
 
 
-def contracts_in_force(repo: Repository, commit: str) -> dict[str, InForce]:
-    """Returns main's contracts by table."""
-    found = {}
-    for key, content in repo.entries(commit, "contract").items():
-        digest = str(content["blob"])
-        contract = parse(repo.objects.get(digest).decode(), f"{key} at {commit[:12]}")
-        found[contract.table] = InForce(contract, digest)
-    return found
-
-
 def read_batch(
-    repo: Repository,
-    base: str,
-    in_force: InForce,
-    delivery: Delivery,
-    mapping: Mapping[str, str],
-    folder: Path,
+    repo: Repository, base: str, reading: Reading, compared: str | None, folder: Path
 ) -> Outcome:
-    """Reads a kept file against the contract, and the table as commit `base` has it.
+    """Reads a kept file against its contract, and the table as commit `base` has it.
+
+    It is compared with the batch whose profile is `compared`.
 
     Its good rows lie in the table's folder afterwards, in files that no commit names yet.
 
@@ -131,7 +142,7 @@ def read_batch(
     """
     from instep.engines.duckdb import DuckDB
 
-    contract = in_force.contract
+    contract, delivery = reading.contract, reading.delivery
     if contract.merge_policy is MergePolicy.DERIVED:
         raise InvalidError(
             f'Table "{contract.table}" is derived: a pipeline writes it, and no file may. '
@@ -139,19 +150,19 @@ def read_batch(
             kind="derived-table",
             table=contract.table,
         )
-    before = _table(repo, base, contract.table)
-    last = last_profile(repo, contract.table)
+    before = table_at(repo, base, contract.table)
+    last = load_profile(repo.objects, compared) if compared else ()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         path = repo.objects.path(delivery.digest)
         raw = open_raw(path, delivery.file_name, delivery.source, folder)
         with DuckDB(repo.root / "staging") as engine:
             rows = load_rows(engine, raw)
-            staged = stage(engine, contract, rows.types, mapping)
+            staged = stage(engine, contract, rows.types, reading.mapping)
             found = column_findings(engine, contract, staged, last)
             if staged.missing:
                 examined = Examined(rows=rows.rows, findings=found)
-                return Outcome(base, examined, None, before, None, None)
+                return Outcome(base, reading, examined, None, before, compared, None, None)
             table = _prepared(repo, before, contract)
             allow_inputs(engine, repo, table)
             examined = examine(
@@ -165,21 +176,21 @@ def read_batch(
         shutil.rmtree(folder, ignore_errors=True)
     return Outcome(
         base=base,
+        reading=reading,
         examined=examined,
         content=merged_table(repo, contract, table, examined),
         before=before,
+        compared=compared,
         profile=save_profile(repo.objects, examined.profile),
         quarantine=aside[0] if aside else None,
     )
 
 
-def last_profile(repo: Repository, table: str) -> tuple[ColumnProfile, ...]:
-    """Returns the profile of the last accepted batch of a table; empty before the first."""
+def last_profile(repo: Repository, table: str) -> str | None:
+    """Returns where the profile of the last accepted batch is kept; None before the first."""
     with repo.store.reading() as tx:
         arrival = last_accepted(tx, table)
-    if arrival is None or arrival.profile is None:
-        return ()
-    return load_profile(repo.objects, arrival.profile)
+    return arrival.profile if arrival else None
 
 
 def merged_table(
@@ -197,41 +208,69 @@ def merged_table(
             raise AssertionError("a derived table is refused before it is read")
 
 
-def rebased(repo: Repository, outcome: Outcome, contract: Contract, head: str) -> Outcome | None:
+def rebased(repo: Repository, outcome: Outcome, reading: Reading, head: str) -> Outcome | None:
     """Returns the same append on top of commit `head`, or None when the batch must be read again.
 
-    An append is an operation: its files can be added to any later state of the table. Rows that
-    came in between have to be compared when the table has a key.
+    What was read by another contract, or by other names, is always read again.
     """
-    now = _table(repo, head, contract.table)
-    is_same = now is not None and outcome.before is not None and now.uuid == outcome.before.uuid
-    if contract.merge_policy is not MergePolicy.APPEND or contract.key or not is_same or not now:
+    if reading != outcome.reading or outcome.before is None or outcome.content is None:
         return None
-    if schema_of(repo.root, now) != schema_of(repo.root, _known(outcome)):
+    now = table_at(repo, head, reading.contract.table)
+    content = appended(repo, reading.contract, outcome.before, outcome.content, now)
+    return changed(outcome, base=head, before=now, content=content) if content else None
+
+
+def appended(
+    repo: Repository,
+    contract: Contract,
+    before: TableContent,
+    arrived: TableContent,
+    now: TableContent | None,
+) -> TableContent | None:
+    """Returns `now` with the files that made `arrived` of `before`, or None if that cannot be.
+
+    An append is an operation: its files can be added to any later state of the table. When the
+    table has a key, no row that came in meanwhile may have the key of one of theirs.
+    """
+    if contract.merge_policy is not MergePolicy.APPEND or now is None:
         return None
-    return Outcome(
-        base=head,
-        examined=outcome.examined,
-        content=append(repo.root, now, outcome.examined.good, at=repo.clock()),
-        before=now,
-        profile=outcome.profile,
-        quarantine=outcome.quarantine,
-    )
+    if not before.uuid == arrived.uuid == now.uuid:
+        return None
+    if schema_of(repo.root, now) != schema_of(repo.root, arrived):
+        return None
+    old = {file.path for file in data_files(repo.root, before)}
+    current = {file.path for file in data_files(repo.root, now)}
+    good = [file for file in data_files(repo.root, arrived) if file.path not in old]
+    if contract.key:
+        files = tuple(file.path for file in good)
+        if old - current or _share_keys(repo, contract, now, files, tuple(current - old)):
+            return None
+    return append(repo.root, now, good, at=repo.clock())
 
 
-def changes_of(in_force: InForce, outcome: Outcome) -> dict[str, JsonObject | None]:
-    """Returns what the edit of a batch sets each key to."""
-    if outcome.content is None:
-        return {}
-    return {f"table/{in_force.contract.table}": outcome.content.to_content()}
+def _share_keys(
+    repo: Repository,
+    contract: Contract,
+    table: TableContent,
+    arrived: tuple[str, ...],
+    entered: tuple[str, ...],
+) -> bool:
+    from instep.engines.duckdb import DuckDB
+
+    if not arrived or not entered:
+        return False
+    schema = schema_of(repo.root, table)
+    keys = ", ".join(quoted(name) for name in contract.key)
+    with DuckDB(repo.root / "staging") as engine:
+        engine.view(FileSet("arrived", arrived, schema))
+        engine.view(FileSet("entered", entered, schema))
+        return bool(
+            list(engine.rows(f"SELECT 1 FROM arrived SEMI JOIN entered USING ({keys}) LIMIT 1"))
+        )
 
 
-def _known(outcome: Outcome) -> TableContent:
-    assert outcome.content is not None
-    return outcome.content
-
-
-def _table(repo: Repository, commit: str, name: str) -> TableContent | None:
+def table_at(repo: Repository, commit: str, name: str) -> TableContent | None:
+    """Returns a table as a commit has it, or None."""
     content = repo.find(commit, f"table/{name}")
     return TableContent.from_content(content) if content else None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from instep.canonical import Json, to_microseconds
 from instep.changes.records import State
+from instep.contracts.terms import MergePolicy
 from instep.errors import NotFoundError
 from instep.history.objects import Objects
 from instep.history.store import Row, Transaction
@@ -104,25 +105,38 @@ def arrival_of_change(tx: Transaction, number: int) -> Arrival:
     return _from_row(row)
 
 
-def same_file(tx: Transaction, table: str, digest: str) -> tuple[Arrival, State] | None:
-    """Returns the latest arrival of this very file in a table, unless it was refused."""
+def same_file(
+    tx: Transaction, table: str, digest: str, policy: MergePolicy
+) -> tuple[Arrival, State] | None:
+    """Returns the latest arrival of this very file in a table, if the table has it.
+
+    It is open, held, or merged; under `replace` and `keyed` a later file takes the place of an
+    earlier one, so that among the merged ones only the last counts.
+    """
     named = ", ".join(f"a.{name.strip()}" for name in _COLUMNS.split(","))
     row = tx.row(
         f"select {named}, c.state from arrivals a join changes c on c.number = a.change "
-        "where a.table_name = ? and a.file_digest = ? and c.state <> ? "
+        "where a.table_name = ? and a.file_digest = ? and c.state in (?, ?) "
         "order by a.change desc limit 1",
-        (table, digest, State.REFUSED.value),
+        (table, digest, State.OPEN.value, State.HELD.value),
     )
-    return (_from_row(row[:-1]), State(row[-1])) if row else None
+    if row is not None:
+        return _from_row(row[:-1]), State(row[-1])
+    is_last = policy is not MergePolicy.APPEND
+    merged = last_accepted(tx, table, None if is_last else digest)
+    if merged is None or merged.file_digest != digest:
+        return None
+    return merged, State.MERGED
 
 
-def last_accepted(tx: Transaction, table: str) -> Arrival | None:
-    """Returns the arrival that was merged last into a table."""
+def last_accepted(tx: Transaction, table: str, digest: str | None = None) -> Arrival | None:
+    """Returns the arrival that was merged last into a table; of the file `digest`, if given."""
     named = ", ".join(f"a.{name.strip()}" for name in _COLUMNS.split(","))
     row = tx.row(
         f"select {named} from arrivals a join changes c on c.number = a.change "
-        "where a.table_name = ? and c.state = ? order by c.ended_at desc, c.number desc limit 1",
-        (table, State.MERGED.value),
+        f"where a.table_name = ? and c.state = ?{' and a.file_digest = ?' if digest else ''} "
+        "order by c.ended_at desc, c.number desc limit 1",
+        (table, State.MERGED.value, *([digest] if digest else [])),
     )
     return _from_row(row) if row else None
 

@@ -1,0 +1,144 @@
+"""What became of one file, and in which words it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from instep.canonical import Json
+from instep.changes.records import Change, State
+from instep.errors import RefusedError
+from instep.findings import Finding, Severity
+from instep.ingest.records import Arrival
+
+NO_CONTRACT = "no-contract"
+"""What a file is held for whose table has no contract."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What became of one file; `state` is that of its change, and it may have been here before."""
+
+    arrival: Arrival
+    state: State
+    findings: tuple[Finding, ...] = ()
+    commit: str | None = None
+    was_here: bool = False
+    draft: Path | None = None
+    broken: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def is_held(self) -> bool:
+        return self.state is State.HELD
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            **self.arrival.to_json(),
+            "state": self.state.value,
+            "commit": self.commit,
+            "skipped": self.was_here,
+            "broken": dict(self.broken),
+            "findings": [finding.to_json() for finding in self.findings],
+            "draft": str(self.draft) if self.draft else None,
+        }
+
+    def to_text(self) -> str:
+        arrival = self.arrival
+        if self.was_here and not self.is_held:
+            return (
+                f"{arrival.file_name}: the same file arrived before, as change {arrival.change} "
+                f"({self.state.value}): skipped."
+            )
+        if self.is_held:
+            return held_error(self).message
+        good = arrival.rows - arrival.quarantined
+        where = f"merged as change {arrival.change}"
+        if self.state is State.OPEN:
+            where = f"fits, and waits for approval as change {arrival.change}"
+        line = f"{arrival.file_name}: {good:,} rows into {arrival.table}, {where}"
+        if arrival.quarantined:
+            terms = ", ".join(f"{name} {count}" for name, count in self.broken.items())
+            line += f"; {arrival.quarantined:,} in quarantine ({terms})"
+        return "\n".join([line, *self._notes()])
+
+    def _notes(self) -> list[str]:
+        """What is worth a line; columns that moved share one, since seasons move many."""
+        told = ("quarantined-rows", "distribution-change")
+        lines = [
+            f"  {finding.severity}: {finding.message}"
+            for finding in self.findings
+            if finding.kind not in told
+        ]
+        moved = dict.fromkeys(
+            finding.subject.rpartition(".")[2]
+            for finding in self.findings
+            if finding.kind == "distribution-change"
+        )
+        if moved:
+            lines.append(
+                f"  note: {', '.join(moved)} moved since the last accepted batch "
+                f'("instep review {self.arrival.change}")'
+            )
+        return lines
+
+
+def held_error(arrived: Arrived) -> RefusedError:
+    """Returns why an arrival is held, on what evidence, and what may be done next."""
+    arrival = arrived.arrival
+    number = arrival.change
+    stops = [finding for finding in arrived.findings if finding.severity is Severity.STOP]
+    evidence = " ".join(finding.message for finding in stops)
+    again = "is still held" if arrived.was_here else "is held"
+    return RefusedError(
+        f"{arrival.file_name} {again} as change {number}: {evidence} {_next_step(arrival, stops)}",
+        kind="arrival-held",
+        change=number,
+        table=arrival.table,
+        held_for=arrival.held_for,
+    )
+
+
+def _next_step(arrival: Arrival, stops: list[Finding]) -> str:
+    number = arrival.change
+    turn_away = f'"instep refuse {number} --why REASON"'
+    match arrival.held_for:
+        case "renamed-column":
+            pairs = " ".join(
+                f"--rename {one.evidence['new']}={one.evidence['old']}"
+                for one in stops
+                if one.kind == "renamed-column"
+            )
+            accept = f'"instep accept {number} {pairs} --as SOMEBODY-ELSE"'
+        case "missing-column":
+            accept = (
+                f'"instep accept {number} --rename NEW=OLD --as SOMEBODY-ELSE" if it has '
+                "another name"
+            )
+        case "no-contract":
+            return (
+                'Correct the draft, then "instep propose", "instep approve" and "instep merge"; '
+                f"then ingest the file again, or {turn_away}."
+            )
+        case _:
+            accept = f'"instep accept {number} --why REASON --as SOMEBODY-ELSE"'
+    return f"Next: {accept}, or {turn_away}."
+
+
+def findings_of(change: Change) -> tuple[Finding, ...]:
+    """Returns the findings that a change's evidence holds."""
+    listed = change.evidence.get("findings")
+    found = []
+    for one in listed if isinstance(listed, list) else []:
+        assert isinstance(one, dict)
+        evidence = one.get("evidence")
+        found.append(
+            Finding(
+                str(one["kind"]),
+                str(one["subject"]),
+                Severity(str(one["severity"])),
+                str(one["message"]),
+                evidence if isinstance(evidence, dict) else {},
+            )
+        )
+    return tuple(found)

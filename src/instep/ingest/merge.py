@@ -1,0 +1,130 @@
+"""Brings an arrival that waited for approval to main, whatever main has become meanwhile.
+
+An append means the same on any state of its table: its files are added to the newest one, and its
+approvals stay. Under another policy, another contract or other names, or where a key came in
+meanwhile, the kept file is read again; what then is not as it was agreed to needs approval anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from instep.canonical import Json, JsonObject
+from instep.changes import gate
+from instep.changes.gate import Merged
+from instep.changes.records import Change, State, load_change
+from instep.errors import ConflictError
+from instep.faults import reached
+from instep.history.commits import load_commit
+from instep.history.edits import Edit, moved_keys
+from instep.history.repository import MAIN, Repository
+from instep.ingest.attempts import ATTEMPTS
+from instep.ingest.batch import Reading, appended, last_profile, read_batch, table_at
+from instep.ingest.kept import read_as, reading_again, without_contract
+from instep.ingest.records import Arrival, arrival_of_change, update_arrival
+
+_AGREED = ("findings", "file", "contract", "mapping", "reads")
+"""What of the evidence must be the same, besides the counts, for a reading to be the same."""
+
+
+def merge_arrival(repo: Repository, number: int, actor: str) -> Merged:
+    """Merges an open arrival, on top of what main is now.
+
+    Raises:
+        RefusedError (kind "not-mergeable"): policy says no, perhaps since it was read again.
+        RefusedError (kind "still-held"): its contract is gone.
+        ConflictError (kind "keys-moved"): main moved on at every attempt.
+    """
+    for attempt in range(ATTEMPTS):
+        _bring_up_to_date(repo, number)
+        try:
+            with repo.store.transaction() as tx:
+                return gate.merge(tx, repo, number, actor)
+        except ConflictError as error:
+            if error.kind != "keys-moved" or attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _bring_up_to_date(repo: Repository, number: int) -> None:
+    """Puts an open arrival on the newest main, if what it changes or relies on moved there."""
+    with repo.store.reading() as tx:
+        change = load_change(tx, number)
+        arrival = arrival_of_change(tx, number)
+        base = repo.resolve(MAIN)
+        changes = gate.changed_contents(tx, repo, change)
+        edit = Edit(change.base, changes, change.author, change.title, arrival.id)
+        edit = replace(edit, reads=gate.evidence_reads(change))
+        if change.state is not State.OPEN or not moved_keys(tx, repo, edit, load_commit(tx, base)):
+            return
+    reading = reading_again(repo, base, arrival)
+    if reading is None:
+        raise without_contract(arrival)
+    is_same = _is_same_reading(change, reading)
+    edit = replace(edit, base=base, reads=frozenset())
+    content = _appended(repo, change, reading, base) if is_same else None
+    if content is not None:
+        _amend(repo, change, replace(edit, changes={reading.key: content}), change.evidence)
+        return
+    was = change.evidence.get("compared")
+    compared = str(was) if is_same and was else None
+    if not is_same:
+        compared = last_profile(repo, arrival.table)
+    outcome = read_batch(repo, base, reading, compared, repo.root / "staging" / arrival.id)
+    edit = replace(edit, changes=outcome.changes, message=outcome.title)
+    read = read_as(arrival, outcome)
+    fresh = outcome.evidence()
+    if _agreed(fresh) == _agreed(change.evidence):
+        _amend(repo, change, edit, change.evidence, read)
+    else:
+        held_for = outcome.stops[0].kind if outcome.stops else ""
+        _amend(repo, change, edit, fresh, read, held_for)
+
+
+def _is_same_reading(change: Change, reading: Reading) -> bool:
+    known = change.evidence
+    return (known.get("contract"), known.get("mapping")) == (
+        reading.in_force.digest,
+        dict(reading.mapping),
+    )
+
+
+def _appended(repo: Repository, change: Change, reading: Reading, base: str) -> JsonObject | None:
+    """Returns the table on `base` with the files that the change added, if that can be."""
+    table = reading.contract.table
+    before, arrived = table_at(repo, change.base, table), table_at(repo, change.head, table)
+    if before is None or arrived is None:
+        return None
+    now = table_at(repo, base, table)
+    content = appended(repo, reading.contract, before, arrived, now)
+    return content.to_content() if content else None
+
+
+def _agreed(evidence: Mapping[str, Json]) -> list[Json]:
+    keys = evidence.get("keys")
+    listed = keys if isinstance(keys, list) else []
+    facts: list[Json] = [one.get("facts") for one in listed if isinstance(one, dict)]
+    return [facts, *(evidence.get(name) for name in _AGREED)]
+
+
+def _amend(
+    repo: Repository,
+    change: Change,
+    edit: Edit,
+    evidence: Mapping[str, Json],
+    read: Arrival | None = None,
+    held_for: str = "",
+) -> None:
+    """Gives the change its newest content, unless somebody else did or decided meanwhile."""
+    reached("merge.amend.before")
+    with repo.store.transaction() as tx:
+        now = load_change(tx, change.number)
+        if (now.state, now.head, now.base) != (change.state, change.head, change.base):
+            return
+        gate.amend(tx, repo, change.number, edit, evidence)
+        if read is not None:
+            update_arrival(tx, replace(read, held_for=held_for or read.held_for))
+        if held_for:
+            gate.hold(tx, change.number)
+    reached("merge.amend.after")
