@@ -12,6 +12,7 @@ from instep.cli.output import actor_option, emit, json_option, project_option, t
 from instep.cli.project import open_project
 from instep.clock import format_instant
 from instep.history.refs import Ref, RefKind, create_ref, list_refs
+from instep.pipelines.project import refuse_environment_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ def branch(
         owner = opened.actor(actor)
         commit = repo.resolve(at)
         with repo.store.transaction() as tx:
+            refuse_environment_name(repo, tx, name)
             create_ref(tx, name, RefKind.BRANCH, commit, owner=owner, at=repo.clock())
     with repo.store.reading() as tx:
         refs = tuple(list_refs(tx, RefKind.BRANCH))

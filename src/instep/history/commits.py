@@ -130,6 +130,27 @@ def merge_base(tx: Transaction, left: str, right: str) -> str | None:
     return None
 
 
+def commits_beyond(tx: Transaction, newer: str, older: str) -> frozenset[str]:
+    """Returns the commits that `newer` reaches and `older` does not.
+
+    One walk from both, latest generation first, that ends where only shared commits are left.
+    """
+    sides = {older: 2}
+    sides[newer] = sides.get(newer, 0) | 1
+    waiting = [(-_generation(tx, commit), commit) for commit in sides]
+    heapq.heapify(waiting)
+    found: set[str] = set()
+    while any(sides[commit] == 1 for _, commit in waiting):
+        _, identifier = heapq.heappop(waiting)
+        if sides[identifier] == 1:
+            found.add(identifier)
+        for parent in load_commit(tx, identifier).parents:
+            if parent not in sides:
+                heapq.heappush(waiting, (-_generation(tx, parent), parent))
+            sides[parent] = sides.get(parent, 0) | sides[identifier]
+    return frozenset(found)
+
+
 def _generation(tx: Transaction, identifier: str) -> int:
     """Returns the length of the longest way back to a commit without parents; 0 if unknown."""
     row = tx.row("select generation from commits where id = ?", (identifier,))
