@@ -59,6 +59,11 @@ class Duration:
                 return f"{count} {name}{'s' if count != 1 else ''}"
         return f"{seconds} second{'s' if seconds != 1 else ''}"
 
+    @property
+    def nominal(self) -> timedelta:
+        """The duration where no calendar is at hand: a month counts as 30 days."""
+        return self.span + timedelta(days=30) * self.months
+
     def after(self, at: datetime, times: int = 1) -> datetime:
         """Returns `at` moved on by this duration `times` times; months keep the day of the month.
 

@@ -76,6 +76,25 @@ def result_of(folder: Path, *words: str) -> Any:  # the command's own shape
     return json.loads(text(folder, *words, "--json"))
 
 
+def test_a_run_tells_which_drafts_it_left_in_the_folder(folder: Path) -> None:
+    said = text(folder, "run", "bread", "--branch", "try", "--as", "ana")
+    assert "From the project folder: pipeline/bread." in said
+    assert "Not taken from it, and other there than on try: config/instep (new)." in said
+    again = result_of(folder, "run", "bread", "--branch", "try", "--as", "ana")
+    assert [one["key"] for one in again["not_captured"]] == ["config/instep"]
+
+
+def test_no_branch_takes_the_name_of_an_environment(folder: Path) -> None:
+    with (folder / "instep.yaml").open("a") as file:
+        file.write("environments: {prod: {}}\n")
+    text(folder, "propose", "--as", "ana")
+    text(folder, "merge", "1", "--as", "ana")
+    for words in (["branch", "prod"], ["run", "bread", "--branch", "prod"]):
+        refused = typed(folder, [*words, "--as", "ana"]).exception
+        assert isinstance(refused, InvalidError)
+        assert refused.kind == "reserved-ref-name"
+
+
 def test_a_plan_tells_what_it_would_compute_and_every_value_with_its_place(folder: Path) -> None:
     said = text(folder, "plan", "bread", "--verbose")
     assert "orders -> table/orders: 2 of 2 periods computed" in said

@@ -4,12 +4,14 @@ from datetime import timedelta
 
 import pytest
 from databases import on_both
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from instep.canonical import JsonObject
 from instep.errors import ConflictError, InvalidError, NotFoundError
 from instep.history import operations
-from instep.history.ancestry import merge_base
-from instep.history.commits import Commit
+from instep.history.ancestry import commits_beyond, merge_base
+from instep.history.commits import Commit, load_commit, make_commit, save_commit
 from instep.history.edits import Edit, publish
 from instep.history.merge import merge
 from instep.history.refs import RefKind, create_ref, get_ref, list_refs
@@ -106,6 +108,40 @@ def test_a_ref_name_is_refused_when_it_could_be_taken_for_a_commit(repo: Reposit
         branch(repo, "main")
     with repo.store.reading() as tx:
         assert [ref.name for ref in list_refs(tx)] == ["main"]
+
+
+@pytest.mark.parametrize("kind", [RefKind.BRANCH, RefKind.TAG])
+def test_names_that_begin_with_an_underscore_are_kept_for_the_lake(
+    repo: Repository, kind: RefKind
+) -> None:
+    at, head = repo.clock(), repo.resolve("main")
+    with pytest.raises(InvalidError) as refused, repo.store.transaction() as tx:
+        create_ref(tx, "_instep", kind, head, owner="ana", at=at)
+    assert refused.value.kind == "bad-ref-name"
+    with repo.store.transaction() as tx:
+        create_ref(tx, "_instep", RefKind.SYSTEM, head, owner="instep", at=at)
+
+
+@given(data=st.data())
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_one_commit_has_beyond_another_is_what_only_it_reaches(
+    repo: Repository, data: st.DataObject
+) -> None:
+    made = [repo.resolve("main")]
+    reached = {made[0]: {made[0]}}
+    with repo.store.transaction() as tx:
+        tree = load_commit(tx, made[0]).tree
+        for _ in range(data.draw(st.integers(1, 10))):
+            parents = data.draw(
+                st.lists(st.sampled_from(made), min_size=1, max_size=2, unique=True)
+            )
+            one = make_commit(tree, tuple(parents), "ana", repo.clock(), "m", "test")
+            save_commit(tx, one)
+            made.append(one.id)
+            reached[one.id] = {one.id}.union(*(reached[parent] for parent in parents))
+        for newer in made:
+            for older in made:
+                assert commits_beyond(tx, newer, older) == reached[newer] - reached[older]
 
 
 def test_a_failed_transaction_leaves_the_ref_where_it_was(repo: Repository) -> None:

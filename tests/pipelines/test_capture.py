@@ -123,6 +123,7 @@ def test_an_unknown_pipeline_is_answered_with_the_nearest(bakery: Bakery) -> Non
 
 
 def test_the_draft_is_compared_with_a_commit_by_key_and_file(bakery: Bakery) -> None:
+    bakery.adopt()
     bakery.run()
     commit = bakery.repo.resolve("try")
     assert draft_differences(bakery.folder, bakery.repo, commit) == ()

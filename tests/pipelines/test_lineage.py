@@ -55,6 +55,21 @@ def test_columns_are_followed_through_joins_and_common_tables() -> None:
     assert {"sales.shop", "shops.shop", "weather.seen_at"} <= set(found.reads)
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select hash(sales) as h from sales",
+        "select sales from sales",
+        "select count(s) as n from (select * from sales) s",
+        "select row(sales.*) as r from sales",
+        "select b from sales s(a, b, c, d)",
+        "select id, sold_at, shop, amount from sales natural join shops",
+    ],
+)
+def test_where_a_row_is_taken_whole_every_column_of_it_matters(sql: str) -> None:
+    assert {f"sales.{name}" for name in TABLES["sales"]} <= set(read(sql).reads)
+
+
 def test_a_star_gives_the_columns_of_its_table() -> None:
     assert tuple(read("select * from sales").columns) == TABLES["sales"]
 

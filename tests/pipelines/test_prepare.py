@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pipeline_builders import SALES_ONLY, TRAINING, Bakery
 
+from instep.clock import Window, parse_instant
+from instep.engines.engine import Slice
 from instep.errors import InvalidError
-from instep.pipelines.plan import RunPlan
-from instep.pipelines.prepare import Planner, check_slices_used, disk_source, lake_source
+from instep.pipelines.plan import Cut, RunPlan
+from instep.pipelines.prepare import (
+    Planner,
+    check_slices_used,
+    disk_source,
+    lake_source,
+    table_of,
+)
 from instep.pipelines.runtime import Package, Runtime
+from instep.tables.read import file_set
 
 RUNTIME = Runtime("CPython 3.11", "Linux", {"duckdb": Package("2.0", "digest")})
 
@@ -96,6 +109,36 @@ def test_a_step_may_read_only_what_earlier_steps_make(bakery: Bakery) -> None:
     bakery.write("steps/orders.sql", "select id from sales")
     bakery.write("steps/more.sql", "select id from orders")
     assert [step.output for step in planned(bakery).steps] == ["table/orders", "table/more"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(-40, 140), st.integers(1, 60)), max_size=6),
+    st.sampled_from([("sales", "sold_at"), ("weather", "seen_at")]),
+)
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_files_are_decoded_once_and_cut_as_the_table_cuts_them(
+    bakery: Bakery, spans: list[tuple[int, int]], cut: tuple[str, str]
+) -> None:
+    name, column = cut
+    repo, commit = bakery.repo, bakery.repo.resolve("main")
+    table = table_of(repo, commit, name)
+    start = parse_instant("2013-01-01")
+    windows = [
+        Window(start + timedelta(days=day), start + timedelta(days=day + days))
+        for day, days in spans
+    ]
+    expected = [file_set(repo.root, table, name, Slice(column, window)) for window in windows]
+    planner = Planner(repo, commit, disk_source(bakery.folder, "bread"), RUNTIME)
+    planner.file_set(name, None)
+    metadata = repo.root / "tables" / table.uuid / "metadata"
+    away = metadata.rename(metadata.with_name("away"))  # whatever is read again is missed
+    try:
+        assert [planner.file_set(name, Slice(column, window)) for window in windows] == expected
+        for window, wanted in zip(windows, expected, strict=True):
+            facts = planner.facts_of(name, Cut(column, window))
+            assert facts is not None and len(facts.files) == len(wanted.files)
+    finally:
+        away.rename(metadata)
 
 
 def test_a_changed_runtime_is_named_by_its_packages(bakery: Bakery) -> None:

@@ -6,17 +6,16 @@ import threading
 from datetime import timedelta
 
 import pytest
-from pipeline_builders import ORDERS, Bakery
+from pipeline_builders import ORDERS, SALES_ONLY, Bakery
 
 from instep.errors import ConflictError, InstepError, InvalidError, RefusedError, UnavailableError
 from instep.history.edits import Edit, publish
-from instep.history.refs import find_ref
+from instep.history.refs import RefKind, create_ref, find_ref
 from instep.pipelines.project import RunBudget
 from instep.pipelines.records import (
     RunState,
     extend_lease,
     fail_lost_runs,
-    list_runs,
     load_run,
 )
 from instep.pipelines.run import RunRequest, run_pipeline
@@ -41,15 +40,19 @@ def fails(bakery: Bakery, family: type[InstepError], kind: str) -> InstepError:
 
 
 def last_run_state(bakery: Bakery) -> RunState:
+    return RunState(run_states(bakery)[-1])
+
+
+def run_states(bakery: Bakery) -> list[str]:
     with bakery.repo.store.reading() as tx:
-        return list_runs(tx)[0].state
+        return [str(state) for (state,) in tx.rows("select state from runs order by started_at")]
 
 
-def test_a_run_publishes_the_project_and_its_outputs_as_one_commit(bakery: Bakery) -> None:
+def test_a_run_publishes_its_pipeline_and_its_outputs_as_one_commit(bakery: Bakery) -> None:
     result = bakery.run()
     commit = bakery.repo.commit(bakery.repo.resolve("try"))
-    assert result.changed == ("config/instep", "pipeline/bread", "table/orders")
-    assert result.captured == ("config/instep", "pipeline/bread")
+    assert result.changed == ("pipeline/bread", "table/orders")
+    assert result.captured == ("pipeline/bread",)
     assert commit.id == result.run.output_commit
     assert commit.parents == (bakery.repo.resolve("main"),)
     assert commit.origin == result.run.id
@@ -198,8 +201,7 @@ def test_sql_that_fails_on_a_row_leaves_nothing(bakery: Bakery) -> None:
 def test_sql_is_judged_before_anything_runs(bakery: Bakery) -> None:
     bakery.write("steps/orders.sql", "select id, now() as at from sales")
     fails(bakery, InvalidError, "sql-reads-clock")
-    with bakery.repo.store.reading() as tx:
-        assert list_runs(tx) == []
+    assert run_states(bakery) == []
 
 
 def test_a_step_may_not_write_over_a_table_that_arrivals_fill(bakery: Bakery) -> None:
@@ -213,6 +215,90 @@ def test_a_step_may_not_write_over_a_table_that_arrivals_fill(bakery: Bakery) ->
         "    properties:\n      - {name: id, logicalType: integer}\n",
     )
     fails(bakery, InvalidError, "not-derived")
+
+
+CONTRACT = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: {table}
+version: {version}
+status: active
+schema:
+  - name: {table}
+    customProperties:
+      - {{property: mergePolicy, value: derived}}
+    properties:
+      - {{name: id, logicalType: integer}}
+      - {{name: sold_at, logicalType: timestamp}}
+"""
+
+
+def test_a_stale_checkout_puts_nothing_back_that_the_run_does_not_make(bakery: Bakery) -> None:
+    bakery.write("steps/orders.sql", "select id, sold_at from sales")
+    bakery.edit("pipelines/bread.yaml", ", weather: {time: seen_at, lookback: 2 hours}", "")
+    bakery.write("contracts/orders.yaml", CONTRACT.format(table="orders", version="1.0.0"))
+    bakery.write("contracts/sales.yaml", CONTRACT.format(table="sales", version="2.0.0"))
+    bakery.write("pipelines/other.yaml", SALES_ONLY.replace("bread", "other"))
+    bakery.edit("instep.yaml", "ben", "ben, eve")
+    bakery.adopt()
+    bakery.edit("instep.yaml", "ben, eve", "ben")
+    bakery.edit("contracts/sales.yaml", "2.0.0", "1.0.0")
+    bakery.edit("pipelines/other.yaml", "every: 1 month", "every: 1 day")
+    bakery.write("contracts/stock.yaml", "a draft that is not finished")
+    bakery.edit("contracts/orders.yaml", "1.0.0", "1.1.0")
+    bakery.edit("pipelines/bread.yaml", "to: 2013-04-01", "to: 2013-03-01")
+
+    result = bakery.run()
+
+    assert result.changed == ("contract/orders", "pipeline/bread", "table/orders")
+    assert result.captured == ("contract/orders", "pipeline/bread")
+    assert [(one.key, one.state.value) for one in result.left] == [
+        ("config/instep", "changed"),
+        ("contract/sales", "changed"),
+        ("contract/stock", "new"),
+        ("pipeline/other", "changed"),
+    ]
+    main, branch = bakery.repo.resolve("main"), bakery.repo.resolve("try")
+    for one in result.left:
+        assert bakery.repo.find(branch, one.key) == bakery.repo.find(main, one.key)
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_protected"),
+    [(kind, False) for kind in RefKind if kind is not RefKind.BRANCH] + [(RefKind.BRANCH, True)],
+)
+def test_a_ref_that_took_the_name_meanwhile_is_not_moved(
+    bakery: Bakery, kind: RefKind, is_protected: bool
+) -> None:
+    main = bakery.repo.resolve("main")
+
+    def meanwhile(text: str) -> None:
+        with bakery.repo.store.transaction() as tx:
+            if find_ref(tx, "try") is None:
+                at = bakery.repo.clock()
+                create_ref(tx, "try", kind, main, owner="eve", at=at, is_protected=is_protected)
+
+    with pytest.raises(RefusedError) as refused:
+        bakery.run(progress=meanwhile)
+    assert refused.value.kind == "protected-branch"
+    assert head(bakery, "try") == main
+
+
+def test_no_run_makes_a_branch_where_a_release_will_make_an_environment(bakery: Bakery) -> None:
+    bakery.write("instep.yaml", "lake: lake\npeople: [ana]\nenvironments: {prod: {}}\n")
+
+    def declare(text: str) -> None:
+        if bakery.repo.find(bakery.repo.resolve("main"), "config/instep") is None:
+            bakery.adopt()
+
+    for progress in (declare, lambda text: None):  # declared while it runs, and before
+        with pytest.raises(InvalidError) as refused:
+            bakery.run("prod", progress=progress)
+        assert refused.value.kind == "reserved-ref-name"
+    with pytest.raises(InvalidError) as ours:
+        bakery.run("_instep")
+    assert ours.value.kind == "bad-ref-name"
+    assert head(bakery, "prod") is None
 
 
 def test_main_is_refused_and_a_bad_name_is_refused_before_any_work(bakery: Bakery) -> None:

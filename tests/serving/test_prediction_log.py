@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_off_gives_no_receipt_and_counts_what_was_not_recorded(tmp_path: Path) -
     assert log.close().unlogged == 2
     (path,) = segment_paths(tmp_path)
     *_, last = segments.frames(path.read_bytes())
-    assert segments.decode_ending(last.payload).unlogged == 2
+    assert json.loads(last.payload)["unlogged"] == 2
 
 
 def test_batched_says_what_is_not_durable_yet(tmp_path: Path) -> None:
@@ -88,6 +89,35 @@ def test_a_torn_tail_is_set_aside_and_whole_records_stay(tmp_path: Path, cut: in
     assert recovery.records == 2
     assert recovery.cut_bytes == len((torn / path.name).with_suffix(".cut").read_bytes()) > 0
     assert recover(torn) == ()
+
+
+def test_of_a_segment_that_was_ended_only_the_end_is_read(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    kept(log, 1)
+    log.close()
+    (path,) = segment_paths(tmp_path)
+    ended = path.read_bytes()
+    with path.open("r+b") as file:  # a hole in it, larger than any memory: only a tail fits
+        file.truncate(1 << 42)
+        file.seek(1 << 42)
+        file.write(ended[len(segments.MAGIC) :])
+    assert recover(tmp_path) == ()
+
+
+def test_damage_inside_a_segment_that_was_ended_stays_for_its_readers_to_tell(
+    tmp_path: Path,
+) -> None:
+    log = opened(tmp_path)
+    kept(log, 3)
+    log.close()
+    (path,) = segment_paths(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[len(segments.MAGIC) + 20] ^= 1
+    path.write_bytes(data)
+    assert recover(tmp_path) == ()
+    assert path.read_bytes() == data
+    with pytest.raises(InternalError, match="is damaged at byte"):
+        list(read_predictions(tmp_path))
 
 
 def test_a_segment_that_a_living_process_writes_is_left_alone(tmp_path: Path) -> None:

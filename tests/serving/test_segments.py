@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,4 +54,24 @@ def test_an_ending_survives_its_frame() -> None:
     ending = segments.Ending("recovered", 7, cut_bytes=3, unlogged=2, lost=1)
     frame = segments.frame_at(segments.framed(ending.encode()), 0)
     assert frame is not None and frame.is_end
-    assert segments.decode_ending(frame.payload) == ending
+    assert json.loads(frame.payload) == ending.to_json()
+
+
+ENDING = segments.Ending("stopped", 2**63, 2**63, 2**63, 2**63).encode()
+RECORDS = st.lists(
+    st.text(max_size=20)
+    | st.sampled_from([ENDING.decode(), {"ended": "x"}, segments.framed(ENDING).decode("latin-1")]),
+    max_size=4,
+).map(lambda notes: [json.dumps({"receipt": "r", "note": note}).encode() for note in notes])
+
+
+@given(records=RECORDS, is_stopped=st.booleans(), cut=st.integers(0, 300), data=st.data())
+def test_an_ended_segment_is_known_by_its_last_bytes_as_by_all_of_them(
+    records: list[bytes], is_stopped: bool, cut: int, data: st.DataObject
+) -> None:
+    payloads = [*records, ENDING] if is_stopped else records
+    whole = segments.MAGIC + b"".join(segments.framed(one) for one in payloads)
+    torn = whole[: max(len(segments.MAGIC), len(whole) - data.draw(st.sampled_from([0, cut])))]
+    read = list(segments.frames(torn))
+    expected = bool(read) and read[-1].is_end and read[-1].end == len(torn)
+    assert segments.is_ended(torn[-segments.TAIL_BYTES :]) == expected

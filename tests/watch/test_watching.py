@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from instep.canonical import JsonObject
+from instep.canonical import JsonObject, to_microseconds
 from instep.clock import Clock, parse_instant
 from instep.engines.duckdb import DuckDB
 from instep.errors import InvalidError, NotFoundError
@@ -18,6 +18,7 @@ from instep.history.edits import Edit, publish
 from instep.history.refs import RefKind, create_ref, get_ref
 from instep.history.repository import MAIN, Repository, create_repository
 from instep.pipelines.run import RunRequest, run_pipeline
+from instep.serving import segments
 from instep.serving.prediction_log import LogMode, PredictionLog
 from instep.serving.records import Draft, Predicted, Question, Source
 from instep.tables.content import TableContent
@@ -203,6 +204,19 @@ def test_a_fall_is_told_with_its_commits_and_answers_and_publishes_nothing(lake:
     assert "instep rollback" not in text, "there is no version to go back to"
     assert (lake.repo.resolve(MAIN), lake.repo.resolve("prod")) == before
     assert not list((lake.repo.root / "staging").iterdir())
+
+
+def test_answers_from_before_the_model_was_live_are_not_read(lake: Lake) -> None:
+    folder = lake.repo.root / "predictions"
+    before = to_microseconds(datetime(2013, 11, 1, tzinfo=UTC)) // 1000
+    old = folder / segments.segment_name(before, "0" * 8)
+    record = segments.framed(b'{"receipt":"no record"}')
+    old.write_bytes(segments.MAGIC + b"x" + record)  # whoever reads it cannot miss it
+    try:
+        (found,) = watch_environment(lake.repo, "prod", quiet).models
+    finally:
+        old.unlink()
+    assert found.receipts.answered == 10
 
 
 def test_watching_may_end_earlier(lake: Lake) -> None:

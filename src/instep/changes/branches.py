@@ -13,6 +13,7 @@ from instep.history import refs
 from instep.history.refs import Ref, RefKind, create_ref, get_ref
 from instep.history.repository import Repository
 from instep.history.store import Transaction
+from instep.pipelines.project import refuse_environment_name
 
 
 def make(
@@ -28,8 +29,9 @@ def make(
     """Makes a branch or tag at a commit; it is the actor's.
 
     Raises:
-        As `create_ref`.
+        InvalidError (kind "reserved-ref-name"). As `create_ref`.
     """
+    refuse_environment_name(repo, tx, name)
     return create_ref(
         tx, name, kind, commit, owner=actor, at=repo.clock(), why=why or f"made by {actor}"
     )
@@ -51,6 +53,7 @@ def rename(
         InvalidError (kind "wrong-ref-kind"). As `rename_ref`.
     """
     _check_kind(get_ref(tx, name), kind)
+    refuse_environment_name(repo, tx, new)
     renamed = refs.rename_ref(tx, name, new, actor=actor, at=repo.clock(), why=why)
     records.rename_branch(tx, name, new)
     return renamed

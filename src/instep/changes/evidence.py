@@ -115,7 +115,7 @@ def _describe_contract(repo: Repository, commit: str, difference: Difference) ->
     before, after = (
         frozenset[str]()
         if content is None
-        else _terms(parse(_text(repo, str(content["blob"])), path).to_json())
+        else _terms(parse(repo.objects.text(str(content["blob"])), path).to_json())
         for content in (difference.before, difference.after)
     )
     if difference.before is None:
@@ -193,7 +193,7 @@ def _describe_pipeline(repo: Repository, difference: Difference) -> KeyEvidence:
 
 def _describe_config(repo: Repository, difference: Difference) -> KeyEvidence:
     before, after = (
-        {} if content is None else _flat_yaml(_text(repo, str(content["blob"])))
+        {} if content is None else _flat_yaml(repo.objects.text(str(content["blob"])))
         for content in (difference.before, difference.after)
     )
     sentences = tuple(_value_changes(before, after))
@@ -236,10 +236,6 @@ def _flat(value: Json, path: str) -> Iterator[tuple[str, Json]]:
             yield path, ", ".join(str(item) for item in value)
         case _:
             yield path, value
-
-
-def _text(repo: Repository, blob: str) -> str:
-    return repo.objects.get(blob).decode()
 
 
 def _files(content: JsonObject | None) -> dict[str, str]:

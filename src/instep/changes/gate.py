@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from instep.canonical import Json, JsonObject, digest_of
 from instep.changes import records
-from instep.changes.people import lake_config
 from instep.changes.policy import Decision, Wait, decide, kinds_of_change, needed_approvals
 from instep.changes.records import Approval, Change, Kind, State
 from instep.errors import ConflictError, RefusedError
@@ -21,7 +20,7 @@ from instep.history.edits import Edit, build, publish
 from instep.history.refs import get_ref
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
-from instep.pipelines.project import Approvals
+from instep.pipelines.project import Approvals, lake_config
 
 _BINDING = "instep.approval.v1"
 

@@ -6,15 +6,7 @@ from pathlib import Path
 
 from instep.errors import InvalidError, RefusedError
 from instep.history.repository import MAIN, Repository
-from instep.pipelines.project import KEY, ProjectConfig, load_project, parse_project
-
-
-def lake_config(repo: Repository, commit: str) -> ProjectConfig | None:
-    """Returns the configuration that a commit holds, or None where none was merged yet."""
-    content = repo.find(commit, KEY)
-    if content is None:
-        return None
-    return parse_project(repo.objects.get(str(content["blob"])).decode())
+from instep.pipelines.project import ProjectConfig, lake_config, load_project
 
 
 def current_config(repo: Repository, project: Path) -> ProjectConfig:

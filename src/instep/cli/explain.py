@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from instep.canonical import Json
 from instep.cli.output import emit, json_option, project_option
 from instep.cli.project import open_project
 from instep.clock import format_instant
-from instep.explain.prediction import Explanation, explain_receipt
+from instep.explain.prediction import ContractInForce, Explanation, explain_receipt
 from instep.serving.records import Predicted
 
 
@@ -58,17 +58,14 @@ class Explained:
             + ("inside" if inside else "OUTSIDE this period")
         )
         yield f"  data commit    {source.commit}"
+        yield f"  in force       {_contracts(found.contracts)}"
 
     def _run_lines(self) -> Iterator[str]:
         found, run = self.explanation, self.explanation.run
         yield f"  run            {run.id} by {run.actor}, {format_instant(run.started_at)}"
         yield f"  slice          {run.slice} at commit {run.input_commit}"
         yield f"  trained on     {found.card.trained}, {found.card.counts.trained:,} rows"
-        contracts = ", ".join(
-            f"{key.partition('/')[2]} {str(content.get('blob'))[:8]}"
-            for key, content in found.contracts.items()
-        )
-        yield f"  contracts      {contracts}"
+        yield f"  trained under  {_contracts(found.trained_under)}"
         values = len(run.configuration)
         yield f"  configuration  {values} values, seed {found.card.seed}; see --json"
         yield f"  code           {run.code_digest[:16]} ({', '.join(run.code)})"
@@ -96,6 +93,11 @@ class Explained:
                 f"  released       by {released.actor}, {format_instant(released.at)}"
                 + (f": {released.why}" if released.why else "")
             )
+
+
+def _contracts(found: Sequence[ContractInForce]) -> str:
+    named = (f"{one.table} {one.version} ({str(one.content['blob'])[:8]})" for one in found)
+    return ", ".join(named) or "no contract"
 
 
 @click.command()

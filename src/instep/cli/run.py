@@ -46,12 +46,18 @@ class Ran:
     def _commit_lines(self) -> Iterator[str]:
         result = self.result
         commit = str(result.run.output_commit)[:12]
-        if not result.changed:
+        if result.changed:
+            yield f"Commit {commit} changes {', '.join(result.changed)}."
+        else:
             yield f"Nothing changed: {result.run.branch} stays at {commit}."
-            return
-        yield f"Commit {commit} changes {', '.join(result.changed)}."
         if result.captured:
             yield f"From the project folder: {', '.join(result.captured)}."
+        if result.left:
+            left = ", ".join(f"{one.key} ({one.state})" for one in result.left)
+            yield (
+                f"Not taken from it, and other there than on {result.run.branch}: {left}. "
+                'It counts by "instep propose".'
+            )
 
 
 def card_lines(card: Card) -> Iterator[str]:
@@ -113,7 +119,7 @@ def run(
     actor: str | None,
     as_json: bool,
 ) -> None:
-    """Capture the project, run a pipeline, and publish all it made as one commit on a branch.
+    """Capture a pipeline, run it, and publish all it made as one commit on a branch.
 
     \b
     Example:  instep run delay --branch try-delay --as ana

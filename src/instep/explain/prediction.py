@@ -12,24 +12,41 @@ from datetime import datetime
 
 from instep.canonical import Json, JsonObject
 from instep.changes import records
-from instep.changes.records import Approval, Change, State
+from instep.changes.records import Approval, Change
 from instep.clock import format_instant
+from instep.contracts.document import parse
 from instep.history import tree
-from instep.history.commits import Commit, load_commit
+from instep.history.commits import Commit, first_parents, load_commit
 from instep.history.operations import Operation, operations
 from instep.history.repository import Repository
 from instep.history.store import Transaction
 from instep.models.card import Card, card_of
 from instep.pipelines.records import Run, load_run
 from instep.serving.prediction_log import find_receipt
-from instep.serving.records import PredictionRecord
+from instep.serving.records import PredictionRecord, Source
+
+_COMMITS = 100_000
+"""Commits looked back through for the one that brought a model: decades of daily arrivals."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContractInForce:
+    """A contract as one commit holds it; `version` is what it says of itself."""
+
+    table: str
+    version: str
+    content: JsonObject
+
+    def to_json(self) -> dict[str, Json]:
+        return {"version": self.version, **self.content}
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """The chain behind one prediction, from the answer back to the decisions.
 
-    `trained_at` is the commit that the run read, and `contracts` are those in force there.
+    `contracts` are those of the commit that was served, to which the question was held;
+    `trained_at` is the commit that the run read, and `trained_under` the contracts of the run.
     `change` brought this model to main, `released` made it live where it answered; None where no
     record of it exists.
     """
@@ -38,7 +55,8 @@ class Explanation:
     card: Card
     run: Run
     trained_at: Commit
-    contracts: Mapping[str, JsonObject]
+    contracts: tuple[ContractInForce, ...]
+    trained_under: tuple[ContractInForce, ...]
     change: Change | None
     approvals: tuple[Approval, ...]
     released: Operation | None
@@ -61,7 +79,8 @@ class Explanation:
             "environment": source.environment,
             "run": self.run.to_json(),
             "trained_at": self.trained_at.to_json(),
-            "contracts": dict(self.contracts),
+            "contracts": {one.table: one.to_json() for one in self.contracts},
+            "trained_under": {one.table: one.to_json() for one in self.trained_under},
             "change": _change_json(self.change),
             "approvals": [approval.to_json() for approval in self.approvals],
             "released": self.released.to_json() if self.released else None,
@@ -80,50 +99,80 @@ def explain_receipt(repo: Repository, receipt: str) -> Explanation:
     content = repo.content(source.commit, key)
     with repo.store.reading() as tx:
         run = load_run(tx, str(content["run"]))
-        change = _change_that_brought(tx, repo, key, content)
+        change = _change_that_brought(tx, repo, source.commit, key, content)
         approvals = tuple(records.approvals_of(tx, change.number)) if change else ()
-        released = _release_of(tx, repo, source.environment, key, content, found.at)
+        released = _release_of(tx, repo, source, content, found.at)
     return Explanation(
         prediction=found,
         card=card_of(repo.objects, content),
         run=run,
         trained_at=repo.commit(run.input_commit),
-        contracts=repo.entries(run.input_commit, "contract"),
+        contracts=_in_force(repo, repo.entries(source.commit, "contract")),
+        trained_under=_in_force(repo, _contracts_of(repo, run)),
         change=change,
         approvals=approvals,
         released=released,
     )
 
 
+def _contracts_of(repo: Repository, run: Run) -> dict[str, JsonObject]:
+    """Returns the contracts of what a run read, and those it took along for what it wrote."""
+    found = repo.entries(run.input_commit, "contract")
+    if run.output_commit is not None:
+        written = {f"contract/{key.partition('/')[2]}" for key in run.outputs}
+        after = repo.entries(run.output_commit, "contract")
+        found.update({key: content for key, content in after.items() if key in written})
+    return found
+
+
+def _in_force(repo: Repository, contents: Mapping[str, JsonObject]) -> tuple[ContractInForce, ...]:
+    found = []
+    for key, content in sorted(contents.items()):
+        table = key.partition("/")[2]
+        contract = parse(repo.objects.text(str(content["blob"])), f"contracts/{table}.yaml")
+        found.append(ContractInForce(table, contract.version, content))
+    return tuple(found)
+
+
 def _change_that_brought(
-    tx: Transaction, repo: Repository, key: str, content: JsonObject
+    tx: Transaction, repo: Repository, served: str, key: str, content: JsonObject
 ) -> Change | None:
-    """Returns the first merged change that set `key` to `content`."""
-    for change in records.list_changes(tx, State.MERGED):
-        base, head = load_commit(tx, change.base), load_commit(tx, change.head)
-        if (
-            tree.find(repo.nodes, head.tree, key) == content
-            and tree.find(repo.nodes, base.tree, key) != content
-        ):
-            return records.load_change(tx, change.number)
+    """Returns the last change before `served` that set `key` to `content`.
+
+    A commit that is no change, such as a rollback of one key in an environment, is passed over:
+    what it put back was brought by a change before it.
+    """
+    later = None
+    for commit in first_parents(tx, served, _COMMITS):
+        is_there = tree.find(repo.nodes, commit.tree, key) == content
+        if later is not None and not is_there:
+            change = records.change_of_commit(tx, later)
+            if change is not None:
+                return change
+        later = commit.id if is_there else None
     return None
 
 
 def _release_of(
-    tx: Transaction,
-    repo: Repository,
-    environment: str,
-    key: str,
-    content: JsonObject,
-    at: datetime,
+    tx: Transaction, repo: Repository, source: Source, content: JsonObject, at: datetime
 ) -> Operation | None:
-    """Returns the operation that made `content` live, as it was at instant `at`."""
-    found = None
-    for entry in operations(tx, environment):
-        if entry.at > at or entry.after is None:
+    """Returns the operation that made `content` live, as it was when `at` an answer was given.
+
+    A server follows a release a moment later, so the last operation then may be one that it had not
+    seen yet: what counts is the last that brought the commit which answered.
+    """
+    chain = operations(tx, source.environment)
+    brought = [entry for entry in chain if entry.after == source.commit]
+    last = next((entry for entry in reversed(brought) if entry.at <= at), None)
+    if last is None:
+        return None
+    key, found = f"model/{source.model}", last
+    for entry in reversed(chain[: chain.index(last)]):
+        if entry.after is None:
             break
-        is_live = tree.find(repo.nodes, load_commit(tx, entry.after).tree, key) == content
-        found = (found or entry) if is_live else None
+        if tree.find(repo.nodes, load_commit(tx, entry.after).tree, key) != content:
+            break
+        found = entry
     return found
 
 

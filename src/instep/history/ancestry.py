@@ -195,3 +195,30 @@ class _Frontier:
 def _place(row: Row) -> Place:
     identifier, parents, generation, jump, span = row
     return Place(identifier, tuple(json.loads(parents)), generation, jump, span)
+
+
+def commits_beyond(tx: Transaction, newer: str, older: str) -> frozenset[str]:
+    """Returns the commits that `newer` reaches and `older` does not.
+
+    One walk from both, latest generation first, that ends where only shared commits are left.
+    """
+    sides = {older: 2}
+    sides[newer] = sides.get(newer, 0) | 1
+    waiting = [(-_standing(tx, commit)[0], commit) for commit in sides]
+    heapq.heapify(waiting)
+    found: set[str] = set()
+    while any(sides[commit] == 1 for _, commit in waiting):
+        _, identifier = heapq.heappop(waiting)
+        if sides[identifier] == 1:
+            found.add(identifier)
+        for parent in _standing(tx, identifier)[1]:
+            if parent not in sides:
+                heapq.heappush(waiting, (-_standing(tx, parent)[0], parent))
+            sides[parent] = sides.get(parent, 0) | sides[identifier]
+    return frozenset(found)
+
+
+def _standing(tx: Transaction, identifier: str) -> tuple[int, list[str]]:
+    """Returns the generation and the parents of a commit; 0 and none where it is unknown."""
+    row = tx.row("select generation, parents from commits where id = ?", (identifier,))
+    return (int(row[0]), json.loads(row[1])) if row else (0, [])

@@ -77,6 +77,14 @@ class Objects:
             )
         return data
 
+    def text(self, digest: str) -> str:
+        """Returns the blob as text; bytes that are not UTF-8 show as the replacement character.
+
+        Raises:
+            NotFoundError, InternalError: as `get`.
+        """
+        return self.get(digest).decode(errors="replace")
+
 
 def file_digest(path: Path) -> str:
     """Returns the SHA-256 (hex) of a file; streams."""

@@ -67,10 +67,11 @@ def create_ref(
         ConflictError (kind "ref-exists").
         RefusedError (kind "tag-would-move"): the name is or was a tag's, or another commit's.
     """
-    if not _NAME.fullmatch(name) or _COMMIT_ID.fullmatch(name) or ".." in name:
+    is_ours = name.startswith("_") and kind in (RefKind.BRANCH, RefKind.TAG)
+    if not _NAME.fullmatch(name) or _COMMIT_ID.fullmatch(name) or ".." in name or is_ours:
         raise InvalidError(
-            f'"{name}" cannot name a {kind}: expected a letter or underscore, then letters, '
-            "digits and ._/-, at most 100, and not what looks like a commit id. Choose another.",
+            f'"{name}" cannot name a {kind}: expected a letter, then letters, digits and ._/-, at '
+            "most 100, and not what looks like a commit id. Choose another.",
             kind="bad-ref-name",
             ref=name,
         )

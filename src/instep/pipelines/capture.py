@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import difflib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -54,7 +54,8 @@ def capture_project(folder: Path, objects: Objects) -> dict[str, JsonObject]:
 def read_project(folder: Path) -> Captured:
     """Returns what `capture_project` would store, validated, and stores nothing."""
     draft = read_draft(folder)
-    _validate_contracts(folder)
+    for path in _documents(folder, "contracts"):
+        _validate_contract(folder, path)
     _validate_sql(draft)
     return draft
 
@@ -67,8 +68,7 @@ def read_draft(folder: Path) -> Captured:
     config = _read(folder, project.FILE, blobs)
     contents[project.KEY] = project.config_content(config)
     for path in _documents(folder, "contracts"):
-        blob = _read(folder, path, blobs)
-        contents[f"contract/{PurePosixPath(path).stem}"] = {"type": CONTRACT_TYPE, "blob": blob}
+        contents[f"contract/{PurePosixPath(path).stem}"] = _contract_content(folder, path, blobs)
     for path in _documents(folder, "pipelines"):
         content = _pipeline_content(folder, path, blobs)
         contents[f"pipeline/{PurePosixPath(path).stem}"] = content
@@ -98,6 +98,30 @@ def read_pipeline(folder: Path, name: str) -> tuple[PipelineConfig, Captured]:
     return config, Captured({f"pipeline/{name}": content}, blobs)
 
 
+def read_run(folder: Path, name: str) -> tuple[PipelineConfig, Captured]:
+    """Returns what a run of the pipeline `name` takes from the project in `folder`.
+
+    That is the pipeline and the contracts of the tables that it writes. Whatever else the folder
+    holds may be older than the lake's: it comes by a proposal.
+
+    Raises:
+        InvalidError: as `read_pipeline`, or a contract is not valid.
+    """
+    config, captured = read_pipeline(folder, name)
+    contents, blobs = dict(captured.contents), dict(captured.blobs)
+    for table in tables_written(config):
+        path = f"contracts/{table}.yaml"
+        if (folder / path).is_file():
+            _validate_contract(folder, path)
+            contents[f"contract/{table}"] = _contract_content(folder, path, blobs)
+    return config, Captured(contents, blobs)
+
+
+def tables_written(config: PipelineConfig) -> tuple[str, ...]:
+    """Returns the tables that a pipeline makes, in the order of its steps."""
+    return tuple(step.writes for step in config.steps if isinstance(step, SqlStep))
+
+
 def pipeline_file(content: JsonObject) -> str:
     """Returns the path of the configuration among the files of a pipeline's content."""
     return next(path for path in files_of(content) if path.startswith("pipelines/"))
@@ -107,12 +131,6 @@ def load_pipeline(repo: Repository, content: JsonObject) -> PipelineConfig:
     """Returns the pipeline that the lake keeps in `content`."""
     path = pipeline_file(content)
     return parse_pipeline(repo.objects.get(files_of(content)[path]).decode(), path)
-
-
-def code_files(content: JsonObject, paths: Sequence[str]) -> dict[str, str]:
-    """Returns the digests of `paths` in a pipeline's content, by path."""
-    files = files_of(content)
-    return {path: files[path] for path in sorted(set(paths))}
 
 
 def files_of_step(
@@ -291,22 +309,22 @@ def _decoded(data: bytes, path: str) -> str:
         ) from None
 
 
-def _validate_contracts(folder: Path) -> None:
-    paths = _documents(folder, "contracts")
-    if not paths:
-        return
+def _contract_content(folder: Path, path: str, blobs: dict[str, bytes]) -> JsonObject:
+    return {"type": CONTRACT_TYPE, "blob": _read(folder, path, blobs)}
+
+
+def _validate_contract(folder: Path, path: str) -> None:
     from instep.contracts.document import parse
 
-    for path in paths:
-        contract = parse(_decoded((folder / path).read_bytes(), path), path)
-        stem = PurePosixPath(path).stem
-        if contract.table != stem:
-            raise InvalidError(
-                f'{path}:1: the contract is of table "{contract.table}": expected "{stem}", as '
-                "its file. Rename one of the two.",
-                kind="bad-document",
-                path=path,
-            )
+    contract = parse(_decoded((folder / path).read_bytes(), path), path)
+    stem = PurePosixPath(path).stem
+    if contract.table != stem:
+        raise InvalidError(
+            f'{path}:1: the contract is of table "{contract.table}": expected "{stem}", as '
+            "its file. Rename one of the two.",
+            kind="bad-document",
+            path=path,
+        )
 
 
 def _validate_sql(draft: Captured) -> None:

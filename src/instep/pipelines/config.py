@@ -139,7 +139,7 @@ def parse_pipeline(text: str, path: str) -> PipelineConfig:
         question=shape.question or "",
         decision=shape.decision or "",
         owner=shape.owner or "",
-        keep=_span(shape.keep) if shape.keep else None,
+        keep=shape.keep.nominal if shape.keep else None,
         slice=Window(shape.slice.from_, shape.slice.to),
         slices={table: _table_slice(cut) for table, cut in shape.slices.items()},
         steps=steps,
@@ -166,14 +166,10 @@ def exact(value: Json) -> Json:
             return [exact(item) for item in value]
 
 
-def _span(duration: Duration) -> timedelta:
-    return duration.span + timedelta(days=30) * duration.months
-
-
 def _table_slice(cut: Any) -> TableSlice:  # text or TableSliceShape, as validated
     if isinstance(cut, str):
         return TableSlice(cut)
-    return TableSlice(cut.time, _span(cut.lookback))
+    return TableSlice(cut.time, cut.lookback.nominal)
 
 
 def _step(step: Any, shape: PipelineShape, tree: Any, path: str) -> Step:  # one of two shapes

@@ -23,7 +23,7 @@ from instep.errors import InvalidError
 if TYPE_CHECKING:
     from sqlglot import exp
 
-_VERSION = "1"
+_VERSION = "2"
 """Raise it when this module finds something else in the same SQL."""
 
 CLOCKS = frozenset(
@@ -228,6 +228,9 @@ def _all_columns(qualified: exp.Expr, schemas: Mapping[str, Sequence[str]]) -> t
     from sqlglot import exp
     from sqlglot.optimizer.scope import traverse_scope
 
+    if _takes_rows_whole(qualified):
+        names = (f"{table}.{name.lower()}" for table in schemas for name in schemas[table])
+        return tuple(sorted(names))
     found: set[str] = set()
     for scope in traverse_scope(qualified):
         for column in scope.columns:
@@ -235,6 +238,18 @@ def _all_columns(qualified: exp.Expr, schemas: Mapping[str, Sequence[str]]) -> t
             if isinstance(source, exp.Table) and source.name.lower() in schemas:
                 found.add(f"{source.name.lower()}.{column.name.lower()}")
     return tuple(sorted(found))
+
+
+def _takes_rows_whole(qualified: exp.Expr) -> bool:
+    """Says whether a row is one value, or columns go by their place: then all of them matter."""
+    from sqlglot import exp
+
+    return any(
+        isinstance(node, exp.TableColumn)
+        or (isinstance(node, exp.Column) and isinstance(node.this, exp.Star))
+        or (isinstance(node, exp.Table) and bool(node.alias_column_names))
+        for node in qualified.walk()
+    )
 
 
 def _refuse_table_function(node: exp.Table, path: str) -> None:

@@ -46,6 +46,7 @@ def parse_schema(body: list[list[Any]]) -> Schema:
 
 
 def window_json(window: Window) -> list[Json]:
+    """Returns a window as two instants in microseconds."""
     return [to_microseconds(window.start), to_microseconds(window.end)]
 
 

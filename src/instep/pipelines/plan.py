@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
-from instep.canonical import Json, JsonObject, digest_of, to_microseconds
+from instep.canonical import Json, JsonObject, digest_of
 from instep.clock import Window, split
 from instep.cost.estimate import Actual, Estimate, Work, WorkKind, estimate, total
+from instep.engines.schema import Column
 from instep.errors import InvalidError
 from instep.pipelines.config import PipelineConfig, SqlStep, Step, TrainStep, output_key
 from instep.pipelines.lineage import Lineage
+from instep.pipelines.messages import window_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +41,43 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class TableFacts:
+    """The files of a table that may hold rows of a cut, and the columns by which they are read."""
+
+    columns: tuple[Column, ...]
+    files: tuple[FileFact, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Input:
-    """A table as one piece reads it; `files` is None while an earlier step still has to make it."""
+    """A table as one piece reads it; `facts` is None while an earlier step still has to make it.
+
+    The columns in `facts` are those that the step reads.
+    """
 
     table: str
     cut: Cut | None
-    files: tuple[FileFact, ...] | None
+    facts: TableFacts | None
+
+    @property
+    def files(self) -> tuple[FileFact, ...]:
+        return self.facts.files if self.facts else ()
 
     @property
     def digest(self) -> str | None:
-        """The digest of the files that may hold rows of the cut."""
-        if self.files is None:
+        """The digest of the files, and of the columns: another field id finds other values there.
+
+        Their order counts, because a union takes columns by their place.
+        """
+        if self.facts is None:
             return None
-        return digest_of("instep.input.v1", sorted(file.digest for file in self.files))
+        return digest_of(
+            "instep.input.v1",
+            {
+                "columns": [[c.id, c.name, c.type, c.required] for c in self.facts.columns],
+                "files": sorted(file.digest for file in self.facts.files),
+            },
+        )
 
     def to_json(self) -> dict[str, Json]:
         return {
@@ -220,8 +246,9 @@ class RunPlan:
         }
 
 
-FilesOf = Callable[[str, Cut | None], tuple[FileFact, ...] | None]
-"""Gives the files of a table that may hold rows of a cut; None if the table is yet to be made."""
+FactsOf = Callable[[str, Cut | None], TableFacts | None]
+"""Gives a table's columns and the files that may hold rows of a cut; None if it is yet to be made.
+"""
 
 
 def plan_step(
@@ -230,7 +257,7 @@ def plan_step(
     lineage: Lineage | None,
     basis: Basis,
     code: Mapping[str, str],
-    files_of: FilesOf,
+    facts_of: FactsOf,
     past: Past | None,
     actuals: Sequence[Actual],
     expected: Mapping[str, tuple[int, int]],
@@ -245,7 +272,7 @@ def plan_step(
     """
     pieces = tuple(
         _piece(window, inputs, basis, past, accept_runtime, runtime_change)
-        for window, inputs in _pieces(step, config, lineage, files_of)
+        for window, inputs in _pieces(step, config, lineage, facts_of)
     )
     work = _work(step, pieces, expected)
     return StepPlan(step, basis, code, pieces, past, lineage, estimate(work, actuals))
@@ -268,23 +295,21 @@ def piece_key(step_inputs: Sequence[Input], basis: Basis, window: Window | None)
     )
 
 
-def window_json(window: Window) -> list[Json]:
-    """Returns a window as two instants in microseconds."""
-    return [to_microseconds(window.start), to_microseconds(window.end)]
-
-
 def _pieces(
-    step: Step, config: PipelineConfig, lineage: Lineage | None, files_of: FilesOf
+    step: Step, config: PipelineConfig, lineage: Lineage | None, facts_of: FactsOf
 ) -> Iterator[tuple[Window | None, tuple[Input, ...]]]:
     match step:
         case SqlStep():
             tables = lineage.tables if lineage else ()
             windows = _windows(step, config, tables)
             for window in windows:
-                yield window, tuple(_input(table, config, window, files_of) for table in tables)
+                yield (
+                    window,
+                    tuple(_input(table, config, window, lineage, facts_of) for table in tables),
+                )
         case TrainStep():
             cut = Cut(step.spec.time, config.slice)
-            yield config.slice, (Input(step.reads, cut, files_of(step.reads, cut)),)
+            yield config.slice, (Input(step.reads, cut, facts_of(step.reads, cut)),)
         case _:
             assert_never(step)
 
@@ -304,10 +329,21 @@ def _windows(step: SqlStep, config: PipelineConfig, tables: Sequence[str]) -> li
     return list(split(config.slice, step.every))
 
 
-def _input(table: str, config: PipelineConfig, window: Window | None, files_of: FilesOf) -> Input:
+def _input(
+    table: str,
+    config: PipelineConfig,
+    window: Window | None,
+    lineage: Lineage | None,
+    facts_of: FactsOf,
+) -> Input:
     found = config.slice_of(table, window) if window else None
     cut = Cut(*found) if found else None
-    return Input(table, cut, files_of(table, cut))
+    facts = facts_of(table, cut)
+    if facts is None or lineage is None:
+        return Input(table, cut, facts)
+    read = {*lineage.reads, f"{table}.{cut.column.lower()}" if cut else ""}
+    columns = tuple(one for one in facts.columns if f"{table}.{one.name.lower()}" in read)
+    return Input(table, cut, TableFacts(columns, facts.files))
 
 
 def _piece(
@@ -334,7 +370,7 @@ def _reasons(
     has_past: bool,
     runtime_change: str,
 ) -> Iterator[Reason]:
-    unmade = [one.table for one in inputs if one.files is None]
+    unmade = [one.table for one in inputs if one.facts is None]
     if unmade:
         yield Reason(Cause.UPSTREAM, ", ".join(unmade))
     if known is None:
@@ -368,8 +404,8 @@ def _work(step: Step, pieces: Sequence[Piece], expected: Mapping[str, tuple[int,
     kind = WorkKind.SQL if isinstance(step, SqlStep) else WorkKind.TRAIN
     inputs = [one for piece in pieces if piece.reused is None for one in piece.inputs]
     # A file may reach several periods; DuckDB then reads only the rows of each.
-    files = {(one.table, file) for one in inputs for file in one.files or ()}
-    unmade = {one.table for one in inputs if one.files is None}
+    files = {(one.table, file) for one in inputs for file in one.files}
+    unmade = {one.table for one in inputs if one.facts is None}
     guesses = [expected.get(table, (0, 0)) for table in unmade]
     return Work(
         kind,

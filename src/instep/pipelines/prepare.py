@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from instep.canonical import JsonObject, digest_of
-from instep.engines.engine import Slice
+from instep.engines.engine import FileSet, Slice
+from instep.engines.schema import Schema
 from instep.errors import InvalidError
 from instep.history.repository import Repository
 from instep.pipelines import capture
@@ -26,11 +27,20 @@ from instep.pipelines.config import (
     parse_pipeline,
 )
 from instep.pipelines.lineage import Lineage, load_lineage
-from instep.pipelines.plan import Basis, Cut, FileFact, Past, RunPlan, StepPlan, plan_step
+from instep.pipelines.plan import (
+    Basis,
+    Cut,
+    FileFact,
+    Past,
+    RunPlan,
+    StepPlan,
+    TableFacts,
+    plan_step,
+)
 from instep.pipelines.records import find_actuals, find_past, load_run
 from instep.pipelines.runtime import Runtime, differences, parse_runtime
 from instep.tables.content import TableContent
-from instep.tables.read import data_files, schema_of
+from instep.tables.read import DataFile, Reach, data_files, reaches, schema_of
 
 _NAMED_CHANGES = 3
 """How many packages a reason names before it counts the rest."""
@@ -52,15 +62,23 @@ class Source:
 
 
 def disk_source(folder: Path, name: str) -> Source:
-    """Returns the pipeline `name` as the project folder has it now."""
-    config, captured = capture.read_pipeline(folder, name)
-    content = captured.contents[f"pipeline/{name}"]
+    """Returns the pipeline `name` as the project folder has it now.
+
+    Raises:
+        InvalidError: as `capture.read_run`.
+    """
+    return captured_source(*capture.read_run(folder, name))
+
+
+def captured_source(config: PipelineConfig, captured: capture.Captured) -> Source:
+    """Returns a pipeline as it was captured, with the contracts beside it."""
+    content = captured.contents[f"pipeline/{config.name}"]
     files = {path: captured.blobs[one] for path, one in capture.files_of(content).items()}
-    contracts = {}
-    for table in _written(config):
-        path = folder / "contracts" / f"{table}.yaml"
-        if path.is_file():
-            contracts[table] = path.read_bytes()
+    contracts = {
+        key.partition("/")[2]: captured.blobs[str(one["blob"])]
+        for key, one in captured.contents.items()
+        if key.startswith("contract/")
+    }
     return Source(config, content, files, contracts)
 
 
@@ -91,6 +109,7 @@ class Planner:
     _made: dict[str, TableContent | None] = field(default_factory=dict)
     _columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _tables: dict[str, _Loaded] = field(default_factory=dict)
 
     def plan_all(self) -> RunPlan:
         """Returns the plan of all steps; what an unmade table will hold is not known yet."""
@@ -132,7 +151,7 @@ class Planner:
             lineage,
             basis,
             code,
-            self.files_of,
+            self.facts_of,
             past,
             actuals,
             self._sizes,
@@ -159,20 +178,29 @@ class Planner:
         content = self.repo.find(self.commit, f"contract/{name}")
         return self.repo.objects.get(str(content["blob"])) if content is not None else None
 
-    def files_of(self, name: str, cut: Cut | None) -> tuple[FileFact, ...] | None:
-        """Returns the files of a table that may hold rows of a cut; None if it is yet to be made.
+    def facts_of(self, name: str, cut: Cut | None) -> TableFacts | None:
+        """Returns the columns of a table and the files that may hold rows of a cut.
+
+        None if it is yet to be made.
 
         Raises:
             NotFoundError (kind "no-such-key").
         """
-        content = self.table(name)
-        if content is None:
-            if name in self._made:
-                return None
-            content = TableContent.from_content(self.repo.content(self.commit, f"table/{name}"))
-        part = Slice(cut.column, cut.window) if cut else None
-        files = data_files(self.repo.root, content, part)
-        return tuple(FileFact(file.digest, file.rows, file.size_bytes) for file in files)
+        if self.table(name) is None and name in self._made:
+            return None
+        found = self._load(name)
+        files = found.files(Slice(cut.column, cut.window) if cut else None)
+        facts = tuple(FileFact(file.digest, file.rows, file.size_bytes) for file in files)
+        return TableFacts(found.schema.columns, facts)
+
+    def file_set(self, name: str, part: Slice | None) -> FileSet:
+        """Returns a table as an engine reads it, as steps see it.
+
+        Raises:
+            NotFoundError (kind "no-such-key").
+        """
+        found = self._load(name)
+        return FileSet(name, tuple(file.path for file in found.files(part)), found.schema, part)
 
     def columns_of(self, name: str) -> tuple[str, ...] | None:
         """Returns the columns of a table as steps see it, or None where there is none."""
@@ -186,17 +214,27 @@ class Planner:
         kept = (key.partition("/")[2] for key in self.repo.entries(self.commit, "table"))
         return tuple(sorted({*kept, *self._made}))
 
+    def _load(self, name: str) -> _Loaded:
+        """Returns the files of a table, decoded once for all the periods that read it."""
+        content = self.table(name) or table_of(self.repo, self.commit, name)
+        found = self._tables.get(name)
+        if found is None or found.content != content:
+            root = self.repo.root
+            found = _Loaded(content, schema_of(root, content), data_files(root, content))
+            self._tables[name] = found
+        return found
+
     def _largest(self, tables: Sequence[str]) -> tuple[int, int]:
         """The rows and bytes of the largest input: a first guess of what a step will make."""
         sizes = [(0, 0)]
         for table in tables:
             cut = self.source.config.slice_of(table, self.source.config.slice)
-            files = self.files_of(table, Cut(*cut) if cut else None)
-            if files is None:
+            facts = self.facts_of(table, Cut(*cut) if cut else None)
+            if facts is None:
                 sizes.append(self._sizes.get(table, (0, 0)))
             else:
-                size = sum(one.size_bytes for one in files)
-                sizes.append((sum(one.rows for one in files), size))
+                size = sum(one.size_bytes for one in facts.files)
+                sizes.append((sum(one.rows for one in facts.files), size))
         return max(sizes)
 
     def _past(self, output: str) -> Past | None:
@@ -260,7 +298,7 @@ class Planner:
             self._refuse_later(step, (step.reads,))
 
     def _refuse_later(self, step: Step, tables: Sequence[str]) -> None:
-        later = set(_written(self.source.config)) - self._made.keys()
+        later = set(capture.tables_written(self.source.config)) - self._made.keys()
         for table in tables:
             if table in later:
                 raise InvalidError(
@@ -313,6 +351,26 @@ class Planner:
         )
 
 
+@dataclass(slots=True)
+class _Loaded:
+    """One state of a table in memory: its columns, all of its files, and what they span."""
+
+    content: TableContent
+    schema: Schema
+    all_files: tuple[DataFile, ...]
+    spans: dict[str, tuple[Reach, ...]] = field(default_factory=dict)
+
+    def files(self, part: Slice | None) -> tuple[DataFile, ...]:
+        """Returns the files that may hold rows of `part`."""
+        if part is None:
+            return self.all_files
+        if part.column not in self.spans:
+            column = self.schema.column(part.column)
+            self.spans[part.column] = reaches(self.all_files, column)
+        found = self.spans[part.column]
+        return tuple(reach.file for reach in found if reach.touches(part.window))
+
+
 def check_slices_used(plan: RunPlan) -> None:
     """Holds that every table in `slices` is read by a step.
 
@@ -342,7 +400,3 @@ def table_of(repo: Repository, commit: str, name: str) -> TableContent:
         NotFoundError (kind "no-such-key").
     """
     return TableContent.from_content(repo.content(commit, f"table/{name}"))
-
-
-def _written(config: PipelineConfig) -> list[str]:
-    return [step.writes for step in config.steps if isinstance(step, SqlStep)]

@@ -14,8 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instep.canonical import JsonObject
-from instep.clock import Duration, parse_duration
+from instep.clock import parse_duration
 from instep.errors import InvalidError, NotFoundError
+from instep.history import tree
+from instep.history.commits import load_commit
+from instep.history.refs import get_ref
+from instep.history.repository import MAIN, Repository
+from instep.history.store import Transaction
 from instep.pipelines.address import LakeAddress, LakePlace, Secret, locate
 
 if TYPE_CHECKING:
@@ -138,6 +143,28 @@ def find_lake(folder: Path) -> LakePlace:
     return locate(address, folder)
 
 
+def lake_config(repo: Repository, commit: str) -> ProjectConfig | None:
+    """Returns the configuration that a commit holds, or None where none was merged yet."""
+    return _parse_kept(repo, repo.find(commit, KEY))
+
+
+def refuse_environment_name(repo: Repository, tx: Transaction, name: str) -> None:
+    """Holds that a new branch or tag does not take the name of an environment that main declares.
+
+    Raises:
+        InvalidError (kind "reserved-ref-name").
+    """
+    main = load_commit(tx, get_ref(tx, MAIN).commit)
+    config = _parse_kept(repo, tree.find(repo.nodes, main.tree, KEY))
+    if config is not None and name in config.environments:
+        raise InvalidError(
+            f'"{name}" is declared as an environment in {FILE}: expected another name, because '
+            "only a release makes an environment. Choose another.",
+            kind="reserved-ref-name",
+            ref=name,
+        )
+
+
 def config_content(blob: str) -> JsonObject:
     """Returns the content of `config/instep` for the digest of its text."""
     return {"type": TYPE, "blob": blob}
@@ -156,6 +183,10 @@ def _lake(shape: ProjectShape) -> LakeAddress:
                 else Secret(database.secret),
                 given.schema_,
             )
+
+
+def _parse_kept(repo: Repository, content: JsonObject | None) -> ProjectConfig | None:
+    return parse_project(repo.objects.text(str(content["blob"]))) if content is not None else None
 
 
 def _people(shape: ProjectShape) -> dict[str, Person]:
@@ -177,13 +208,9 @@ def _approvals(shape: ProjectShape) -> Approvals:
 def _run_budget(shape: ProjectShape) -> RunBudget:
     given = shape.budgets.run
     return RunBudget(
-        time=_span(parse_duration(given.time)) if given.time is not None else None,
+        time=parse_duration(given.time).nominal if given.time is not None else None,
         memory_bytes=round(given.memory_gb * 2**30) if given.memory_gb is not None else None,
     )
-
-
-def _span(duration: Duration) -> timedelta:
-    return duration.span + timedelta(days=30) * duration.months
 
 
 def _prices(shape: ProjectShape) -> Prices | None:

@@ -185,16 +185,6 @@ def load_run(tx: Transaction, text: str) -> Run:
     )
 
 
-def list_runs(tx: Transaction, pipeline: str | None = None, limit: int = 50) -> list[Run]:
-    """Returns the latest runs, or those of one pipeline, latest first."""
-    where, values = ("where pipeline = ?", [pipeline]) if pipeline else ("", [])
-    rows = tx.rows(
-        f"select {_COLUMNS} from runs {where} order by started_at desc, id desc limit ?",
-        (*values, limit),
-    )
-    return [_run(row) for row in rows]
-
-
 @dataclass(frozen=True, slots=True)
 class PieceRecord:
     """One piece of one step's output, as `find_past` will give it back."""

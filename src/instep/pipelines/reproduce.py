@@ -24,7 +24,7 @@ from instep.pipelines.compute import Progress
 from instep.pipelines.config import SqlStep, parse_pipeline
 from instep.pipelines.execute import Execution, StagedModel, declared_schema, numbered
 from instep.pipelines.plan import StepPlan
-from instep.pipelines.prepare import Planner, Source, table_of
+from instep.pipelines.prepare import Planner, Source
 from instep.pipelines.records import Run, RunState, load_run
 from instep.pipelines.runtime import differences, load_runtime, parse_runtime
 from instep.tables.content import TableContent
@@ -235,9 +235,7 @@ class _Again:
         staged = self.tables.get(table)
         if staged is not None:
             return FileSet(table, staged.files, staged.schema, part)
-        return file_set(
-            self.repo.root, table_of(self.repo, self.planner.commit, table), table, part
-        )
+        return self.planner.file_set(table, part)
 
     def _compare_models(self, kept: JsonObject, staged: StagedModel) -> Sameness:
         if kept["digest"] == staged.digest:

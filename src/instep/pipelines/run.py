@@ -1,6 +1,6 @@
 """Runs a pipeline on a branch: one commit with everything it made, or nothing.
 
-Order: plan, capture the project, compute into `staging/<run>`, make tables and models of what was
+Order: capture the pipeline, plan, compute into `staging/<run>`, make tables and models of what was
 staged, then publish in one transaction under a live lease. Until that transaction the branch does
 not move; after it everything is there. A failed run is recorded with its error.
 """
@@ -19,23 +19,18 @@ from instep.canonical import Json, JsonObject, digest_of
 from instep.cost.estimate import Actual, describe, describe_bytes, describe_seconds
 from instep.engines.engine import FileSet, Slice, WrittenFile
 from instep.engines.schema import Schema
-from instep.errors import (
-    InstepError,
-    InternalError,
-    InvalidError,
-    RefusedError,
-    UnavailableError,
-)
+from instep.errors import InstepError, InvalidError, RefusedError, UnavailableError
 from instep.faults import reached
 from instep.history.edits import Edit, publish
 from instep.history.ids import new_id
 from instep.history.objects import publish_durably
-from instep.history.refs import RefKind, create_ref, find_ref, refuse_protected
+from instep.history.refs import Ref, RefKind, create_ref, find_ref, refuse_protected
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
 from instep.pipelines import capture, messages
 from instep.pipelines.compute import Progress
-from instep.pipelines.config import SqlStep, parse_pipeline
+from instep.pipelines.config import SqlStep
+from instep.pipelines.draft import DraftDifference, draft_differences
 from instep.pipelines.execute import (
     Execution,
     StagedModel,
@@ -44,8 +39,8 @@ from instep.pipelines.execute import (
     numbered,
 )
 from instep.pipelines.plan import PastPiece, Piece, RunPlan, StepPlan
-from instep.pipelines.prepare import Planner, Source, check_slices_used
-from instep.pipelines.project import RunBudget
+from instep.pipelines.prepare import Planner, Source, captured_source, check_slices_used
+from instep.pipelines.project import RunBudget, refuse_environment_name
 from instep.pipelines.records import (
     PieceRecord,
     Run,
@@ -61,7 +56,7 @@ from instep.pipelines.records import (
 from instep.pipelines.runtime import load_runtime
 from instep.tables import write
 from instep.tables.content import TableContent
-from instep.tables.read import data_files, file_set, schema_of
+from instep.tables.read import data_files, schema_of
 
 LEASE = timedelta(seconds=60)
 """A run that gave no sign of life for so long may no longer publish."""
@@ -114,12 +109,13 @@ class StepResult:
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """A run that succeeded; `changed` are the keys that its commit changed, `captured` of them
-    those that came from the project folder."""
+    those that came from the project folder, `left` the other drafts there that differ."""
 
     run: Run
     steps: tuple[StepResult, ...]
     changed: tuple[str, ...]
     captured: tuple[str, ...]
+    left: tuple[DraftDifference, ...]
     is_new_branch: bool
 
     def to_json(self) -> dict[str, Json]:
@@ -127,6 +123,7 @@ class RunResult:
             **self.run.to_json(),
             "changed": list(self.changed),
             "captured": list(self.captured),
+            "not_captured": [difference.to_json() for difference in self.left],
             "new_branch": self.is_new_branch,
         }
 
@@ -141,8 +138,8 @@ def run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> R
         UnavailableError (kind "worker-died", "step-too-long").
     """
     base, is_new = _base(repo, request.branch)
-    captured = capture.read_project(request.folder)
-    source = source_of(captured, request)
+    config, captured = capture.read_run(request.folder, request.pipeline)
+    source = captured_source(config, captured)
     runtime = load_runtime(repo.root / "cache" / "runtime")
     plan = Planner(repo, base, source, runtime, request.accept_runtime).plan_all()
     check_slices_used(plan)
@@ -170,7 +167,8 @@ def run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> R
         fail_lost_runs(tx, repo.clock())
         insert_run(tx, run, repo.clock() + LEASE)
     planner = Planner(repo, base, source, runtime, request.accept_runtime)
-    attempt = _Attempt(repo, request, run, source, planner, captured, is_new, progress)
+    left = drafts_left(repo, request.folder, base, captured)
+    attempt = _Attempt(repo, request, run, source, planner, captured, left, is_new, progress)
     try:
         with _heartbeat(repo, run.id):
             result = attempt.perform(plan)
@@ -181,28 +179,15 @@ def run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> R
     return result
 
 
-def source_of(captured: capture.Captured, request: RunRequest) -> Source:
-    """Returns the pipeline that was asked for, out of a captured project.
-
-    Raises:
-        InvalidError (kind "no-such-pipeline").
-    """
-    key = f"pipeline/{request.pipeline}"
-    content = captured.contents.get(key)
-    if content is None:
-        capture.read_pipeline(request.folder, request.pipeline)
-        raise InternalError(
-            f"{key} was read, but not captured. Report this as a fault of Instep.",
-            kind="worker-failed",
-        )
-    files = {path: captured.blobs[one] for path, one in capture.files_of(content).items()}
-    path = capture.pipeline_file(content)
-    contracts = {
-        key.partition("/")[2]: captured.blobs[str(one["blob"])]
-        for key, one in captured.contents.items()
-        if key.startswith("contract/")
-    }
-    return Source(parse_pipeline(files[path].decode(), path), content, files, contracts)
+def drafts_left(
+    repo: Repository, folder: Path, commit: str, captured: capture.Captured
+) -> tuple[DraftDifference, ...]:
+    """Returns the drafts in `folder` that are not what `commit` holds and that a run left there."""
+    return tuple(
+        difference
+        for difference in draft_differences(folder, repo, commit)
+        if difference.key not in captured.contents
+    )
 
 
 def check_budget(plan: RunPlan, budget: RunBudget) -> None:
@@ -241,6 +226,7 @@ class _Attempt:
     source: Source
     planner: Planner
     captured: capture.Captured
+    left: tuple[DraftDifference, ...]
     is_new: bool
     progress: Progress
     results: list[StepResult] = field(default_factory=list)
@@ -340,9 +326,7 @@ class _Attempt:
         }
 
     def _files(self, table: str, part: Slice | None) -> FileSet:
-        content = self.planner.table(table)
-        assert content is not None, "a step is computed after those whose tables it reads"
-        return file_set(self.repo.root, content, table, part)
+        return self.planner.file_set(table, part)
 
     def _result(
         self,
@@ -391,14 +375,15 @@ class _Attempt:
         reached("run.publish.after")
         changed = tuple(sorted(changes))
         captured = tuple(key for key in changed if key not in made)
-        return RunResult(run, tuple(self.results), changed, captured, self.is_new)
+        return RunResult(run, tuple(self.results), changed, captured, self.left, self.is_new)
 
     def _move(self, tx: Transaction, edit: Edit) -> str:
         branch = self.request.branch
         ref = find_ref(tx, branch)
         if ref is not None:
-            refuse_protected(ref)
+            _refuse_not_a_branch(ref)
         else:
+            refuse_environment_name(self.repo, tx, branch)
             create_ref(
                 tx,
                 branch,
@@ -434,15 +419,19 @@ def _base(repo: Repository, branch: str) -> tuple[str, bool]:
     if ref is None:
         _check_name(repo, branch)
         return repo.resolve(MAIN), True
+    _refuse_not_a_branch(ref)
+    return ref.commit, False
+
+
+def _refuse_not_a_branch(ref: Ref) -> None:
     refuse_protected(ref)
     if ref.kind is not RefKind.BRANCH:
         raise RefusedError(
-            f'"{branch}" is a {ref.kind}, and never moves: expected a branch. Run on another '
+            f'"{ref.name}" is a {ref.kind}, and never moves: expected a branch. Run on another '
             'name, then "instep propose" it.',
             kind="protected-branch",
-            ref=branch,
+            ref=ref.name,
         )
-    return ref.commit, False
 
 
 class _UndoError(Exception):
@@ -452,6 +441,7 @@ class _UndoError(Exception):
 def _check_name(repo: Repository, branch: str) -> None:
     """Holds that the branch could be made, before any work is done for it."""
     with contextlib.suppress(_UndoError), repo.store.transaction() as tx:
+        refuse_environment_name(repo, tx, branch)
         create_ref(tx, branch, RefKind.BRANCH, repo.resolve(MAIN), owner="", at=repo.clock())
         raise _UndoError
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from instep.canonical import Json, JsonObject
-from instep.changes.people import lake_config
 from instep.clock import format_instant
 from instep.errors import NotFoundError, RefusedError
 from instep.findings import Finding, stops
@@ -18,6 +17,7 @@ from instep.history.operations import Operation, has_been_at, operations
 from instep.history.refs import RefKind, create_ref, find_ref, get_ref, list_refs, move_ref
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
+from instep.pipelines.project import lake_config
 
 Judge = Callable[[str], tuple[Finding, ...]]
 """Gives what the gates of a release find on a commit."""

@@ -278,7 +278,7 @@ def recover(folder: Path) -> tuple[Recovery, ...]:
     """Ends the segments whose process died, and returns what was found of each, oldest first.
 
     Whole records stay; a torn tail moves to a `.cut` file beside. A segment that a living process
-    holds is left alone.
+    holds is left alone. Of one that was ended only the last bytes are read.
     """
     found = []
     for path in segment_paths(folder):
@@ -385,13 +385,15 @@ def _recover_segment(path: Path, descriptor: int) -> Recovery | None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return None
-    data = path.read_bytes()
-    whole, records, last = len(segments.MAGIC), 0, None
-    for frame in segments.frames(data):
-        whole, last = frame.end, frame
-        records += not frame.is_end
-    if last is not None and last.is_end:
+    size = os.fstat(descriptor).st_size
+    tail = os.pread(descriptor, segments.TAIL_BYTES, max(0, size - segments.TAIL_BYTES))
+    if segments.is_ended(tail):
         return None
+    data = path.read_bytes()
+    whole, records = len(segments.MAGIC), 0
+    for frame in segments.frames(data):
+        whole = frame.end
+        records += not frame.is_end
     torn = data[whole:]
     if torn:
         _keep_cut(path, torn)

@@ -172,7 +172,7 @@ def _documents(repo: Repository, commit: str) -> Documents:
     for content in repo.entries(commit, "pipeline").values():
         files = content["files"]
         assert isinstance(files, Mapping)
-        texts = {name: _text(repo, str(digest)) for name, digest in files.items()}
+        texts = {name: repo.objects.text(str(digest)) for name, digest in files.items()}
         pipelines += [
             (parse_pipeline(text, name), texts)
             for name, text in texts.items()
@@ -183,7 +183,3 @@ def _documents(repo: Repository, commit: str) -> Documents:
         schema = schema_of(repo.root, TableContent.from_content(content))
         columns[key.removeprefix("table/")] = schema.names
     return Documents(contracts, columns, pipelines)
-
-
-def _text(repo: Repository, digest: str) -> str:
-    return repo.objects.get(digest).decode(errors="replace")

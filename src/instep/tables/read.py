@@ -16,6 +16,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from instep.clock import Window
 from instep.engines.engine import ColumnStatistics, FileSet, Slice, WrittenFile
 from instep.engines.schema import Column, Schema
 from instep.errors import InternalError, NotFoundError
@@ -37,6 +38,21 @@ class Entry:
     file: DataFile
     snapshot_id: int
     sequence_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """A file and the instants of one column in it; `bounds` is None where they are not known."""
+
+    file: DataFile
+    bounds: tuple[datetime, datetime] | None
+
+    def touches(self, window: Window) -> bool:
+        """Says whether the file may hold rows of `window`."""
+        if self.bounds is None:
+            return True
+        lower, upper = self.bounds
+        return lower < window.end and upper >= window.start
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +111,12 @@ def data_files(
     if part is None:
         return files
     column = current_schema(metadata).column(part.column)
-    return tuple(file for file in files if _may_hold(file, column, part))
+    return tuple(reach.file for reach in reaches(files, column) if reach.touches(part.window))
+
+
+def reaches(files: Sequence[DataFile], column: Column) -> tuple[Reach, ...]:
+    """Returns what of the time of `column` each file holds; files without a value are left out."""
+    return tuple(reach for file in files if (reach := _reach(file, column)) is not None)
 
 
 def file_set(root: Path, content: TableContent, name: str, part: Slice | None = None) -> FileSet:
@@ -256,14 +277,13 @@ def _pair(values: list[int]) -> tuple[int, int]:
     return values[0], values[1]
 
 
-def _may_hold(file: DataFile, column: Column, part: Slice) -> bool:
+def _reach(file: DataFile, column: Column) -> Reach | None:
     found = next((one for one in file.columns if one.field_id == column.id), None)
     if found is None or found.nulls == file.rows:
-        return False  # the column was added after this file, or is null in every row
+        return None  # the column was added after this file, or is null in every row
     if found.lower is None or found.upper is None:
-        return True
-    lower, upper = _instant(column.type, found.lower), _instant(column.type, found.upper)
-    return lower < part.window.end and upper >= part.window.start
+        return Reach(file, None)
+    return Reach(file, (_instant(column.type, found.lower), _instant(column.type, found.upper)))
 
 
 def _instant(kind: str, text: str) -> datetime:

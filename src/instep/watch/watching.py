@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from instep.canonical import Json, JsonObject, from_microseconds
 from instep.clock import Window, format_instant
 from instep.errors import InvalidError, NotFoundError
-from instep.history.ancestry import is_ancestor
+from instep.history.ancestry import commits_beyond
 from instep.history.commits import first_parents
 from instep.history.operations import operations
 from instep.history.repository import MAIN, Repository
@@ -135,9 +135,11 @@ def _watch(
     window = _covered(scored, start, model)
     comparison = compare_with_baseline(model, scored, window)
     digest = str(content["digest"])
-    receipts = join_receipts(
-        read_predictions(repo.root / "predictions"), model.card, environment, digest, window, scored
+    lives = _lives(repo, environment, name)
+    answers = read_predictions(
+        repo.root / "predictions", since=next((at for at, one in lives if one == digest), None)
     )
+    receipts = join_receipts(answers, model.card, environment, digest, window, scored)
     brought_by = tuple(_brought_by(repo, commit, data, tables_read(source)))
     return ModelWatch(
         model=name,
@@ -155,7 +157,7 @@ def _watch(
             source.config.name,
             receipts,
             brought_by,
-            has_version_before=_has_version_before(repo, environment, name, digest),
+            has_version_before=any(one != digest for _, one in lives),
         ),
     )
 
@@ -166,11 +168,12 @@ def _load(repo: Repository, content: JsonObject) -> LoadedModel:
     return read_bundle({name: repo.objects.get(str(digest)) for name, digest in files.items()})
 
 
-def _has_version_before(repo: Repository, environment: str, model: str, digest: str) -> bool:
+def _lives(repo: Repository, environment: str, model: str) -> list[tuple[datetime, str]]:
+    """Returns the digests of `model` that were live, each with when a move brought it, in order."""
     with repo.store.reading() as tx:
-        commits = {entry.after for entry in operations(tx, environment) if entry.after}
-    contents = (repo.find(commit, f"model/{model}") for commit in commits)
-    return any(content is not None and content["digest"] != digest for content in contents)
+        moves = [(entry.at, entry.after) for entry in operations(tx, environment) if entry.after]
+    found = [(at, repo.find(commit, f"model/{model}")) for at, commit in moves]
+    return [(at, str(content["digest"])) for at, content in found if content is not None]
 
 
 def _covered(scored: Scored, start: datetime, model: LoadedModel) -> Window:
@@ -198,10 +201,13 @@ def _commits_since(
     repo: Repository, commit: str, data: str, tables: frozenset[str]
 ) -> Iterator[str]:
     with repo.store.reading() as tx:
+        newer = commits_beyond(tx, data, commit)
         for one in first_parents(tx, data, _COMMITS):
+            if one.id not in newer:
+                return  # and neither are those before it
             keys = {d.key for d in repo.diff(one.parents[0], one.id)} if one.parents else set()
             changed = sorted(key.partition("/")[2] for key in keys if _names(key, tables))
-            if changed and not is_ancestor(tx, one.id, commit):
+            if changed:
                 yield (
                     f"Commit {one.id[:12]} ({one.origin}, by {one.author}) changed "
                     f"{', '.join(changed)}: {one.message}."

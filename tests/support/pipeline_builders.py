@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from instep.canonical import JsonObject
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import FileSet
 from instep.history.edits import Edit, publish
 from instep.history.repository import MAIN, Repository
+from instep.pipelines.capture import capture_project
 from instep.pipelines.run import RunRequest, RunResult, run_pipeline
 from instep.tables import write
 from instep.tables.content import TableContent
@@ -99,13 +101,16 @@ class Bakery:
         assert before in text
         self.write(path, text.replace(before, after))
 
-    def put(self, name: str, sql: str, *, at: str | None = None) -> None:
-        """Makes the table `name` on main from a select, with a file per month of column `at`."""
+    def put(self, name: str, sql: str, *, at: str | None = None, anew: bool = False) -> None:
+        """Adds a select to the table `name` on main, with a file per month of column `at`.
+
+        The table is made if there is none, or `anew`.
+        """
         root = self.repo.root
         base = self.repo.resolve(MAIN)
         with DuckDB(self.folder / "scratch") as engine:
             schema = engine.describe(sql)
-            kept = self.repo.find(base, f"table/{name}")
+            kept = None if anew else self.repo.find(base, f"table/{name}")
             if kept is None:
                 table = write.create_table(root, name, schema.columns, at=self.repo.clock())
             else:
@@ -120,10 +125,16 @@ class Bakery:
                 table = write.append(root, table, files, at=self.repo.clock())
         self.publish({f"table/{name}": table})
 
+    def adopt(self) -> None:
+        """Brings the project's files to main, as a change that was merged."""
+        self._publish(capture_project(self.folder, self.repo.objects))
+
     def publish(self, tables: dict[str, TableContent]) -> None:
-        changes = {key: table.to_content() for key, table in tables.items()}
+        self._publish({key: table.to_content() for key, table in tables.items()})
+
+    def _publish(self, changes: dict[str, JsonObject]) -> None:
         base = self.repo.resolve(MAIN)
-        edit = Edit(base=base, changes=changes, author="ana", message="test", origin="test")
+        edit = Edit(base=base, changes=dict(changes), author="ana", message="test", origin="test")
         with self.repo.store.transaction() as tx:
             publish(tx, self.repo, MAIN, edit)
 
