@@ -13,6 +13,7 @@ from instep.changes.records import Change, Kind, State
 from instep.errors import InternalError, RefusedError
 from instep.history.commits import merge_base
 from instep.history.edits import Edit, build
+from instep.history.locks import writing
 from instep.history.refs import RefKind, get_ref
 from instep.history.repository import MAIN, Repository
 from instep.pipelines.capture import capture_project
@@ -38,6 +39,11 @@ def propose_project(repo: Repository, folder: Path, author: str, title: str, say
         InvalidError: a file is not valid; nothing was recorded.
         RefusedError (kind "nothing-to-propose").
     """
+    with writing(repo.root, repo.store):
+        return _propose_project(repo, folder, author, title, say)
+
+
+def _propose_project(repo: Repository, folder: Path, author: str, title: str, say: Say) -> Proposal:
     base = repo.resolve(MAIN)
     draft = capture_project(folder, repo.objects)
     held = {key: value for kind in _FROM_DISK for key, value in repo.entries(base, kind).items()}
@@ -65,6 +71,11 @@ def propose_branch(repo: Repository, branch: str, author: str, title: str, say: 
         NotFoundError (kind "no-such-ref").
         RefusedError (kind "nothing-to-propose").
     """
+    with writing(repo.root, repo.store):
+        return _propose_branch(repo, branch, author, title, say)
+
+
+def _propose_branch(repo: Repository, branch: str, author: str, title: str, say: Say) -> Proposal:
     with repo.store.reading() as tx:
         ref = get_ref(tx, branch)
         base = merge_base(tx, ref.commit, get_ref(tx, MAIN).commit)

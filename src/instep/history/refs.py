@@ -10,6 +10,7 @@ from enum import StrEnum
 from instep.canonical import from_microseconds, to_microseconds
 from instep.clock import parse_instant
 from instep.errors import ConflictError, InvalidError, NotFoundError
+from instep.history.commits import load_commit
 from instep.history.operations import append_operation, last_operation
 from instep.history.store import Row, Transaction
 
@@ -52,6 +53,7 @@ def create_ref(
     Raises:
         InvalidError (kind "bad-ref-name").
         ConflictError (kind "ref-exists").
+        NotFoundError (kind "no-such-commit"): it does not exist, or not any more.
     """
     if not _NAME.fullmatch(name) or _COMMIT_ID.fullmatch(name) or ".." in name:
         raise InvalidError(
@@ -67,6 +69,7 @@ def create_ref(
             kind="ref-exists",
             ref=name,
         )
+    load_commit(tx, commit)
     operation = append_operation(
         tx, ref=name, before=None, after=commit, actor=owner, at=at, kind=act, why=why
     )

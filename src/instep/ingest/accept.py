@@ -17,6 +17,7 @@ from instep.errors import ConflictError, InvalidError, RefusedError
 from instep.faults import reached
 from instep.findings import Finding
 from instep.history.edits import Edit
+from instep.history.locks import writing
 from instep.history.repository import MAIN, Repository
 from instep.ingest.arrive import ATTEMPTS, Arrived, findings_of, merge_if_allowed
 from instep.ingest.batch import (
@@ -57,7 +58,15 @@ def accept(
     Raises:
         RefusedError (kinds "own-arrival", "not-held", "still-held").
         InvalidError (kinds "no-rename", "bad-rename", "needs-reason").
+        NotFoundError (kind "erased"): the kept file was erased.
     """
+    with writing(repo.root, repo.store):
+        return _accept(repo, number, actor, rename, why)
+
+
+def _accept(
+    repo: Repository, number: int, actor: str, rename: Mapping[str, str] | None, why: str
+) -> Arrived:
     with repo.store.reading() as tx:
         change = load_change(tx, number)
         arrival = arrival_of_change(tx, number)
@@ -187,7 +196,7 @@ def _delivery(repo: Repository, in_force: InForce, arrival: Arrival) -> Delivery
     source = next(
         iter([*own, *sources]),
         None,
-    ) or sniffed_source(repo.objects.path(arrival.file_digest), arrival.file_name)
+    ) or sniffed_source(repo.objects.existing(arrival.file_digest), arrival.file_name)
     return Delivery(arrival.file_name, arrival.file_digest, arrival.file_size_bytes, source)
 
 

@@ -23,6 +23,7 @@ from instep.faults import reached
 from instep.findings import Finding, Severity
 from instep.history.edits import Edit
 from instep.history.ids import new_id
+from instep.history.locks import writing
 from instep.history.objects import write_durably
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
@@ -172,6 +173,13 @@ def ingest(
         ConflictError (kind "keys-moved"): main moved on at every attempt.
     """
     check_arrived(file)
+    with writing(repo.root, repo.store):
+        return _ingest(repo, project, file, actor, table, say)
+
+
+def _ingest(
+    repo: Repository, project: Path, file: Path, actor: str, table: str | None, say: Say
+) -> Arrived:
     head = repo.resolve(MAIN)
     in_force, source = find_contract(contracts_in_force(repo, head), file.name, table)
     name = in_force.contract.table if in_force else table or table_name(file)
@@ -187,7 +195,7 @@ def ingest(
         if arrival.held_for != NO_CONTRACT or in_force is None:
             return _seen_before(repo, arrival, state)
         superseded = arrival
-    kept = source or sniffed_source(repo.objects.path(digest), file.name)
+    kept = source or sniffed_source(repo.objects.existing(digest), file.name)
     delivery = Delivery(file.name, digest, file.stat().st_size, kept)
     if in_force is None:
         return _hold_without_contract(repo, project, delivery, name, actor)
@@ -451,7 +459,7 @@ def _drafted(repo: Repository, delivery: Delivery, table: str) -> tuple[int, str
     folder = repo.root / "staging" / new_id("arr")
     try:
         raw = open_raw(
-            repo.objects.path(delivery.digest), delivery.file_name, delivery.source, folder
+            repo.objects.existing(delivery.digest), delivery.file_name, delivery.source, folder
         )
         with DuckDB(repo.root / "staging") as engine:
             rows = load_rows(engine, raw)

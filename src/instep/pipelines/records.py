@@ -17,6 +17,7 @@ from instep.canonical import Json, JsonObject, digest_of, from_microseconds, to_
 from instep.clock import Window, format_instant
 from instep.cost.estimate import Actual, Work, WorkKind
 from instep.errors import ConflictError, InvalidError, NotFoundError
+from instep.history.retention import Named
 from instep.history.store import Row, Transaction
 from instep.pipelines.plan import Basis, Past, PastPiece
 
@@ -282,6 +283,33 @@ def take_version(tx: Transaction, model: str, run: str) -> int:
         "insert into model_versions (model, version, run) values (?, ?, ?)", (model, version, run)
     )
     return version
+
+
+def named_by_runs(tx: Transaction) -> Named:
+    """Returns what the records of runs need kept; a run that ended keeps no commit by itself."""
+    commits: set[str] = set()
+    objects: set[str] = set()
+    running: set[str] = set()
+    rows = tx.rows("select id, state, input_commit, code, runtime_blob from runs")
+    for run, state, input_commit, code, runtime_blob in rows:
+        objects.add(runtime_blob)
+        objects.update(json.loads(code).values())
+        if state == RunState.RUNNING.value:
+            commits.add(input_commit)
+            running.add(run)
+    contents = tuple(
+        json.loads(text) for (text,) in tx.rows("select distinct content from run_pieces")
+    )
+    return Named(frozenset(commits), frozenset(objects), contents, frozenset(running))
+
+
+def forget_pieces(tx: Transaction, commits: Sequence[str]) -> None:
+    """Drops of which pieces the outputs of forgotten commits were made: none can be reused."""
+    for commit in commits:
+        tx.execute(
+            "delete from run_pieces where run in (select id from runs where output_commit = ?)",
+            (commit,),
+        )
 
 
 def content_digest(content: JsonObject) -> str:

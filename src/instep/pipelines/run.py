@@ -29,6 +29,7 @@ from instep.errors import (
 from instep.faults import reached
 from instep.history.edits import Edit, publish
 from instep.history.ids import new_id
+from instep.history.locks import writing
 from instep.history.objects import publish_durably
 from instep.history.refs import RefKind, create_ref, find_ref
 from instep.history.repository import MAIN, Repository
@@ -140,6 +141,11 @@ def run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> R
         ConflictError (kinds "keys-moved", "lease-lost").
         UnavailableError (kind "worker-died", "step-too-long").
     """
+    with writing(repo.root, repo.store):
+        return _run_pipeline(repo, request, progress)
+
+
+def _run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> RunResult:
     base, is_new = _base(repo, request.branch)
     captured = capture.read_project(request.folder)
     source = source_of(captured, request)
