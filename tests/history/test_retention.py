@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
-from datetime import timedelta
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,9 @@ from garbage import AT_ONCE, gc, needs, on_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from instep.canonical import to_microseconds
+from instep.canonical import JsonObject, to_microseconds
 from instep.changes.gate import open_change
 from instep.changes.records import Kind, State, end_change
-from instep.clock import Clock
 from instep.errors import InternalError, NotFoundError, UnavailableError
 from instep.history.edits import Edit
 from instep.history.locks import collecting, oldest_writer, writing
@@ -34,6 +35,7 @@ from instep.history.retention import (
     decide,
     forgotten_commits,
 )
+from instep.tables.content import TableContent
 
 FOUND = Found("objects/aa/aa", "1:2:3", 3)
 BEFORE = Condemned("objects/aa/aa", 5, 10, "1:2:3", 3)
@@ -62,7 +64,7 @@ def test_what_is_done_with_something_unreached(
 def test_what_nothing_names_goes_and_what_is_named_stays(repo: Repository) -> None:
     table = garbage.grown(repo, garbage.new_table(repo), "kept")
     garbage.commit(
-        repo, "main", table__t=dict(table.to_content()), contract__t=garbage.contract(repo, "terms")
+        repo, "main", table__t=table.to_content(), contract__t=garbage.contract(repo, "terms")
     )
     left = garbage.grown(repo, table, "never committed")
     lost = repo.objects.put(b"never named")
@@ -133,7 +135,7 @@ def test_a_writer_that_began_before_the_condemnation_keeps_what_it_wrote(repo: R
         for _ in range(4):
             gc(repo)
         assert gc(repo).count(Verdict.NEEDED) > 0
-        garbage.commit(repo, "main", contract__t=blob, table__t=dict(table.to_content()))
+        garbage.commit(repo, "main", contract__t=blob, table__t=table.to_content())
     gc(repo)
     assert on_disk(repo) == needs(repo).paths
 
@@ -216,7 +218,7 @@ def _lived(repo: Repository) -> int:
 
 def test_a_damaged_table_is_left_alone(repo: Repository) -> None:
     table = garbage.grown(repo, garbage.new_table(repo), "kept")
-    garbage.commit(repo, "main", table__t=dict(table.to_content()))
+    garbage.commit(repo, "main", table__t=table.to_content())
     stray = garbage.file_in(repo, table, "stray")
     (repo.root / table.metadata).write_text("{}")
     for _ in range(3):
@@ -272,7 +274,7 @@ STEPS = st.lists(
     st.tuples(
         st.sampled_from(
             ["branch", "delete", "blob", "grow", "rewrite", "new", "orphan", "propose", "refuse",
-             "gc", "gc", "remove", "again"]
+             "gc", "gc", "remove", "again", "begin", "publish", "give up"]
         ),
         st.integers(0, 3),
         st.integers(0, 3),
@@ -290,14 +292,16 @@ STEPS = st.lists(
 def test_no_history_loses_what_it_needs(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
 ) -> None:
-    from conftest import StepClock
-
-    clock: Clock = StepClock()
-    repo = create_repository(tmp_path_factory.mktemp("lake") / "lake", clock, "ana")
+    instants = (datetime(2013, 12, 1, tzinfo=UTC) + timedelta(seconds=n) for n in count())
+    repo = create_repository(
+        tmp_path_factory.mktemp("lake") / "lake", lambda: next(instants), "ana"
+    )
     history = _History(repo)
     for step, one, other in steps:
         history.take(step, one, other)
         needs(repo)
+    while history.work:
+        history.take("publish", 0, 0)
     for _ in range(4):
         gc(repo)
     kept = needs(repo).paths
@@ -313,6 +317,7 @@ class _History:
         self.branches = ["main"]
         self.open: list[int] = []
         self.made = 0
+        self.work: list[_Work] = []
 
     def take(self, step: str, one: int, other: int) -> None:
         repo, ref = self.repo, self.branches[one % len(self.branches)]
@@ -329,7 +334,7 @@ class _History:
                 garbage.commit(repo, ref, **{f"contract__{other}": self._contract(one + other)})
             case "new":
                 table = garbage.grown(repo, garbage.new_table(repo), f"{one} {other}")
-                garbage.commit(repo, ref, **{key: dict(table.to_content())})
+                garbage.commit(repo, ref, **{key: table.to_content()})
             case "grow" | "rewrite" | "orphan" | "again":
                 self._change(ref, key, step)
             case "remove":
@@ -340,6 +345,14 @@ class _History:
                 with repo.store.transaction() as tx:
                     number = self.open.pop()
                     end_change(tx, number, State.REFUSED, actor="ben", at=repo.clock(), why="")
+            case "begin" if len(self.work) < 3:
+                self.work.append(_Work(repo, one, repo.find(repo.resolve(ref), f"table/t{other}")))
+            case "publish" if self.work:
+                work = self.work.pop(one % len(self.work))
+                garbage.commit(repo, ref, **{"contract__w": work.blob, key: work.table})
+                work.lock.close()
+            case "give up" if self.work:
+                self.work.pop(one % len(self.work)).lock.close()
             case "gc":
                 gc(repo)
             case _:
@@ -349,8 +362,6 @@ class _History:
         return garbage.contract(self.repo, f"terms {number}")
 
     def _change(self, ref: str, key: str, step: str) -> None:
-        from instep.tables.content import TableContent
-
         repo = self.repo
         found = repo.find(repo.resolve(ref), key.replace("__", "/"))
         if found is None:
@@ -365,7 +376,7 @@ class _History:
                 garbage.grown(repo, table, "never committed")
                 repo.objects.put(b"terms 99")
                 return
-        garbage.commit(repo, ref, **{key: dict(after.to_content())})
+        garbage.commit(repo, ref, **{key: after.to_content()})
 
     def _propose(self, content: dict[str, str]) -> None:
         repo = self.repo
@@ -373,6 +384,17 @@ class _History:
             edit = Edit(get_ref(tx, "main").commit, {"contract/p": content}, "ana", "p", "test")
             change = open_change(tx, repo, kind=Kind.PROJECT, title="p", edit=edit, evidence={})
         self.open.append(change.number)
+
+
+class _Work:
+    """A writer that has read, found and written what it will publish, or not."""
+
+    def __init__(self, repo: Repository, number: int, found: JsonObject | None) -> None:
+        self.lock = ExitStack()
+        self.lock.enter_context(writing(repo.root, repo.store))
+        self.blob = garbage.contract(repo, f"terms {number}")
+        table = TableContent.from_content(found) if found else garbage.new_table(repo)
+        self.table = garbage.grown(repo, table, "under way").to_content()
 
 
 CRASH = """
@@ -422,10 +444,10 @@ def test_a_killed_collection_loses_nothing_and_the_next_ends_it(
 def _with_garbage(repo: Repository) -> None:
     table = garbage.grown(repo, garbage.new_table(repo), "kept")
     garbage.commit(
-        repo, "main", table__t=dict(table.to_content()), contract__t=garbage.contract(repo, "terms")
+        repo, "main", table__t=table.to_content(), contract__t=garbage.contract(repo, "terms")
     )
     garbage.branch(repo, "try")
-    garbage.commit(repo, "try", table__t=dict(garbage.rewritten(repo, table, "try").to_content()))
+    garbage.commit(repo, "try", table__t=garbage.rewritten(repo, table, "try").to_content())
     garbage.commit(repo, "try", contract__u=garbage.contract(repo, "only there"))
     garbage.delete_branch(repo, "try")
     garbage.grown(repo, table, "never committed")

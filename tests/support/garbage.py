@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from instep.canonical import JsonObject
 from instep.engines.engine import WrittenFile
 from instep.engines.schema import Column
 from instep.history.edits import Edit, publish
@@ -46,7 +47,7 @@ def delete_branch(repo: Repository, name: str) -> None:
         tx.execute("delete from refs where name = ?", (name,))
 
 
-def commit(repo: Repository, ref: str, **changes: dict[str, str] | None) -> str:
+def commit(repo: Repository, ref: str, **changes: JsonObject | None) -> str:
     """Commits contents by key; a double underscore in a name stands for a slash."""
     wanted = {key.replace("__", "/"): content for key, content in changes.items()}
     with repo.store.transaction() as tx:
@@ -124,12 +125,14 @@ def needs(repo: Repository) -> Needs:
         commits = live_commits(tx, repo)
     for one in commits:
         for content in repo.entries(one).values():
-            if content["type"] == CONTRACT:
-                digest = str(content["blob"])
+            if content["type"] == "instep.table.v1":
+                paths |= _of_table(repo, TableContent.from_content(content))
+                continue
+            files = content.get("files")
+            blobs = files.values() if isinstance(files, Mapping) else [content["blob"]]
+            for digest in map(str, blobs):
                 repo.objects.get(digest)
                 paths.add(f"objects/{digest[:2]}/{digest}")
-            else:
-                paths |= _of_table(repo, TableContent.from_content(content))
     for path in paths:
         assert (repo.root / path).exists(), f"{path} was lost"
     return Needs(frozenset(paths))

@@ -7,13 +7,15 @@ Only names are kept in memory, those of one table at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace as changed
 from pathlib import Path
 
 from instep.canonical import JsonObject
 from instep.tables.content import TYPE as TYPE
 from instep.tables.content import TableContent
-from instep.tables.read import LISTING, LISTING_DIGEST, load_json, load_metadata
+from instep.tables.read import LISTING, LISTING_DIGEST, load_json
 
 RESERVED = "metadata/column-*"
 """Field ids that are taken: needed as long as the table has a state."""
@@ -31,16 +33,17 @@ def files_of(root: Path, folder: str, contents: Sequence[JsonObject]) -> frozens
         NotFoundError (kind "no-such-object"), InternalError (kind "damaged-object"): a file that
             names others cannot be read.
     """
-    metadata = root.resolve() / "tables" / folder / "metadata"
+    place = root.resolve() / "tables" / folder
+    metadata = place / "metadata"
     names = {RESERVED}
     listings: dict[str, str] = {}
     for content in contents:
-        table = TableContent.from_content(content)
-        names.add(f"metadata/{Path(table.metadata).name}")
-        for snapshot in load_metadata(root, table)["snapshots"]:
-            summary = snapshot["summary"]
-            names.add(f"metadata/{Path(snapshot['manifest-list']).name}")
-            listings[summary[LISTING]] = summary[LISTING_DIGEST]
+        for state in _states(place, TableContent.from_content(content), names):
+            names.add(f"metadata/{Path(state.metadata).name}")
+            for snapshot in load_json(root.resolve() / state.metadata, state.digest)["snapshots"]:
+                summary = snapshot["summary"]
+                names.add(f"metadata/{Path(snapshot['manifest-list']).name}")
+                listings[summary[LISTING]] = summary[LISTING_DIGEST]
     manifests: dict[str, str] = {}
     for name, digest in listings.items():
         names.add(f"metadata/{name}")
@@ -54,3 +57,13 @@ def files_of(root: Path, folder: str, contents: Sequence[JsonObject]) -> frozens
             names.add(f"data/{entry[0]}")
             names.add(f"profiles/{entry[3]}.json")
     return frozenset(names)
+
+
+def _states(place: Path, table: TableContent, names: set[str]) -> Iterator[TableContent]:
+    """Yields a state, and the one that stands for it since the lake was moved, if it was."""
+    yield table
+    replacement = place / "replacements" / f"{table.digest}.json"
+    if replacement.exists():
+        names.add(f"replacements/{replacement.name}")
+        told = json.loads(replacement.read_bytes())
+        yield changed(table, metadata=str(told["metadata"]), digest=str(told["digest"]))
