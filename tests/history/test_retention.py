@@ -279,23 +279,39 @@ STEPS = st.lists(
         st.integers(0, 3),
         st.integers(0, 3),
     ),
-    max_size=30,
+    max_size=40,
 )  # fmt: skip
 
 
-@settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
+
+
+@_settings(100)
 @given(STEPS)
 def test_no_history_loses_what_it_needs(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
 ) -> None:
+    _live_through(tmp_path_factory.mktemp("lake"), steps)
+
+
+@pytest.mark.long
+@_settings(1000)
+@given(STEPS)
+def test_no_long_history_loses_what_it_needs(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
+) -> None:
+    _live_through(tmp_path_factory.mktemp("lake"), steps)
+
+
+def _live_through(folder: Path, steps: list[tuple[str, int, int]]) -> None:
+    """Takes the steps; nothing needed is lost after any, and only what is needed stays at last."""
     instants = (datetime(2013, 12, 1, tzinfo=UTC) + timedelta(seconds=n) for n in count())
-    repo = create_repository(
-        tmp_path_factory.mktemp("lake") / "lake", lambda: next(instants), "ana"
-    )
+    repo = create_repository(folder / "lake", lambda: next(instants), "ana")
     history = _History(repo)
     for step, one, other in steps:
         history.take(step, one, other)

@@ -139,13 +139,9 @@ def needs(repo: Repository) -> Needs:
 
 
 def on_disk(repo: Repository) -> frozenset[str]:
-    """Returns the files there are, but for locks and what one table reserves for itself."""
+    """Returns the files there are, of objects and of tables."""
     files = [path for part in ("objects", "tables") for path in (repo.root / part).rglob("*")]
-    return frozenset(
-        path.relative_to(repo.root).as_posix()
-        for path in files
-        if path.is_file() and path.name != ".lock"
-    )
+    return frozenset(path.relative_to(repo.root).as_posix() for path in files if path.is_file())
 
 
 def _of_table(repo: Repository, table: TableContent) -> set[str]:

@@ -92,9 +92,10 @@ def _take(handle: int, root: Path) -> None:
 
 @contextmanager
 def blobs_locked(folder: Path, *, alone: bool) -> Iterator[None]:
-    """Keeps who removes blobs (`alone`) apart from those who rely on finding one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    """Keeps who removes blobs of `folder` (`alone`) apart from those who rely on finding one."""
+    locks = folder.parent / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    handle = os.open(locks / folder.name, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield

@@ -322,9 +322,7 @@ class _Collection:
 
     def _objects(self, seen: _Snapshot) -> None:
         root = self.repo.objects.folder
-        unfinished = [
-            entry for entry in _files(root) if entry.name.startswith(".") and entry.name != ".lock"
-        ]
+        unfinished = [entry for entry in _files(root) if entry.name.startswith(".")]
         self._area("objects/.", [_found(entry, "objects/") for entry in unfinished], seen)
         for folder in sorted(root.iterdir()) if root.is_dir() else []:
             if not _PREFIXES.fullmatch(folder.name):
