@@ -17,7 +17,7 @@ from instep.history.retention import Named, Rooms
 from instep.history.store import Transaction
 from instep.ingest.records import named_by_arrivals
 from instep.pipelines.project import find_lake
-from instep.pipelines.records import forget_pieces, named_by_runs
+from instep.pipelines.records import named_by_runs
 from instep.tables import reach
 from instep.tables.content import TableContent
 from instep.tables.read import file_set, row_count, schema_of
@@ -144,7 +144,7 @@ def open_lake(project: str | Path = ".", clock: Clock = system_clock) -> Lake:
 
 def retention_of(repo: Repository) -> Rooms:
     """Returns what every room knows of what must be kept, for garbage collection."""
-    return Rooms(_Reach(repo.root), _records, forget_pieces)
+    return Rooms(_Reach(repo.root), _records)
 
 
 _NAMING = frozenset(

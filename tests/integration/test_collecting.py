@@ -12,6 +12,7 @@ from shop import Shop, make_shop
 
 from instep.clock import system_clock
 from instep.history.repository import Repository, open_repository
+from instep.history.retention import forgotten_commits
 from instep.tables.content import TableContent
 from instep.tables.read import row_count
 
@@ -47,6 +48,7 @@ def test_collecting_while_others_ingest_and_run_loses_nothing(tmp_path: Path) ->
         assert child.wait(120) == 0, child.communicate()[0]
     for _ in range(2):
         shop.must("gc", "--keep", "0")
+    shop.must("doctor")
     repo = opened(shop)
     assert not repo.objects.has(lost)
     garbage.needs(repo)
@@ -67,6 +69,24 @@ def test_a_dry_run_tells_what_a_collection_would_do(tmp_path: Path) -> None:
     assert "Nothing is unreached." in shop.must("gc").out
 
 
+def test_a_lake_is_whole_after_a_run_was_forgotten(tmp_path: Path) -> None:
+    shop = make_shop(tmp_path / "shop").merged()
+    shop.must("ingest", *(shop.month(number) for number in (1, 2, 3)))
+    shop.must("run", "demand", "--branch", "try")
+    shop.must("doctor")
+    repo = opened(shop)
+    made = repo.resolve("try")
+    garbage.delete_branch(repo, "try")
+    for _ in range(4):
+        shop.must("gc", "--keep", "0")
+    with repo.store.reading() as tx:
+        assert forgotten_commits(tx) == {made}
+    shop.must("doctor")
+    again = shop.must("run", "demand", "--branch", "again", "--json").json
+    assert again["output_commit"] == repo.resolve("again")
+    shop.must("doctor")
+
+
 def test_an_erased_file_cannot_be_let_in(tmp_path: Path) -> None:
     shop = make_shop(tmp_path / "shop").merged()
     shop.must("ingest", shop.month(1))
@@ -79,6 +99,8 @@ def test_an_erased_file_cannot_be_let_in(tmp_path: Path) -> None:
     erased = shop.must("erase", digest, "--why", why, actor="ben")
     assert f"by ben at {erased.out.partition(' at ')[2][:4]}" in erased.out
     assert shop.must("erase", digest, "--why", "again", "--json", actor="ben").json[0]["why"] == why
+    shop.must("doctor")
+    shop.must("backup", "copy")
     refused = shop.instep("accept", number, "--rename", "sum=amount", actor="ben")
     assert refused.code == 3
     assert why in refused.err

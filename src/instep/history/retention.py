@@ -101,8 +101,6 @@ class Reach(Protocol):
 
 
 Records = Callable[[Transaction], Sequence[Named]]
-Forget = Callable[[Transaction, Sequence[str]], None]
-"""Drops a room's records that would lead to contents of forgotten commits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,6 @@ class Rooms:
 
     reach: Reach
     records: Records
-    forget: Forget
 
 
 @dataclass(frozen=True, slots=True)
@@ -516,7 +513,6 @@ class _Collection:
             if not going:
                 return
             at, generation = to_microseconds(self.repo.clock()), current_generation(tx)
-            self.rooms.forget(tx, going)
             for identifier in going:
                 tx.execute("delete from commits where id = ?", (identifier,))
                 tx.execute("delete from condemned where name = ?", (f"{_COMMIT}{identifier}",))

@@ -25,6 +25,13 @@ REMEMBERED_RUNS = 5
 """How many earlier runs an estimate rests on: recent ones tell more."""
 
 
+_KEPT = (
+    "exists (select 1 from runs r join commits c on c.id = r.output_commit "
+    "where r.id = run_pieces.run)"
+)
+"""Pieces whose commit was forgotten stay on record, but their files may be gone."""
+
+
 class RunState(StrEnum):
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -237,17 +244,18 @@ def insert_pieces(tx: Transaction, run: str, pieces: Sequence[PieceRecord]) -> N
 def find_past(tx: Transaction, output: str, content: JsonObject | None) -> Past | None:
     """Returns of which pieces `content` is made, or, where there is none yet, the latest output.
 
-    None where no run made it.
+    None where no run made it, or its commit was forgotten.
     """
     if content is not None:
         row = tx.row(
-            "select run from run_pieces where output = ? and content_digest = ? "
+            f"select run from run_pieces where output = ? and content_digest = ? and {_KEPT} "
             "order by run desc limit 1",
             (output, content_digest(content)),
         )
     else:
         row = tx.row(
-            "select run from run_pieces where output = ? order by run desc limit 1", (output,)
+            f"select run from run_pieces where output = ? and {_KEPT} order by run desc limit 1",
+            (output,),
         )
     if row is None:
         return None
@@ -298,18 +306,10 @@ def named_by_runs(tx: Transaction) -> Named:
             commits.add(input_commit)
             running.add(run)
     contents = tuple(
-        json.loads(text) for (text,) in tx.rows("select distinct content from run_pieces")
+        json.loads(text)
+        for (text,) in tx.rows(f"select distinct content from run_pieces where {_KEPT}")
     )
     return Named(frozenset(commits), frozenset(objects), contents, frozenset(running))
-
-
-def forget_pieces(tx: Transaction, commits: Sequence[str]) -> None:
-    """Drops of which pieces the outputs of forgotten commits were made: none can be reused."""
-    for commit in commits:
-        tx.execute(
-            "delete from run_pieces where run in (select id from runs where output_commit = ?)",
-            (commit,),
-        )
 
 
 def content_digest(content: JsonObject) -> str:

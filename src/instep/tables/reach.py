@@ -7,15 +7,13 @@ Only names are kept in memory, those of one table at a time.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace as changed
 from pathlib import Path
 
 from instep.canonical import JsonObject
 from instep.tables.content import TYPE as TYPE
 from instep.tables.content import TableContent
-from instep.tables.read import LISTING, LISTING_DIGEST, load_json
+from instep.tables.read import LISTING, LISTING_DIGEST, load_json, located, replacement_path
 
 RESERVED = "metadata/column-*"
 """Field ids that are taken: needed as long as the table has a state."""
@@ -33,12 +31,11 @@ def files_of(root: Path, folder: str, contents: Sequence[JsonObject]) -> frozens
         NotFoundError (kind "no-such-object"), InternalError (kind "damaged-object"): a file that
             names others cannot be read.
     """
-    place = root.resolve() / "tables" / folder
-    metadata = place / "metadata"
+    metadata = root.resolve() / "tables" / folder / "metadata"
     names = {RESERVED}
     listings: dict[str, str] = {}
     for content in contents:
-        for state in _states(place, TableContent.from_content(content), names):
+        for state in _states(root, TableContent.from_content(content), names):
             names.add(f"metadata/{Path(state.metadata).name}")
             for snapshot in load_json(root.resolve() / state.metadata, state.digest)["snapshots"]:
                 summary = snapshot["summary"]
@@ -59,11 +56,10 @@ def files_of(root: Path, folder: str, contents: Sequence[JsonObject]) -> frozens
     return frozenset(names)
 
 
-def _states(place: Path, table: TableContent, names: set[str]) -> Iterator[TableContent]:
+def _states(root: Path, table: TableContent, names: set[str]) -> Iterator[TableContent]:
     """Yields a state, and the one that stands for it since the lake was moved, if it was."""
     yield table
-    replacement = place / "replacements" / f"{table.digest}.json"
-    if replacement.exists():
-        names.add(f"replacements/{replacement.name}")
-        told = json.loads(replacement.read_bytes())
-        yield changed(table, metadata=str(told["metadata"]), digest=str(told["digest"]))
+    now = located(root, table)
+    if now != table:
+        names.add(f"replacements/{replacement_path(root, table).name}")
+        yield now
