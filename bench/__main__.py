@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import commands, history, ingest, serving
+from bench import commands, garbage, history, ingest, serving
 from bench.figures import Figure
 
 BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -18,6 +18,8 @@ BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
     "commit-ms-postgres": history.commit_ms_postgres,
     "commit-rate-sqlite": history.commit_rate_sqlite,
     "commit-rate-postgres": history.commit_rate_postgres,
+    "gc-cold": garbage.cold,
+    "gc-warm": garbage.warm,
     "ingest": ingest.ingest,
     "mergebase": history.mergebase,
     "serve-durable": serving.durable,

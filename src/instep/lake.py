@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instep.canonical import JsonObject
+from instep.canonical import Json, JsonObject
+from instep.changes.records import named_by_changes
 from instep.clock import Clock, system_clock
+from instep.errors import InternalError
 from instep.history.repository import Repository, open_repository
+from instep.history.retention import Named, Rooms
+from instep.history.store import Transaction
+from instep.ingest.records import named_by_arrivals
 from instep.pipelines.project import find_lake
+from instep.pipelines.records import named_by_runs
+from instep.tables import reach
 from instep.tables.content import TableContent
 from instep.tables.read import file_set, row_count, schema_of
 
@@ -131,3 +140,63 @@ def open_lake(project: str | Path = ".", clock: Clock = system_clock) -> Lake:
     """
     place = find_lake(Path(project).resolve())
     return Lake(open_repository(place.root, clock, place.database))
+
+
+def retention_of(repo: Repository) -> Rooms:
+    """Returns what every room knows of what must be kept, for garbage collection."""
+    return Rooms(_Reach(repo.root), _records)
+
+
+_NAMING = frozenset(
+    {
+        reach.TYPE,
+        "instep.contract.v1",
+        "instep.pipeline.v1",
+        "instep.model.v1",
+        "instep.config.v1",
+    }
+)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """What contents name; any digest inside one counts as an object's."""
+
+    root: Path
+
+    def folder(self, content: JsonObject) -> str | None:
+        return reach.folder_of(content)
+
+    def objects(self, content: JsonObject) -> Iterator[str]:
+        kind = str(content.get("type"))
+        if kind.startswith("instep.") and kind not in _NAMING:
+            raise InternalError(
+                f"What content of type {kind} names is not known: expected one of "
+                f"{', '.join(sorted(_NAMING))}. Nothing is deleted. Report this as a fault of "
+                "Instep.",
+                kind="wrong-content",
+            )
+        return _digests(content)
+
+    def files(self, folder: str, contents: Sequence[JsonObject]) -> Collection[str]:
+        return reach.files_of(self.root, folder, contents)
+
+
+def _records(tx: Transaction) -> tuple[Named, ...]:
+    return named_by_changes(tx), named_by_arrivals(tx), named_by_runs(tx)
+
+
+def _digests(value: Json) -> Iterator[str]:
+    match value:
+        case str():
+            if _DIGEST.fullmatch(value):
+                yield value
+        case Mapping():
+            for inner in value.values():
+                yield from _digests(inner)
+        case Sequence():
+            for inner in value:
+                yield from _digests(inner)
+        case _:
+            return

@@ -15,6 +15,7 @@ from instep.errors import InternalError, RefusedError
 from instep.history.ancestry import merge_base
 from instep.history.commits import load_commit
 from instep.history.edits import Edit, build
+from instep.history.locks import writing
 from instep.history.refs import RefKind, get_ref
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
@@ -41,6 +42,11 @@ def propose_project(repo: Repository, folder: Path, author: str, title: str, say
         InvalidError: a file is not valid; nothing was recorded.
         RefusedError (kind "nothing-to-propose").
     """
+    with writing(repo.root, repo.store):
+        return _propose_project(repo, folder, author, title, say)
+
+
+def _propose_project(repo: Repository, folder: Path, author: str, title: str, say: Say) -> Proposal:
     base = repo.resolve(MAIN)
     draft = capture_project(folder, repo.objects)
     held = {key: value for kind in _FROM_DISK for key, value in repo.entries(base, kind).items()}
@@ -68,6 +74,11 @@ def propose_branch(repo: Repository, branch: str, author: str, title: str, say: 
         NotFoundError (kind "no-such-ref").
         RefusedError (kind "nothing-to-propose").
     """
+    with writing(repo.root, repo.store):
+        return _propose_branch(repo, branch, author, title, say)
+
+
+def _propose_branch(repo: Repository, branch: str, author: str, title: str, say: Say) -> Proposal:
     with repo.store.reading() as tx:
         ref = get_ref(tx, branch)
         base = merge_base(tx, ref.commit, get_ref(tx, MAIN).commit)

@@ -33,6 +33,7 @@ from instep.errors import ConflictError, InvalidError, NotFoundError, Unavailabl
 from instep.faults import reached
 from instep.findings import Finding
 from instep.history.dump import dump_lines, load_lines
+from instep.history.erasure import erased_digests
 from instep.history.examine import Examination
 from instep.history.objects import (
     Objects,
@@ -119,7 +120,7 @@ def back_up(
 ) -> BackedUp:
     """Writes a whole backup of a lake into a folder of its own, while others write to the lake.
 
-    `accepted` are digests that were erased on purpose.
+    `accepted` are digests that may be missing, besides those that were erased on purpose.
 
     Raises:
         ConflictError (kind "backup-exists"), InvalidError (kind "folder-not-empty").
@@ -138,6 +139,7 @@ def back_up(
         reached("backup.files.after")
         _write_lines(destination / _FILES, (json.dumps(one) for one in files))
         snapshot = Repository(repo.root, repo.store, repo.objects, Nodes(repo.store), repo.clock)
+        accepted = erased_digests(tx).union(accepted)
         found = _first_wrong(snapshot, destination / _LAKE, accepted)
     if found is not None:
         finding, checked = found

@@ -24,9 +24,11 @@ from instep.cli.project import find_folder
 from instep.clock import system_clock
 from instep.errors import InstepError, InternalError, InvalidError
 from instep.findings import Finding
+from instep.history.erasure import erased_digests
 from instep.history.examine import Examination
 from instep.history.objects import Objects, file_digest
 from instep.history.repository import Repository, open_repository
+from instep.history.retention import forgotten_commits
 from instep.history.seals import Seal, take_seal
 from instep.history.verify import blobs_of, damage
 from instep.pipelines.project import find_lake
@@ -220,8 +222,10 @@ def examine(
 ) -> Iterator[Finding]:
     """Yields everything that is wrong in a lake, the first thing first, while others write.
 
-    `accepted` are digests that were erased on purpose.
+    `accepted` are digests that may be missing, besides those that were erased on purpose.
     """
+    with repo.store.reading() as tx:
+        accepted = erased_digests(tx).union(accepted)
     files = Files(repo.root, repo.root, checked, quick, accepted)
     try:
         yield from Examination(repo, files.content, checked).findings()
@@ -252,8 +256,10 @@ def check_references(repo: Repository, files: Files, checked: Counter[str]) -> I
                 "where c.ended_at is null or c.merged_commit is not null"
             ),
         ]
+        forgotten = forgotten_commits(tx)
         known = {
-            named: tx.row("select 1 from commits where id = ?", (named,)) is not None
+            named: named in forgotten
+            or tx.row("select 1 from commits where id = ?", (named,)) is not None
             for _, *each in commits
             for named in each
             if named

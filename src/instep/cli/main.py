@@ -61,6 +61,8 @@ COMMANDS: dict[str, Entry] = {
     "doctor": Entry("instep.cli.doctor:doctor", "Is everything in the lake as it was written?"),
     "backup": Entry("instep.cli.backup:backup", "Copy the whole lake, while others write."),
     "restore": Entry("instep.cli.backup:restore", "Make a lake of a backup."),
+    "gc": Entry("instep.cli.gc:gc", "Delete what nothing names any more."),
+    "erase": Entry("instep.cli.erase:erase", "Remove an object's bytes from all history."),
     "explain": Entry("instep.cli.explain:explain", "Why a prediction is what it is."),
 }
 

@@ -1,6 +1,8 @@
 """Blobs by digest in a local folder. A blob is complete and durable, or it is not there.
 
-Order: write to a temporary name, fsync the file, rename, fsync the folder. Nothing here deletes.
+Order: write to a temporary name, fsync the file, rename, fsync the folder. Who stores a blob that
+is there already marks it as wanted again, so that a collection under way spares it. Bytes go in two
+ways only: collected, because nothing names them, or erased, and then a note beside says so.
 """
 
 from __future__ import annotations
@@ -12,10 +14,17 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from instep.errors import InternalError, NotFoundError
+from instep.errors import InternalError, NotFoundError, RefusedError
 from instep.faults import reached
+from instep.history.locks import blobs_locked
+
+ERASED = ".erased"
+"""Ends the name of the note that stands for erased bytes."""
 
 _CHUNK_BYTES = 1 << 20
+_WANTED_NS = 2_000_000_000
+"""How far a file's time moves when it is wanted again: a counter, not a clock, and coarse enough
+for every file system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,26 +37,51 @@ class Objects:
         """Returns where the blob is, or would be."""
         return self.folder / digest[:2] / digest
 
+    def note(self, digest: str) -> Path:
+        """Returns where the note about erased bytes is, or would be."""
+        return self.folder / digest[:2] / f"{digest}{ERASED}"
+
     def has(self, digest: str) -> bool:
-        return self.path(digest).exists()
+        """Says whether the blob can be read: it is there, and was not erased."""
+        return self.path(digest).exists() and not self.note(digest).exists()
+
+    def existing(self, digest: str) -> Path:
+        """Returns where the blob is, for who reads it as a file.
+
+        Raises:
+            NotFoundError (kinds "erased", "no-such-object").
+        """
+        if not self.has(digest):
+            raise self._missing(digest)
+        return self.path(digest)
 
     def put(self, data: bytes) -> str:
-        """Returns the SHA-256 of `data` after it has been stored durably."""
+        """Returns the SHA-256 of `data` after it has been stored durably.
+
+        Raises:
+            RefusedError (kind "erased"): these bytes were erased from the lake.
+        """
         digest = hashlib.sha256(data).hexdigest()
-        if not self.has(digest):
-            write_durably(self.path(digest), data)
+        with blobs_locked(self.folder, alone=False):
+            if not self._wanted(digest):
+                write_durably(self.path(digest), data)
         return digest
 
     def put_file(self, source: Path) -> str:
-        """Returns the SHA-256 of a file after a copy of it has been stored durably; streams."""
+        """Returns the SHA-256 of a file after a copy of it has been stored durably; streams.
+
+        Raises:
+            RefusedError (kind "erased"): these bytes were erased from the lake.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f".{uuid.uuid4().hex}"
         try:
             with source.open("rb") as reader, temporary.open("wb") as writer:
                 shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
             digest = file_digest(temporary)
-            if not self.has(digest):
-                publish_durably(temporary, self.path(digest))
+            with blobs_locked(self.folder, alone=False):
+                if not self._wanted(digest):
+                    publish_durably(temporary, self.path(digest))
         finally:
             temporary.unlink(missing_ok=True)
         return digest
@@ -56,18 +90,15 @@ class Objects:
         """Returns the blob's bytes, verified.
 
         Raises:
-            NotFoundError (kind "no-such-object").
+            NotFoundError (kinds "erased", "no-such-object").
             InternalError (kind "damaged-object"): its bytes no longer have this digest.
         """
+        if self.note(digest).exists():
+            raise self._missing(digest)
         try:
             data = self.path(digest).read_bytes()
         except FileNotFoundError:
-            raise NotFoundError(
-                f"Object {digest} is not in the lake: expected it in {self.folder}. "
-                "Restore the lake's folder from a backup.",
-                kind="no-such-object",
-                digest=digest,
-            ) from None
+            raise self._missing(digest) from None
         if hashlib.sha256(data).hexdigest() != digest:
             raise InternalError(
                 f"Object {digest} has other bytes than when it was written: expected its own "
@@ -84,6 +115,38 @@ class Objects:
             NotFoundError, InternalError: as `get`.
         """
         return self.get(digest).decode(errors="replace")
+
+    def _wanted(self, digest: str) -> bool:
+        """Says whether the blob is there, and marks it as wanted again."""
+        if self.note(digest).exists():
+            raise RefusedError(
+                f"Object {digest} was erased from the lake ({self.note(digest).read_text()}): "
+                "expected other bytes, since what was erased is not stored again. Leave them out.",
+                kind="erased",
+                digest=digest,
+            )
+        path = self.path(digest)
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return False
+        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns + _WANTED_NS))
+        return True
+
+    def _missing(self, digest: str) -> NotFoundError:
+        if self.note(digest).exists():
+            return NotFoundError(
+                f"Object {digest} was erased from the lake ({self.note(digest).read_text()}): "
+                "its bytes are gone for good. Do without them.",
+                kind="erased",
+                digest=digest,
+            )
+        return NotFoundError(
+            f"Object {digest} is not in the lake: expected it in {self.folder}. "
+            "Restore the lake's folder from a backup.",
+            kind="no-such-object",
+            digest=digest,
+        )
 
 
 def file_digest(path: Path) -> str:
@@ -120,6 +183,13 @@ def make_durable(path: Path) -> None:
     reached("file.fsync.before")
     _fsync(path)
     _fsync(path.parent)
+    reached("file.fsync.after")
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes names that were added to or removed from a folder durable."""
+    reached("file.fsync.before")
+    _fsync(folder)
     reached("file.fsync.after")
 
 

@@ -15,6 +15,7 @@ from enum import StrEnum
 from instep.canonical import from_microseconds, to_microseconds
 from instep.clock import parse_instant
 from instep.errors import ConflictError, InvalidError, NotFoundError, RefusedError
+from instep.history.commits import load_commit
 from instep.history.operations import append_operation, commits_of, last_operation
 from instep.history.store import Row, Transaction
 
@@ -66,6 +67,7 @@ def create_ref(
         InvalidError (kind "bad-ref-name").
         ConflictError (kind "ref-exists").
         RefusedError (kind "tag-would-move"): the name is or was a tag's, or another commit's.
+        NotFoundError (kind "no-such-commit"): it does not exist, or not any more.
     """
     is_ours = name.startswith("_") and kind in (RefKind.BRANCH, RefKind.TAG)
     if not _NAME.fullmatch(name) or _COMMIT_ID.fullmatch(name) or ".." in name or is_ours:
@@ -82,6 +84,7 @@ def create_ref(
             kind="ref-exists",
             ref=name,
         )
+    load_commit(tx, commit)
     _refuse_moving_tag(tx, name, kind, commit)
     act = _TAGGED if kind is RefKind.TAG else act
     operation = append_operation(

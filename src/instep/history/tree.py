@@ -179,6 +179,13 @@ def update(tx: Transaction, nodes: Nodes, root: str, changes: Changes) -> str:
     return after
 
 
+def children(node: Node) -> tuple[str, ...]:
+    """Returns the digests of the nodes right below one."""
+    if "kinds" in node:
+        return tuple(node["kinds"].values())
+    return tuple(child for child, _ in node.get("inner", {}).values())
+
+
 def diff(nodes: Nodes, before: str, after: str) -> tuple[Difference, ...]:
     """Returns the keys whose contents differ, in the order of keys."""
     if before == after:

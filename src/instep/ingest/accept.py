@@ -18,6 +18,7 @@ from instep.errors import InvalidError, RefusedError
 from instep.faults import reached
 from instep.findings import Finding
 from instep.history.edits import Edit
+from instep.history.locks import writing
 from instep.history.repository import Repository
 from instep.ingest.arrive import merge_if_allowed
 from instep.ingest.arrived import Arrived, findings_of
@@ -46,7 +47,15 @@ def accept(
     Raises:
         RefusedError (kinds "own-arrival", "not-held", "still-held").
         InvalidError (kinds "no-rename", "bad-rename", "needs-reason").
+        NotFoundError (kind "erased"): the kept file was erased.
     """
+    with writing(repo.root, repo.store):
+        return _accept(repo, number, actor, rename, why)
+
+
+def _accept(
+    repo: Repository, number: int, actor: str, rename: Mapping[str, str] | None, why: str
+) -> Arrived:
     with repo.store.reading() as tx:
         change = load_change(tx, number)
         arrival = arrival_of_change(tx, number)

@@ -22,6 +22,7 @@ from instep.faults import reached
 from instep.findings import Finding, Severity
 from instep.history.edits import Edit
 from instep.history.ids import new_id
+from instep.history.locks import writing
 from instep.history.objects import write_durably
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
@@ -52,6 +53,13 @@ def ingest(
         ConflictError (kind "keys-moved"): main moved on at every attempt.
     """
     check_arrived(file)
+    with writing(repo.root, repo.store):
+        return _ingest(repo, project, file, actor, table, say)
+
+
+def _ingest(
+    repo: Repository, project: Path, file: Path, actor: str, table: str | None, say: Say
+) -> Arrived:
     in_force, _ = find_contract(repo, repo.resolve(MAIN), file.name, table)
     name = in_force.contract.table if in_force else table or table_name(file.name)
     say(f"{file.name}: keeping the file")
@@ -66,7 +74,7 @@ def ingest(
     size = file.stat().st_size
 
     def delivery(source: Source | None) -> Delivery:
-        kept = source or sniffed_source(repo.objects.path(digest), file.name)
+        kept = source or sniffed_source(repo.objects.existing(digest), file.name)
         return Delivery(file.name, digest, size, kept)
 
     def prepare(base: str) -> Reading | None:
@@ -232,7 +240,7 @@ def _drafted(repo: Repository, delivery: Delivery, table: str) -> tuple[int, str
     folder = repo.root / "staging" / new_id("arr")
     try:
         raw = open_raw(
-            repo.objects.path(delivery.digest), delivery.file_name, delivery.source, folder
+            repo.objects.existing(delivery.digest), delivery.file_name, delivery.source, folder
         )
         with DuckDB(repo.root / "staging") as engine:
             rows = load_rows(engine, raw)

@@ -154,7 +154,7 @@ def read_batch(
     last = load_profile(repo.objects, compared) if compared else ()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        path = repo.objects.path(delivery.digest)
+        path = repo.objects.existing(delivery.digest)
         raw = open_raw(path, delivery.file_name, delivery.source, folder)
         with DuckDB(repo.root / "staging") as engine:
             rows = load_rows(engine, raw)

@@ -20,7 +20,7 @@ def reading_again(repo: Repository, base: str, arrival: Arrival) -> Reading | No
     sources = in_force.contract.sources
     own = [one for one in sources if one.pattern == arrival.source]
     source = next(iter([*own, *sources]), None) or sniffed_source(
-        repo.objects.path(arrival.file_digest), arrival.file_name
+        repo.objects.existing(arrival.file_digest), arrival.file_name
     )
     with repo.store.reading() as tx:
         mapping = mappings_of(tx, arrival.table, arrival.source)

@@ -18,6 +18,7 @@ from instep.errors import ConflictError
 from instep.faults import reached
 from instep.history.commits import load_commit
 from instep.history.edits import Edit, moved_keys
+from instep.history.locks import writing
 from instep.history.repository import MAIN, Repository
 from instep.ingest.attempts import ATTEMPTS
 from instep.ingest.batch import Reading, appended, last_profile, read_batch, table_at
@@ -37,10 +38,11 @@ def merge_arrival(repo: Repository, number: int, actor: str) -> Merged:
         ConflictError (kind "keys-moved"): main moved on at every attempt.
     """
     for attempt in range(ATTEMPTS):
-        _bring_up_to_date(repo, number)
         try:
-            with repo.store.transaction() as tx:
-                return gate.merge(tx, repo, number, actor)
+            with writing(repo.root, repo.store):
+                _bring_up_to_date(repo, number)
+                with repo.store.transaction() as tx:
+                    return gate.merge(tx, repo, number, actor)
         except ConflictError as error:
             if error.kind != "keys-moved" or attempt == ATTEMPTS - 1:
                 raise

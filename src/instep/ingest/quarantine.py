@@ -35,7 +35,7 @@ def quarantined_rows(repo: Repository, change: int) -> tuple[QuarantinedRow, ...
 
     from instep.engines.duckdb import DuckDB
 
-    path = repo.objects.path(arrival.quarantine)
+    path = repo.objects.existing(arrival.quarantine)
     with DuckDB(repo.root / "staging") as engine:
         engine.allow(path)
         rows = engine.rows(

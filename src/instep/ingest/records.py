@@ -13,6 +13,7 @@ from instep.changes.records import State
 from instep.contracts.terms import MergePolicy
 from instep.errors import NotFoundError
 from instep.history.objects import Objects
+from instep.history.retention import Named
 from instep.history.store import Row, Transaction
 
 if TYPE_CHECKING:
@@ -166,6 +167,12 @@ def insert_mappings(
             "values (?, ?, ?, ?, ?, ?, ?)",
             (arrival.table, arrival.source, old, new, actor, to_microseconds(at), arrival.change),
         )
+
+
+def named_by_arrivals(tx: Transaction) -> Named:
+    """Returns the objects that arrivals need kept, whatever became of them."""
+    rows = tx.rows("select file_digest, contract, profile, quarantine from arrivals")
+    return Named(objects=frozenset(str(one) for row in rows for one in row if one is not None))
 
 
 def save_profile(objects: Objects, profiles: Sequence[ColumnProfile]) -> str:

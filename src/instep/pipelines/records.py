@@ -17,11 +17,19 @@ from instep.canonical import Json, JsonObject, digest_of, from_microseconds, to_
 from instep.clock import Window, format_instant
 from instep.cost.estimate import Actual, Work, WorkKind
 from instep.errors import ConflictError, InvalidError, NotFoundError
+from instep.history.retention import Named
 from instep.history.store import Row, Transaction
 from instep.pipelines.plan import Basis, Past, PastPiece
 
 REMEMBERED_RUNS = 5
 """How many earlier runs an estimate rests on: recent ones tell more."""
+
+
+_KEPT = (
+    "exists (select 1 from runs r join commits c on c.id = r.output_commit "
+    "where r.id = run_pieces.run)"
+)
+"""Pieces whose commit was forgotten stay on record, but their files may be gone."""
 
 
 class RunState(StrEnum):
@@ -226,17 +234,18 @@ def insert_pieces(tx: Transaction, run: str, pieces: Sequence[PieceRecord]) -> N
 def find_past(tx: Transaction, output: str, content: JsonObject | None) -> Past | None:
     """Returns of which pieces `content` is made, or, where there is none yet, the latest output.
 
-    None where no run made it.
+    None where no run made it, or its commit was forgotten.
     """
     if content is not None:
         row = tx.row(
-            "select run from run_pieces where output = ? and content_digest = ? "
+            f"select run from run_pieces where output = ? and content_digest = ? and {_KEPT} "
             "order by run desc limit 1",
             (output, content_digest(content)),
         )
     else:
         row = tx.row(
-            "select run from run_pieces where output = ? order by run desc limit 1", (output,)
+            f"select run from run_pieces where output = ? and {_KEPT} order by run desc limit 1",
+            (output,),
         )
     if row is None:
         return None
@@ -272,6 +281,25 @@ def take_version(tx: Transaction, model: str, run: str) -> int:
         "insert into model_versions (model, version, run) values (?, ?, ?)", (model, version, run)
     )
     return version
+
+
+def named_by_runs(tx: Transaction) -> Named:
+    """Returns what the records of runs need kept; a run that ended keeps no commit by itself."""
+    commits: set[str] = set()
+    objects: set[str] = set()
+    running: set[str] = set()
+    rows = tx.rows("select id, state, input_commit, code, runtime_blob from runs")
+    for run, state, input_commit, code, runtime_blob in rows:
+        objects.add(runtime_blob)
+        objects.update(json.loads(code).values())
+        if state == RunState.RUNNING.value:
+            commits.add(input_commit)
+            running.add(run)
+    contents = tuple(
+        json.loads(text)
+        for (text,) in tx.rows(f"select distinct content from run_pieces where {_KEPT}")
+    )
+    return Named(frozenset(commits), frozenset(objects), contents, frozenset(running))
 
 
 def content_digest(content: JsonObject) -> str:

@@ -23,6 +23,7 @@ from instep.errors import InstepError, InvalidError, RefusedError, UnavailableEr
 from instep.faults import reached
 from instep.history.edits import Edit, publish
 from instep.history.ids import new_id
+from instep.history.locks import writing
 from instep.history.objects import publish_durably
 from instep.history.refs import Ref, RefKind, create_ref, find_ref, refuse_protected
 from instep.history.repository import MAIN, Repository
@@ -137,6 +138,11 @@ def run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> R
         ConflictError (kinds "keys-moved", "lease-lost").
         UnavailableError (kind "worker-died", "step-too-long").
     """
+    with writing(repo.root, repo.store):
+        return _run_pipeline(repo, request, progress)
+
+
+def _run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> RunResult:
     base, is_new = _base(repo, request.branch)
     config, captured = capture.read_run(request.folder, request.pipeline)
     source = captured_source(config, captured)

@@ -18,6 +18,7 @@ from instep.engines.schema import Column, Schema
 from instep.errors import ConflictError
 from instep.history.commits import make_commit, save_commit
 from instep.history.edits import Edit, publish
+from instep.history.locks import writing
 from instep.history.refs import RefKind, create_ref, find_ref
 from instep.history.repository import Repository
 from instep.history.store import Transaction
@@ -119,6 +120,11 @@ def copy_parts(repo: Repository, parts: Sequence[Part]) -> str:
     Raises:
         ConflictError (kind "flushed-meanwhile", "keys-moved").
     """
+    with writing(repo.root, repo.store):
+        return _copy(repo, parts)
+
+
+def _copy(repo: Repository, parts: Sequence[Part]) -> str:
     base = _head(repo)
     found = repo.find(base, KEY)
     at = repo.clock()

@@ -137,7 +137,7 @@ def load_metadata(root: Path, content: TableContent) -> dict[str, Any]:  # Icebe
         NotFoundError (kind "no-such-object"), InternalError (kind "damaged-object").
     """
     now = located(root, content)
-    return _load(root.resolve() / now.metadata, now.digest)
+    return load_json(root.resolve() / now.metadata, now.digest)
 
 
 def located(root: Path, content: TableContent) -> TableContent:
@@ -195,7 +195,7 @@ def load_manifests(folder: Path, metadata: dict[str, Any]) -> tuple[Manifest, ..
     if snapshot is None:
         return ()
     summary = snapshot["summary"]
-    listing = _load(folder / "metadata" / summary[LISTING], summary[LISTING_DIGEST])
+    listing = load_json(folder / "metadata" / summary[LISTING], summary[LISTING_DIGEST])
     return tuple(
         Manifest(
             path=one["path"],
@@ -219,7 +219,7 @@ def load_entries(folder: Path, manifest: Manifest) -> tuple[Entry, ...]:
     """Returns the live files of one manifest."""
     if not manifest.live_files:
         return ()
-    copied = _load(folder / "metadata" / manifest.entries, manifest.digest)
+    copied = load_json(folder / "metadata" / manifest.entries, manifest.digest)
     ids: list[int] = copied["columns"]
     data = folder / "data"
     return tuple(
@@ -247,7 +247,12 @@ def files_digest(digests: Sequence[str]) -> str:
     return hashlib.sha256("".join(f"{one}\n" for one in sorted(digests)).encode()).hexdigest()
 
 
-def _load(path: Path, digest: str) -> dict[str, Any]:  # JSON of a known shape, by digest
+def load_json(path: Path, digest: str) -> dict[str, Any]:  # JSON of a known shape, by digest
+    """Returns a JSON file of a table, verified against its digest.
+
+    Raises:
+        NotFoundError (kind "no-such-object"), InternalError (kind "damaged-object").
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:

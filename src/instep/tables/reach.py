@@ -1,0 +1,65 @@
+"""Which files the states of a table need: what a collection must leave alone.
+
+Metadata names snapshots, a snapshot its listing, a listing its manifests, a manifest its data
+files; whatever a needed file names is needed. Each file is read once, however many states share it.
+Only names are kept in memory, those of one table at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from instep.canonical import JsonObject
+from instep.tables.content import TYPE as TYPE
+from instep.tables.content import TableContent
+from instep.tables.read import LISTING, LISTING_DIGEST, load_json, located, replacement_path
+
+RESERVED = "metadata/column-*"
+"""Field ids that are taken: needed as long as the table has a state."""
+
+
+def folder_of(content: JsonObject) -> str | None:
+    """Returns the folder in `tables/` of a table's content, None for other content."""
+    return str(content["uuid"]) if content.get("type") == TYPE else None
+
+
+def files_of(root: Path, folder: str, contents: Sequence[JsonObject]) -> frozenset[str]:
+    """Returns the paths, below the table's folder, of every file that one of its states needs.
+
+    Raises:
+        NotFoundError (kind "no-such-object"), InternalError (kind "damaged-object"): a file that
+            names others cannot be read.
+    """
+    metadata = root.resolve() / "tables" / folder / "metadata"
+    names = {RESERVED}
+    listings: dict[str, str] = {}
+    for content in contents:
+        for state in _states(root, TableContent.from_content(content), names):
+            names.add(f"metadata/{Path(state.metadata).name}")
+            for snapshot in load_json(root.resolve() / state.metadata, state.digest)["snapshots"]:
+                summary = snapshot["summary"]
+                names.add(f"metadata/{Path(snapshot['manifest-list']).name}")
+                listings[summary[LISTING]] = summary[LISTING_DIGEST]
+    manifests: dict[str, str] = {}
+    for name, digest in listings.items():
+        names.add(f"metadata/{name}")
+        for one in load_json(metadata / name, digest)["manifests"]:
+            names.add(f"metadata/{one['path']}")
+            names.add(f"metadata/{one['entries']}")
+            if one["live"]:
+                manifests[one["entries"]] = one["digest"]
+    for name, digest in manifests.items():
+        for entry in load_json(metadata / name, digest)["entries"]:
+            names.add(f"data/{entry[0]}")
+            names.add(f"profiles/{entry[3]}.json")
+    return frozenset(names)
+
+
+def _states(root: Path, table: TableContent, names: set[str]) -> Iterator[TableContent]:
+    """Yields a state, and the one that stands for it since the lake was moved, if it was."""
+    yield table
+    now = located(root, table)
+    if now != table:
+        names.add(f"replacements/{replacement_path(root, table).name}")
+        yield now

@@ -1,0 +1,146 @@
+"""Erased bytes are gone through all history; who and why stay."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import garbage
+import pytest
+from databases import on_both
+from garbage import gc
+
+from instep.errors import InvalidError, NotFoundError, RefusedError
+from instep.history.erasure import Erasure, erase, erased_digests
+from instep.history.repository import Repository
+from instep.lake import retention_of
+
+
+def erased(repo: Repository, text: str, why: str = "asked for") -> tuple[Erasure, ...]:
+    return erase(repo, text, "ben", why, retention_of(repo).reach.objects)
+
+
+def in_history_only(repo: Repository) -> str:
+    content = garbage.contract(repo, "terms of old")
+    garbage.commit(repo, "main", contract__t=content)
+    garbage.commit(repo, "main", contract__t=garbage.contract(repo, "terms now"))
+    return content["blob"]
+
+
+@on_both
+def test_erased_bytes_are_gone_and_the_record_stays(repo: Repository) -> None:
+    digest = in_history_only(repo)
+    (record,) = erased(repo, digest[:12])
+    assert (record.digest, record.actor, record.why) == (digest, "ben", "asked for")
+    assert record.size_bytes == len("terms of old")
+    with repo.store.reading() as tx:
+        assert erased_digests(tx) == {digest}
+    assert not repo.objects.path(digest).exists()
+    for read in (repo.objects.get, repo.objects.existing):
+        with pytest.raises(NotFoundError, match=r"by ben .* asked for") as caught:
+            read(digest)
+        assert caught.value.kind == "erased"
+
+
+def test_erased_bytes_are_not_stored_again(repo: Repository, tmp_path: Path) -> None:
+    digest = in_history_only(repo)
+    erased(repo, digest)
+    (tmp_path / "file").write_text("terms of old")
+    with pytest.raises(RefusedError) as caught:
+        repo.objects.put(b"terms of old")
+    assert caught.value.kind == "erased"
+    with pytest.raises(RefusedError):
+        repo.objects.put_file(tmp_path / "file")
+    assert not repo.objects.has(digest)
+
+
+def test_erasing_again_changes_nothing(repo: Repository) -> None:
+    digest = in_history_only(repo)
+    first = erased(repo, digest)
+    assert erased(repo, digest, "another reason") == first
+
+
+def test_a_collection_keeps_the_note_of_what_was_erased(repo: Repository) -> None:
+    digest = in_history_only(repo)
+    erased(repo, digest)
+    for _ in range(3):
+        gc(repo)
+    with pytest.raises(NotFoundError) as caught:
+        repo.objects.get(digest)
+    assert caught.value.kind == "erased"
+
+
+def test_what_a_ref_needs_now_is_not_erased(repo: Repository) -> None:
+    content = garbage.contract(repo, "in force")
+    garbage.commit(repo, "main", contract__t=content)
+    for text in (content["blob"], "contract/t"):
+        with pytest.raises(RefusedError, match=r"contract/t of main") as caught:
+            erased(repo, text)
+        assert caught.value.kind == "still-live"
+    assert repo.objects.get(content["blob"]) == b"in force"
+
+
+def test_what_is_not_there_is_not_erased(repo: Repository) -> None:
+    with pytest.raises(NotFoundError) as missing:
+        erased(repo, "0123456789abcdef")
+    assert missing.value.kind == "no-such-object"
+    with pytest.raises(NotFoundError) as unknown:
+        erased(repo, "contract/none")
+    assert unknown.value.kind == "no-such-key"
+
+
+def test_a_table_is_not_an_object(repo: Repository) -> None:
+    garbage.commit(repo, "main", table__t=garbage.new_table(repo).to_content())
+    with pytest.raises(InvalidError) as caught:
+        erased(repo, "table/t")
+    assert caught.value.kind == "not-an-object"
+
+
+def test_a_digest_that_several_begin_with_is_not_erased(repo: Repository) -> None:
+    for end in "01":
+        path = repo.objects.path("ab" * 31 + "c" + end)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(end)
+    with pytest.raises(InvalidError) as caught:
+        erased(repo, "ab" * 8)
+    assert caught.value.kind == "ambiguous-object"
+
+
+CRASH = """
+import sys
+from pathlib import Path
+from instep.clock import system_clock
+from instep.history.erasure import erase
+from instep.history.repository import open_repository
+repo = open_repository(Path(sys.argv[1]), system_clock)
+erase(repo, sys.argv[2], "ben", "asked for", lambda content: ())
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "is_gone"),
+    [
+        ("transaction.commit.before", False),
+        ("transaction.commit.after", False),
+        ("erase.note.before", False),
+        ("file.rename.before", False),
+        ("erase.bytes.before", True),
+        ("erase.bytes.after", True),
+    ],
+)
+def test_a_killed_erasure_is_carried_out_by_the_next(
+    repo: Repository, place: str, is_gone: bool
+) -> None:
+    digest = in_history_only(repo)
+    words = [sys.executable, "-c", CRASH, str(repo.root), digest]
+    killed = subprocess.run(
+        words, env={**os.environ, "INSTEP_FAULT": place}, timeout=60, check=False
+    )
+    assert killed.returncode == -9
+    assert repo.objects.has(digest) == (not is_gone)
+    subprocess.run(words, timeout=60, check=True)
+    assert not repo.objects.path(digest).exists()
+    with repo.store.reading() as tx:
+        assert erased_digests(tx) == {digest}

@@ -1,0 +1,488 @@
+"""What a collection deletes, and what it must never delete."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import garbage
+import pytest
+from databases import on_both
+from garbage import AT_ONCE, gc, needs, on_disk
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from instep.canonical import JsonObject, to_microseconds
+from instep.changes.gate import open_change
+from instep.changes.records import Kind, State, end_change
+from instep.errors import InternalError, NotFoundError, UnavailableError
+from instep.history.edits import Edit
+from instep.history.locks import collecting, oldest_writer, writing
+from instep.history.refs import get_ref
+from instep.history.repository import Repository, create_repository
+from instep.history.retention import (
+    Condemned,
+    Found,
+    Policy,
+    Verdict,
+    decide,
+    forgotten_commits,
+)
+from instep.tables.content import TableContent
+
+FOUND = Found("objects/aa/aa", "1:2:3", 3)
+BEFORE = Condemned("objects/aa/aa", 5, 10, "1:2:3", 3)
+
+
+@pytest.mark.parametrize(
+    ("before", "lived", "keep", "oldest", "verdict"),
+    [
+        (None, 99, 0, None, Verdict.CONDEMN),
+        (Condemned("objects/aa/aa", 5, 10, "1:9:3", 3), 99, 0, None, Verdict.CONDEMN),
+        (BEFORE, 40, 30, None, Verdict.WAIT),
+        (BEFORE, 41, 30, None, Verdict.DELETE),
+        (BEFORE, 41, 30, 4, Verdict.NEEDED),
+        (BEFORE, 41, 30, 5, Verdict.DELETE),
+        (BEFORE, 41, 30, -1, Verdict.NEEDED),
+        (BEFORE, 10, 0, None, Verdict.DELETE),
+    ],
+)
+def test_what_is_done_with_something_unreached(
+    before: Condemned | None, lived: int, keep: int, oldest: int | None, verdict: Verdict
+) -> None:
+    assert decide(FOUND, before, lived=lived, keep_days=keep, oldest=oldest) is verdict
+
+
+@on_both
+def test_what_nothing_names_goes_and_what_is_named_stays(repo: Repository) -> None:
+    table = garbage.grown(repo, garbage.new_table(repo), "kept")
+    garbage.commit(
+        repo, "main", table__t=table.to_content(), contract__t=garbage.contract(repo, "terms")
+    )
+    left = garbage.grown(repo, table, "never committed")
+    lost = repo.objects.put(b"never named")
+    first = gc(repo)
+    assert first.count(Verdict.CONDEMN) > 1
+    assert repo.objects.has(lost)
+    second = gc(repo)
+    assert second.count(Verdict.DELETE) == first.count(Verdict.CONDEMN)
+    assert not repo.objects.has(lost)
+    assert not (repo.root / left.metadata).exists()
+    assert on_disk(repo) == needs(repo).paths
+    third = gc(repo)
+    assert third.lines == ()
+
+
+def test_a_dry_run_tells_the_same_and_changes_nothing(repo: Repository) -> None:
+    repo.objects.put(b"never named")
+    dry = gc(repo, is_dry=True)
+    assert gc(repo, is_dry=True) == dry
+    wet = gc(repo)
+    assert wet.lines == dry.lines
+    assert gc(repo, is_dry=True).count(Verdict.DELETE) == 1
+    assert len(on_disk(repo)) == 1
+
+
+@on_both
+def test_a_deleted_branch_is_forgotten_after_its_days_and_its_files_after_more(
+    repo: Repository, clock: Any
+) -> None:
+    garbage.branch(repo, "try")
+    content = garbage.contract(repo, "only here")
+    made = garbage.commit(repo, "try", contract__t=content)
+    garbage.delete_branch(repo, "try")
+    gc(repo, Policy())
+    garbage.later(repo, clock, 30)
+    assert repo.commit(made).id == made
+    garbage.later(repo, clock, 1)
+    with pytest.raises(NotFoundError, match="does not exist"):
+        repo.commit(made)
+    with repo.store.reading() as tx:
+        assert forgotten_commits(tx) == {made}
+    assert repo.objects.has(content["blob"])
+    garbage.later(repo, clock, 31)
+    assert repo.objects.has(content["blob"])
+    garbage.later(repo, clock, 1)
+    assert not repo.objects.has(content["blob"])
+    assert repo.resolve("main")
+
+
+@pytest.mark.parametrize("state", [State.OPEN, State.HELD, State.MERGED, State.REFUSED])
+def test_a_change_keeps_its_commits_unless_it_was_refused(repo: Repository, state: State) -> None:
+    blob = garbage.contract(repo, "proposed")
+    with repo.store.transaction() as tx:
+        edit = Edit(get_ref(tx, "main").commit, {"contract/t": blob}, "ana", "terms", "test")
+        change = open_change(tx, repo, kind=Kind.PROJECT, title="terms", edit=edit, evidence={})
+        if state is not State.OPEN:
+            end_change(tx, change.number, state, actor="ben", at=repo.clock(), why="")
+    for _ in range(5):
+        gc(repo)
+    assert repo.objects.has(blob["blob"]) == (state is not State.REFUSED)
+
+
+@on_both
+def test_a_writer_that_began_before_the_condemnation_keeps_what_it_wrote(repo: Repository) -> None:
+    with writing(repo.root, repo.store):
+        blob = garbage.contract(repo, "under way")
+        table = garbage.grown(repo, garbage.new_table(repo), "under way")
+        for _ in range(4):
+            gc(repo)
+        assert gc(repo).count(Verdict.NEEDED) > 0
+        garbage.commit(repo, "main", contract__t=blob, table__t=table.to_content())
+    gc(repo)
+    assert on_disk(repo) == needs(repo).paths
+
+
+def test_a_writer_that_finds_condemned_bytes_makes_them_wanted_again(repo: Repository) -> None:
+    repo.objects.put(b"twice")
+    gc(repo)
+    with writing(repo.root, repo.store):
+        blob = garbage.contract(repo, "twice")
+        for _ in range(4):
+            gc(repo)
+        garbage.commit(repo, "main", contract__t=blob)
+    assert repo.objects.get(blob["blob"]) == b"twice"
+
+
+def test_a_dead_writer_holds_nothing_up(repo: Repository) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from instep.clock import system_clock\n"
+        "from instep.history.repository import open_repository\n"
+        "from instep.history.locks import writing\n"
+        "repo = open_repository(Path(sys.argv[1]), system_clock)\n"
+        "with writing(repo.root, repo.store):\n"
+        "    print('at work', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(repo.root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert oldest_writer(repo.root) == 0
+        repo.objects.put(b"left")
+        gc(repo)
+        assert gc(repo).count(Verdict.NEEDED) == 1
+        child.kill()
+    assert oldest_writer(repo.root) is None
+    assert gc(repo).count(Verdict.DELETE) == 1
+
+
+def test_one_collection_at_a_time(repo: Repository) -> None:
+    with collecting(repo.root), pytest.raises(UnavailableError) as caught:
+        gc(repo)
+    assert caught.value.kind == "collecting"
+
+
+def test_a_clock_that_jumps_a_year_ahead_and_back_deletes_nothing(
+    repo: Repository, clock: Any
+) -> None:
+    lost = repo.objects.put(b"unreached")
+    gc(repo, Policy())
+    garbage.later(repo, clock, 29)
+    for jump in (365, -365, 3650, -3650, 365):
+        clock.now += timedelta(days=jump)
+        for _ in range(3):
+            gc(repo, Policy())
+    # Days that were counted once are not counted again, whatever the clock says.
+    assert repo.objects.has(lost) == (_lived(repo) <= 31)
+    assert _lived(repo) <= 33
+
+
+def test_one_false_day_never_deletes_before_its_time(repo: Repository, clock: Any) -> None:
+    lost = repo.objects.put(b"unreached")
+    gc(repo, Policy())
+    garbage.later(repo, clock, 29)
+    clock.now += timedelta(days=365)
+    gc(repo, Policy())
+    clock.now -= timedelta(days=365)
+    gc(repo, Policy())
+    assert repo.objects.has(lost)
+
+
+def _lived(repo: Repository) -> int:
+    with repo.store.reading() as tx:
+        row = tx.row("select count(*) from lived_days")
+    assert row is not None
+    return int(row[0])
+
+
+def test_a_damaged_table_is_left_alone(repo: Repository) -> None:
+    table = garbage.grown(repo, garbage.new_table(repo), "kept")
+    garbage.commit(repo, "main", table__t=table.to_content())
+    stray = garbage.file_in(repo, table, "stray")
+    (repo.root / table.metadata).write_text("{}")
+    for _ in range(3):
+        found = gc(repo)
+    assert len(found.spared) == 1
+    assert Path(stray.path).exists()
+
+
+def test_content_of_an_unknown_type_stops_a_collection(repo: Repository) -> None:
+    garbage.commit(repo, "main", view__t={"type": "instep.view.v9", "place": "somewhere"})
+    with pytest.raises(InternalError) as caught:
+        gc(repo)
+    assert caught.value.kind == "wrong-content"
+
+
+def test_staging_of_a_run_under_way_stays_and_what_was_left_goes(repo: Repository) -> None:
+    for name in ("run_1", "run_2"):
+        (repo.root / "staging" / name / "tables").mkdir(parents=True)
+        (repo.root / "staging" / name / "tables" / "part").write_text("rows")
+    _running(repo, "run_1")
+    for _ in range(3):
+        gc(repo, AT_ONCE)
+    assert sorted(path.name for path in (repo.root / "staging").iterdir()) == ["run_1"]
+
+
+def test_staging_stays_fourteen_days(repo: Repository, clock: Any) -> None:
+    folder = repo.root / "staging" / "run_9"
+    folder.mkdir(parents=True)
+    gc(repo, Policy())
+    garbage.later(repo, clock, 14)
+    assert folder.exists()
+    garbage.later(repo, clock, 1)
+    assert not folder.exists()
+
+
+def _running(repo: Repository, run: str) -> None:
+    at = to_microseconds(repo.clock())
+    columns = (
+        "id, pipeline, actor, state, started_at, lease_until, input_commit, slice_from, slice_to, "
+        "configuration, code, code_digest, runtime_digest, runtime_blob, engine, steps, outputs, "
+        "metrics, estimated, actual"
+    )
+    head = repo.resolve("main")
+    values = (run, "p", "ana", "running", at, at, head, at, at, "[]", "{}", "", "", "", "", "[]")
+    with repo.store.transaction() as tx:
+        tx.execute(
+            f"insert into runs ({columns}) values ({', '.join('?' * 20)})",
+            (*values, "{}", "{}", "{}", "{}"),
+        )
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["branch", "delete", "blob", "grow", "rewrite", "new", "orphan", "propose", "refuse",
+             "gc", "gc", "remove", "again", "begin", "publish", "give up"]
+        ),
+        st.integers(0, 3),
+        st.integers(0, 3),
+    ),
+    max_size=40,
+)  # fmt: skip
+
+
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
+
+
+@_settings(100)
+@given(STEPS)
+def test_no_history_loses_what_it_needs(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
+) -> None:
+    _live_through(tmp_path_factory.mktemp("lake"), steps)
+
+
+@pytest.mark.long
+@_settings(1000)
+@given(STEPS)
+def test_no_long_history_loses_what_it_needs(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
+) -> None:
+    _live_through(tmp_path_factory.mktemp("lake"), steps)
+
+
+def _live_through(folder: Path, steps: list[tuple[str, int, int]]) -> None:
+    """Takes the steps; nothing needed is lost after any, and only what is needed stays at last."""
+    instants = (datetime(2013, 12, 1, tzinfo=UTC) + timedelta(seconds=n) for n in count())
+    repo = create_repository(folder / "lake", lambda: next(instants), "ana")
+    history = _History(repo)
+    for step, one, other in steps:
+        history.take(step, one, other)
+        needs(repo)
+    while history.work:
+        history.take("publish", 0, 0)
+    for _ in range(4):
+        gc(repo)
+    kept = needs(repo).paths
+    assert on_disk(repo) == kept
+    repo.store.close()
+
+
+class _History:
+    """A few branches with a few keys, moved at random."""
+
+    def __init__(self, repo: Repository) -> None:
+        self.repo = repo
+        self.branches = ["main"]
+        self.open: list[int] = []
+        self.made = 0
+        self.work: list[_Work] = []
+
+    def take(self, step: str, one: int, other: int) -> None:
+        repo, ref = self.repo, self.branches[one % len(self.branches)]
+        key = f"table__t{other}"
+        match step:
+            case "branch":
+                self.made += 1
+                garbage.branch(repo, f"b{self.made}", ref)
+                self.branches.append(f"b{self.made}")
+            case "delete" if ref != "main":
+                garbage.delete_branch(repo, ref)
+                self.branches.remove(ref)
+            case "blob":
+                garbage.commit(repo, ref, **{f"contract__{other}": self._contract(one + other)})
+            case "new":
+                table = garbage.grown(repo, garbage.new_table(repo), f"{one} {other}")
+                garbage.commit(repo, ref, **{key: table.to_content()})
+            case "grow" | "rewrite" | "orphan" | "again":
+                self._change(ref, key, step)
+            case "remove":
+                garbage.commit(repo, ref, **{f"contract__{other}": None})
+            case "propose":
+                self._propose(self._contract(10 + one))
+            case "refuse" if self.open:
+                with repo.store.transaction() as tx:
+                    number = self.open.pop()
+                    end_change(tx, number, State.REFUSED, actor="ben", at=repo.clock(), why="")
+            case "begin" if len(self.work) < 3:
+                self.work.append(_Work(repo, one, repo.find(repo.resolve(ref), f"table/t{other}")))
+            case "publish" if self.work:
+                work = self.work.pop(one % len(self.work))
+                garbage.commit(repo, ref, **{"contract__w": work.blob, key: work.table})
+                work.lock.close()
+            case "give up" if self.work:
+                self.work.pop(one % len(self.work)).lock.close()
+            case "gc":
+                gc(repo)
+            case _:
+                pass
+
+    def _contract(self, number: int) -> dict[str, str]:
+        return garbage.contract(self.repo, f"terms {number}")
+
+    def _change(self, ref: str, key: str, step: str) -> None:
+        repo = self.repo
+        found = repo.find(repo.resolve(ref), key.replace("__", "/"))
+        if found is None:
+            return
+        table = TableContent.from_content(found)
+        match step:
+            case "grow":
+                after = garbage.grown(repo, table, "more")
+            case "rewrite":
+                after = garbage.rewritten(repo, table, "other")
+            case _:
+                garbage.grown(repo, table, "never committed")
+                repo.objects.put(b"terms 99")
+                return
+        garbage.commit(repo, ref, **{key: after.to_content()})
+
+    def _propose(self, content: dict[str, str]) -> None:
+        repo = self.repo
+        with repo.store.transaction() as tx:
+            edit = Edit(get_ref(tx, "main").commit, {"contract/p": content}, "ana", "p", "test")
+            change = open_change(tx, repo, kind=Kind.PROJECT, title="p", edit=edit, evidence={})
+        self.open.append(change.number)
+
+
+class _Work:
+    """A writer that has read, found and written what it will publish, or not."""
+
+    def __init__(self, repo: Repository, number: int, found: JsonObject | None) -> None:
+        self.lock = ExitStack()
+        self.lock.enter_context(writing(repo.root, repo.store))
+        self.blob = garbage.contract(repo, f"terms {number}")
+        table = TableContent.from_content(found) if found else garbage.new_table(repo)
+        self.table = garbage.grown(repo, table, "under way").to_content()
+
+
+CRASH = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import garbage
+from instep.clock import system_clock
+from instep.history.repository import open_repository
+repo = open_repository(Path(sys.argv[1]), system_clock)
+garbage.gc(repo)
+"""
+
+PLACES = (
+    "gc.snapshot.before:1",
+    "gc.condemn.before:1",
+    "gc.condemn.before:2",
+    "gc.condemn.after:1",
+    "gc.condemn.after:3",
+    "gc.delete.before:1",
+    "gc.delete.after:1",
+    "gc.delete.after:3",
+    "gc.forget.before:1",
+    "gc.forget.after:1",
+    "transaction.commit.before:2",
+    "transaction.commit.after:3",
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_killed_collection_loses_nothing_and_the_next_ends_it(
+    repo: Repository, place: str
+) -> None:
+    _with_garbage(repo)
+    if not place.startswith(("gc.condemn", "gc.snapshot")):
+        gc(repo)
+    killed = _collect_elsewhere(repo, INSTEP_FAULT=place)
+    needs(repo)
+    assert killed == -9, f"{place} was not reached"
+    for _ in range(4):
+        assert _collect_elsewhere(repo) == 0
+    assert on_disk(repo) == needs(repo).paths
+    with repo.store.reading() as tx:
+        assert tx.rows("select name from condemned") == []
+
+
+def _with_garbage(repo: Repository) -> None:
+    table = garbage.grown(repo, garbage.new_table(repo), "kept")
+    garbage.commit(
+        repo, "main", table__t=table.to_content(), contract__t=garbage.contract(repo, "terms")
+    )
+    garbage.branch(repo, "try")
+    garbage.commit(repo, "try", table__t=garbage.rewritten(repo, table, "try").to_content())
+    garbage.commit(repo, "try", contract__u=garbage.contract(repo, "only there"))
+    garbage.delete_branch(repo, "try")
+    garbage.grown(repo, table, "never committed")
+    repo.objects.put(b"never named")
+
+
+def _collect_elsewhere(repo: Repository, **environment: str) -> int:
+    return subprocess.run(
+        [sys.executable, "-c", CRASH, str(repo.root), str(Path(garbage.__file__).parent)],
+        env={**os.environ, **environment},
+        timeout=60,
+        check=False,
+    ).returncode
+
+
+def test_what_is_condemned_is_written_down(repo: Repository) -> None:
+    digest = repo.objects.put(b"never named")
+    gc(repo)
+    with repo.store.reading() as tx:
+        rows = tx.rows("select name, size_bytes from condemned")
+    assert rows == [(f"objects/{digest[:2]}/{digest}", 11)]
+    assert json.dumps([line.to_json() for line in gc(repo, is_dry=True).lines])

@@ -1,0 +1,42 @@
+"""The protocol of garbage collection, checked in every order of its steps by spin."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+MODEL = Path(__file__).parents[1] / "models_checked" / "gc.pml"
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("spin") and shutil.which("gcc")),
+    reason='spin and gcc are not installed ("apt-get install spin gcc"): the model is not checked',
+)
+
+
+def check(folder: Path, *defined: str) -> str:
+    """Returns what the checker says of the model with parts of the protocol left out."""
+    options = [f"-D{name}" for name in defined]
+    for command in (
+        ["spin", *options, "-a", str(MODEL)],
+        ["gcc", "-O2", "-w", "-DSAFETY", "-DMEMLIM=2048", "-o", "pan", "pan.c"],
+        ["./pan", "-m100000"],
+    ):
+        ended = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def test_no_order_of_steps_loses_what_a_commit_names(tmp_path: Path) -> None:
+    said = check(tmp_path)
+    assert "errors: 0" in said
+    assert "max search depth too small" not in said
+
+
+@pytest.mark.parametrize("part", ["NO_WRITERS", "NO_WANTED", "WRITERS_LAST", "FORGET_FIRST"])
+def test_every_part_of_the_protocol_is_needed(tmp_path: Path, part: str) -> None:
+    assert "errors: 1" in check(tmp_path, part)
