@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -222,19 +223,29 @@ def test_arrivals_before_a_file_that_cannot_be_read_are_told_with_it(
     assert caught(*words, "--table", "here").kind == "no-rows"
 
 
-def test_two_arrivals_that_waited_are_merged_one_after_the_other(contracts: Path) -> None:
+def test_two_arrivals_that_waited_are_merged_one_after_the_other(
+    contracts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*words: str) -> dict[str, Any]:
+        capsys.readouterr()
+        instep(*words, "--as", "ana", "--json")
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
     (contracts / "instep.yaml").write_text(f"{CONFIG}policies: {{approvals: {{arrival: 1}}}}\n")
-    instep("propose", "--as", "ana")
-    instep("approve", "3", "--as", "ben")
-    instep("merge", "3", "--as", "ana")
-    for change, name in ((4, "first"), (5, "second")):
-        (contracts / f"{name}.csv").write_text(f"id\n{change}\n")
-        instep("ingest", f"{name}.csv", "--table", "here", "--as", "ana")
-        instep("approve", str(change), "--as", "ben")
-    assert caught("merge", "9", "--as", "ana").kind == "no-such-change"
-    for change in (4, 5):
-        instep("merge", str(change), "--as", "ana")
-    assert caught("merge", "5", "--as", "ana").kind == "not-mergeable"
+    policy = str(told("propose")["change"])
+    instep("approve", policy, "--as", "ben")
+    instep("merge", policy, "--as", "ana")
+    waiting = []
+    for name in ("first", "second"):
+        (contracts / f"{name}.csv").write_text(f"id\n{len(name)}\n")
+        [arrived] = told("ingest", f"{name}.csv", "--table", "here")["arrivals"]
+        assert arrived["state"] == "open"
+        waiting.append(str(arrived["change"]))
+        instep("approve", waiting[-1], "--as", "ben")
+    for number in waiting:
+        assert told("merge", number)["approved_by"] == ["ben"]
+    assert caught("merge", waiting[-1], "--as", "ana").kind == "not-mergeable"
 
 
 def test_a_lake_of_another_format_is_not_read(merged: Path) -> None:

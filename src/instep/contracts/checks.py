@@ -203,10 +203,10 @@ def _misfit(column: ColumnTerm, source: str) -> str | None:
         case "int" | "long":
             # DuckDB rounds the text 1.5 to the integer 2, and reads 0x10, which is no decimal.
             is_other = f"TRY_CAST({raw} AS DECIMAL(38, 9)) IS DISTINCT FROM {value}"
-            return f"{value} IS NULL OR {is_other} OR {_has_more_places(raw, 0)}"
+            return _unless_written_so(raw, value, f"{is_other} OR {_has_more_places(raw, 0)}")
         case "decimal":
             scale = int(column.type.rpartition(",")[2].rstrip(")"))
-            return f"{value} IS NULL OR {_has_more_places(raw, scale)}"
+            return _unless_written_so(raw, value, _has_more_places(raw, scale))
         case "date" | "timestamp":
             # DuckDB drops the time of day, and the offset, without a word.
             exact = f"CAST(TRY_CAST({raw} AS TIMESTAMPTZ) AS TIMESTAMP)"
@@ -216,6 +216,14 @@ def _misfit(column: ColumnTerm, source: str) -> str | None:
             return f"{value} IS NULL OR {_is_finer(raw)}"
         case _:
             return f"{value} IS NULL"
+
+
+def _unless_written_so(raw: str, value: str, differs: str) -> str:
+    """The predicate `differs`, asked only of text that is not how the value itself is written."""
+    return (
+        f"CASE WHEN {value} IS NULL THEN true WHEN CAST({value} AS {TEXT}) = {raw} THEN false "
+        f"ELSE {differs} END"
+    )
 
 
 def _has_more_places(raw: str, scale: int) -> str:
