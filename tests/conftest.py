@@ -16,7 +16,6 @@ import pytest
 from instep.history.repository import Repository, create_repository
 from instep.history.store import Database
 
-
 _STARTS = 4
 
 
