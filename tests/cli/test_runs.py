@@ -86,7 +86,7 @@ def test_a_run_tells_which_drafts_it_left_in_the_folder(folder: Path) -> None:
 
 def test_no_branch_takes_the_name_of_an_environment(folder: Path) -> None:
     with (folder / "instep.yaml").open("a") as file:
-        file.write("environments: {prod: {}}\n")
+        file.write("environments: {prod: {}}\npolicies: {approvals: {project: 0, pipeline: 0}}\n")
     text(folder, "propose", "--as", "ana")
     text(folder, "merge", "1", "--as", "ana")
     takes = ("branch make prod", "tag make prod", "run bread --branch prod")
@@ -112,7 +112,7 @@ def test_a_run_needs_a_branch(folder: Path) -> None:
 
 def test_a_run_its_plan_and_its_reproduction_agree(folder: Path) -> None:
     ran = result_of(folder, "run", "bread", "--branch", "try", "--as", "ana")
-    assert ran["changed"] == ["config/instep", "pipeline/bread", "table/orders"]
+    assert ran["changed"] == ["pipeline/bread", "table/orders"]
     again = result_of(folder, "plan", "bread", "--at", "try")
     assert [step["reused"] for step in again["steps"]] == [True]
     assert "Nothing changed" in text(folder, "run", "bread", "--branch", "try", "--as", "ana")

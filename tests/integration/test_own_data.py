@@ -70,3 +70,12 @@ def test_one_person_alone_goes_from_a_file_to_rows_set_aside(tmp_path: Path) -> 
     assert json.loads(row["raw"]) == {"id": "200", "minutes": "soon"}
     refused = instep(tmp_path, "show", "main", "--quarantine", exits=2)
     assert refused["error"]["kind"] == "not-an-arrival"
+
+
+def test_a_name_that_no_table_can_have_is_refused_before_anything_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "trips.csv").write_text("id\n1\n")
+    instep(tmp_path, "init", "--empty", "--as", "ana")
+    refused = instep(tmp_path, "ingest", "trips.csv", "--table", "BAD-NAME", "--as", "ana", exits=2)
+    assert refused["error"]["kind"] == "bad-name"
+    assert instep(tmp_path, "changes", "--all") == []
+    assert not (tmp_path / "contracts").exists()

@@ -211,6 +211,13 @@ def test_a_column_that_is_not_there_is_refused() -> None:
     assert error.value.kind == "no-such-column"
 
 
+def test_a_fit_function_that_takes_other_parameters_is_refused_by_name() -> None:
+    with pytest.raises(InvalidError, match="def fit\\(train, params, seed\\)") as error:
+        trained(fit=lambda: object())  # type: ignore[arg-type, misc]  # that is the fault
+
+    assert error.value.kind == "not-an-estimator"
+
+
 def test_what_fit_returns_must_be_a_classifier() -> None:
     with pytest.raises(InvalidError) as error:
         trained(fit=lambda train, params, seed: object())

@@ -167,8 +167,10 @@ def test_rolling_one_key_back_again_goes_further_back(lake: Repository) -> None:
     for version in (1, 2, 3):
         release(lake, commit(lake, delay=version, other=version))
     for expected in ("2", "1"):
+        assert environments.has_earlier(lake, "prod", "model/delay")
         rollback(lake, only="model/delay")
         assert live(lake) == {"model/delay": expected, "model/other": "3"}
+    assert not environments.has_earlier(lake, "prod", "model/delay")
     rollback(lake)
     assert live(lake) == {"model/delay": "2", "model/other": "2"}
 

@@ -32,6 +32,7 @@ from instep.ingest.batch import Delivery, Outcome, Reading
 from instep.ingest.files import check_arrived, load_rows, open_raw, sniffed_source
 from instep.ingest.in_force import find_contract, table_name
 from instep.ingest.records import Arrival, insert_arrival, mappings_of, same_file
+from instep.tables.write import check_table_name
 
 Say = Callable[[str], None]
 
@@ -48,6 +49,7 @@ def ingest(
     """Lets one file arrive, by `actor`, in the table that its name leads to, or in `table`.
 
     Raises:
+        InvalidError (kind "bad-name"): no table can be called `table`.
         InvalidError: the file is missing, empty, cut off, in another encoding, or has no row;
             nothing was recorded.
         ConflictError (kind "keys-moved"): main moved on at every attempt.
@@ -62,6 +64,7 @@ def _ingest(
 ) -> Arrived:
     in_force, _ = find_contract(repo, repo.resolve(MAIN), file.name, table)
     name = in_force.contract.table if in_force else table or table_name(file.name)
+    check_table_name(name)
     say(f"{file.name}: keeping the file")
     reached("ingest.keep.before")
     digest = repo.objects.put_file(file)

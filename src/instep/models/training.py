@@ -9,6 +9,7 @@ function; it reads and writes nothing.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -233,7 +234,9 @@ def _training_rows(
 def _fit(candidate: Candidate, train: TrainingRows, fit: Fit, spec: TrainingSpec) -> Estimator:
     if candidate.name == CONSTANT:
         return _constant(train)
-    estimator = fit(train, copy.deepcopy(dict(candidate.params)), spec.seed)
+    params = copy.deepcopy(dict(candidate.params))
+    _check_callable(fit, train, params, spec)
+    estimator = fit(train, params, spec.seed)
     classes = getattr(estimator, "classes_", None)
     if not hasattr(estimator, "predict_proba") or classes is None or list(classes) != [0, 1]:
         raise InvalidError(
@@ -243,6 +246,19 @@ def _fit(candidate: Candidate, train: TrainingRows, fit: Fit, spec: TrainingSpec
             kind="not-an-estimator",
         )
     return estimator
+
+
+def _check_callable(
+    fit: Fit, train: TrainingRows, params: dict[str, Any], spec: TrainingSpec
+) -> None:
+    try:
+        inspect.signature(fit).bind(train, params, spec.seed)
+    except TypeError as error:
+        raise InvalidError(
+            f'The fit function of model "{spec.model}" cannot be called with train, params and '
+            f"seed ({error}): expected def fit(train, params, seed). Correct its parameters.",
+            kind="not-an-estimator",
+        ) from None
 
 
 def _constant(train: TrainingRows) -> Estimator:

@@ -191,7 +191,7 @@ def rollback(
     if only is None:
         if len(states) < 2:
             raise _nothing_before(environment, "nothing was released before what is there now")
-        target = states[-2]
+        target = states[-2].now
         at = repo.clock()
         move_ref(
             tx,
@@ -213,6 +213,13 @@ def rollback(
     lived = _lived(tx, chain, commit.tree)
     at, found = commit.at, judge(commit.id)
     return Moved(environment, current, commit.id, (only,), actor, at, "rollback", why, lived, found)
+
+
+def has_earlier(repo: Repository, environment: str, key: str) -> bool:
+    """Says whether a rollback of `key` would find an earlier content to go back to."""
+    with repo.store.reading() as tx:
+        states = _states(operations(tx, environment))
+        return bool(states) and _earlier(tx, repo, states, key) is not None
 
 
 def where(repo: Repository, at: datetime | None = None) -> tuple[Live, ...]:
@@ -250,35 +257,58 @@ def _since(
     return first
 
 
-def _states(chain: Sequence[Operation]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What the environment was released to, and what rollbacks of single keys made of it."""
+
+    released: str
+    now: str
+
+
+def _states(chain: Sequence[Operation]) -> list[_State]:
     """Returns what the environment was released to and not rolled back from, oldest first.
 
     The last is what it is at now; what is before it is where the next rollback goes. A rollback of
     one key mends the last state, it is no step of its own.
     """
-    states: list[str] = []
+    states: list[_State] = []
     for entry in chain:
         if entry.after is None:
             states.clear()
         elif entry.kind != "rollback":
-            states.append(entry.after)
-        elif states[-2:-1] == [entry.after]:
+            states.append(_State(entry.after, entry.after))
+        elif len(states) > 1 and states[-2].now == entry.after:
             states.pop()
         else:
-            states[-1:] = [entry.after]
+            states[-1] = _State(states[-1].released, entry.after)
     return states
 
 
+def _earlier(
+    tx: Transaction, repo: Repository, states: Sequence[_State], key: str
+) -> JsonObject | None:
+    """Returns the content that a rollback of `key` goes back to, or None.
+
+    The latest other one of earlier states; where the key was rolled back already, of those before
+    the state that it was taken from.
+    """
+    present = _find(tx, repo, states[-1].now, key)
+    contents = [_find(tx, repo, state.now, key) for state in states[:-1]]
+    if _find(tx, repo, states[-1].released, key) != present:
+        while contents and contents.pop() != present:
+            pass
+    others = [one for one in contents if one is not None and one != present]
+    return others[-1] if others else None
+
+
 def _content_before(
-    tx: Transaction, repo: Repository, environment: str, states: Sequence[str], key: str
+    tx: Transaction, repo: Repository, environment: str, states: Sequence[_State], key: str
 ) -> JsonObject:
-    """Returns the latest content of `key` in earlier states that is not its present one."""
-    present = repo.content(states[-1], key)
-    for commit in reversed(states[:-1]):
-        content = _find(tx, repo, commit, key)
-        if content is not None and content != present:
-            return content
-    raise _nothing_before(environment, f"{key} never had another content there")
+    repo.content(states[-1].now, key)
+    found = _earlier(tx, repo, states, key)
+    if found is None:
+        raise _nothing_before(environment, f"{key} never had another content there before")
+    return found
 
 
 def _find(tx: Transaction, repo: Repository, commit: str, key: str) -> JsonObject | None:

@@ -59,11 +59,11 @@ MERGED_MANIFESTS = 32
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
 
-def create_table(root: Path, name: str, columns: Sequence[Column], *, at: datetime) -> TableContent:
-    """Returns a new table without rows; its columns get the field ids 1 to n, in their order.
+def check_table_name(name: str) -> None:
+    """Holds that a table can have this name.
 
     Raises:
-        InvalidError (kind "bad-name", "repeated-column", "unsupported-type").
+        InvalidError (kind "bad-name").
     """
     if not _NAME.fullmatch(name):
         raise InvalidError(
@@ -72,6 +72,15 @@ def create_table(root: Path, name: str, columns: Sequence[Column], *, at: dateti
             kind="bad-name",
             name=name,
         )
+
+
+def create_table(root: Path, name: str, columns: Sequence[Column], *, at: datetime) -> TableContent:
+    """Returns a new table without rows; its columns get the field ids 1 to n, in their order.
+
+    Raises:
+        InvalidError (kind "bad-name", "repeated-column", "unsupported-type").
+    """
+    check_table_name(name)
     schema = Schema(tuple(changed(column, id=n) for n, column in enumerate(columns, 1)))
     _check_columns(schema)
     table = str(uuid.uuid4())

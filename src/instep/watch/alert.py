@@ -97,7 +97,7 @@ def raise_alert(
     """Returns the one alert about `found`.
 
     `brought_by` are sentences about the commits that brought the watched events;
-    `has_version_before` says whether the environment held another version of the model once.
+    `has_version_before` says whether a rollback of the model would find one to go back to.
     """
     kind, severity = _classify(card, found)
     sentences = (

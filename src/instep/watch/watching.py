@@ -17,6 +17,7 @@ from instep.history.commits import first_parents
 from instep.history.operations import operations
 from instep.history.repository import MAIN, Repository
 from instep.models.bundle import LoadedModel, read_bundle
+from instep.releases.environments import has_earlier
 from instep.serving.prediction_log import read_predictions
 from instep.watch.alert import Alert, Receipts, raise_alert
 from instep.watch.comparison import Comparison, Scored, compare_with_baseline, score_events
@@ -157,7 +158,7 @@ def _watch(
             source.config.name,
             receipts,
             brought_by,
-            has_version_before=any(one != digest for _, one in lives),
+            has_version_before=has_earlier(repo, environment, f"model/{name}"),
         ),
     )
 
