@@ -17,7 +17,7 @@ _seen: dict[str, int] = {}
 
 
 def reached(place: str) -> None:
-    """Says that the process is at `place`, such as "objects.rename.before"."""
+    """Says that the process is at `place`, such as "file.rename.before"."""
     if not _FAULT and not _TRACE:
         return
     _seen[place] = _seen.get(place, 0) + 1

@@ -65,7 +65,7 @@ class Store(Protocol):
 
         Raises:
             UnavailableError (kind "lake-busy"): another writer held the lock for 30 seconds.
-            UnavailableError (kinds "database-unreachable", "disk-full"): nothing was changed.
+            UnavailableError (kinds "database-unreachable", "disk-failed"): nothing was changed.
             OutcomeUnknownError (kind "commit-unknown"): the answer to the commit was lost, and
                 the database could not be asked.
         """
