@@ -34,10 +34,11 @@ def _timed(bench: str, arguments: Sequence[str], folder: Path, target: float) ->
 
 
 def _walked() -> Path:
-    """Returns a project after the whole walk, made once."""
+    """Returns a project after the whole walk, made again once the sources have changed."""
     folder = FOLDER / "walk"
     done = FOLDER / "walk.done"
-    if not done.exists():
+    changed_at = max(file.stat().st_mtime for file in Path("src").rglob("*.py"))
+    if not done.exists() or done.stat().st_mtime < changed_at:
         say("Walking once, to have a project to look at.")
         FOLDER.mkdir(exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
