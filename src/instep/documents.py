@@ -11,7 +11,7 @@ import re
 import types
 from collections.abc import Iterator, Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from instep.errors import InvalidError
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Shape = TypeVar("Shape", bound="BaseModel")
 Place = tuple[str | int, ...]
+
+Tree: TypeAlias = Any  # ruamel's tree, which has no types of its own
 
 
 def read_document(text: str, path: str, shape: type[Shape]) -> Shape:
@@ -99,7 +101,7 @@ def plain(value: Any) -> Any:  # a tree of unknown shape, until pydantic has see
             return value
 
 
-def position(tree: Any, place: Place) -> tuple[int, int]:  # a ruamel tree
+def position(tree: Tree, place: Place) -> tuple[int, int]:  # a ruamel tree
     """Returns the line and column (from 1) of the key or item at `place`, or of its parent."""
     line, column = 1, 1
     for step in place:
@@ -117,7 +119,7 @@ def position(tree: Any, place: Place) -> tuple[int, int]:  # a ruamel tree
     return line, column
 
 
-def _faults(error: Any, tree: Any, path: str, shape: type[BaseModel]) -> Iterator[str]:
+def _faults(error: Any, tree: Tree, path: str, shape: type[BaseModel]) -> Iterator[str]:
     for fault in error.errors():
         place: Place = fault["loc"]
         line, column = position(tree, place)
@@ -166,7 +168,7 @@ def _impossible_date(text: str, path: str) -> str:
     return path
 
 
-def _inside(shape: Any, step: str | int) -> Iterator[Any]:
+def _inside(shape: Any, step: str | int) -> Iterator[Any]:  # a field's annotation
     tagged = [option for option in _alternatives(shape) if _tag(option) == step]
     if tagged:
         yield from tagged
@@ -183,7 +185,7 @@ def _inside(shape: Any, step: str | int) -> Iterator[Any]:
             yield get_args(option)[1]
 
 
-def _alternatives(shape: Any) -> Iterator[Any]:
+def _alternatives(shape: Any) -> Iterator[Any]:  # a field's annotation
     origin = get_origin(shape)
     if origin is Annotated and get_origin(get_args(shape)[0]) in (Union, types.UnionType):
         shape = get_args(shape)[0]
@@ -191,14 +193,14 @@ def _alternatives(shape: Any) -> Iterator[Any]:
         yield from get_args(shape)
 
 
-def _tag(option: Any) -> str | None:
+def _tag(option: Any) -> str | None:  # a field's annotation
     if get_origin(option) is not Annotated:
         return None
     tags = (getattr(mark, "tag", None) for mark in get_args(option)[1:])
     return next((tag for tag in tags if isinstance(tag, str)), None)
 
 
-def _options(shape: Any) -> Iterator[Any]:
+def _options(shape: Any) -> Iterator[Any]:  # a field's annotation
     origin = get_origin(shape)
     if origin is Annotated:
         yield from _options(get_args(shape)[0])
@@ -209,7 +211,7 @@ def _options(shape: Any) -> Iterator[Any]:
         yield shape
 
 
-def _models(shape: Any) -> Iterator[type[BaseModel]]:
+def _models(shape: Any) -> Iterator[type[BaseModel]]:  # a field's annotation
     from pydantic import BaseModel
 
     for option in _options(shape):

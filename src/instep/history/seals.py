@@ -147,7 +147,7 @@ def take_seal(tx: Transaction, at: datetime, *, with_records: bool) -> Seal | No
 def seal_of(body: Mapping[str, Json]) -> Seal:
     """Returns the seal that these parts make; its id is the digest of all of them."""
     parts = dict(body)
-    return Seal(id=digest_of(_SEAL, parts), **parts)  # type: ignore[arg-type]
+    return Seal(id=digest_of(_SEAL, parts), **parts)  # type: ignore[arg-type]  # built just above
 
 
 def last_seal(tx: Transaction) -> Seal | None:

@@ -131,7 +131,7 @@ def train(
             "known-too-late", "known-too-early", "duplicate-key", "no-windows", "windows-overlap",
             "one-outcome", "unsupported-feature", "not-an-estimator".
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no types
 
     rows = _prepare(table, spec, within)
     folds = walk_forward(within, spec.windows)

@@ -18,6 +18,7 @@ from instep.documents import load_yaml, position, read_document
 from instep.errors import InvalidError
 
 if TYPE_CHECKING:
+    from instep.documents import Tree
     from instep.models.spec import AcceptableError, TrainingSpec
     from instep.pipelines.shapes import AcceptableErrorShape, PipelineShape, TrainStepShape
 
@@ -172,7 +173,7 @@ def _table_slice(cut: Any) -> TableSlice:  # text or TableSliceShape, as validat
     return TableSlice(cut.time, cut.lookback.nominal)
 
 
-def _step(step: Any, shape: PipelineShape, tree: Any, path: str) -> Step:  # one of two shapes
+def _step(step: Any, shape: PipelineShape, tree: Tree, path: str) -> Step:  # one of two shapes
     from instep.pipelines.shapes import SqlStepShape
 
     if isinstance(step, SqlStepShape):
@@ -180,7 +181,7 @@ def _step(step: Any, shape: PipelineShape, tree: Any, path: str) -> Step:  # one
     return _train_step(step, shape, tree, path)
 
 
-def _train_step(step: TrainStepShape, shape: PipelineShape, tree: Any, path: str) -> TrainStep:
+def _train_step(step: TrainStepShape, shape: PipelineShape, tree: Tree, path: str) -> TrainStep:
     file, function = _function(step.train, step.step, tree, path)
     place = _place_of(tree, step.step)
     if shape.acceptable_error is None:
@@ -245,7 +246,7 @@ def _acceptable_error(shape: AcceptableErrorShape) -> AcceptableError:
     return AcceptableError(metric, bound, shape.why or "")
 
 
-def _function(text: str, step: str, tree: Any, path: str) -> tuple[str, str]:
+def _function(text: str, step: str, tree: Tree, path: str) -> tuple[str, str]:
     file, colon, function = text.rpartition(":")
     if colon and file.endswith(".py") and function.isidentifier():
         return file, function
@@ -258,14 +259,14 @@ def _function(text: str, step: str, tree: Any, path: str) -> tuple[str, str]:
     )
 
 
-def _place_of(tree: Any, step: str) -> tuple[str | int, ...]:
+def _place_of(tree: Tree, step: str) -> tuple[str | int, ...]:
     for index, item in enumerate(tree["steps"]):
         if item.get("step") == step:
             return ("steps", index)
     return ("steps",)
 
 
-def _refuse_clashes(steps: tuple[Step, ...], tree: Any, path: str) -> None:
+def _refuse_clashes(steps: tuple[Step, ...], tree: Tree, path: str) -> None:
     seen: set[str] = set()
     for index, step in enumerate(steps):
         for what, name in (("name", f"step {step.name}"), ("output", output_key(step))):
@@ -280,12 +281,12 @@ def _refuse_clashes(steps: tuple[Step, ...], tree: Any, path: str) -> None:
             seen.add(name)
 
 
-def _fault(tree: Any, path: str, place: tuple[str | int, ...], text: str) -> InvalidError:
+def _fault(tree: Tree, path: str, place: tuple[str | int, ...], text: str) -> InvalidError:
     line, column = position(tree, place)
     return InvalidError(f"{path}:{line}:{column}: {text}", kind="bad-document", path=path)
 
 
-def _values(shape: PipelineShape, tree: Any, path: str) -> Iterator[Value]:
+def _values(shape: PipelineShape, tree: Tree, path: str) -> Iterator[Value]:
     yield from _walk(shape, tree, path, (), "", without="steps")
     for index, step in enumerate(shape.steps):
         yield from _walk(step, tree, path, ("steps", index), f"steps.{step.step}.", without="step")
@@ -293,7 +294,7 @@ def _values(shape: PipelineShape, tree: Any, path: str) -> Iterator[Value]:
 
 def _walk(
     value: Any,  # a shape, a mapping of names, or a leaf; pydantic has checked it
-    tree: Any,
+    tree: Tree,
     path: str,
     place: tuple[str | int, ...],
     prefix: str,
@@ -319,7 +320,7 @@ def _items(value: Any) -> Iterator[tuple[str, Any]]:
         yield from value.items()
 
 
-def _origin(tree: Any, path: str, place: tuple[str | int, ...]) -> str:
+def _origin(tree: Tree, path: str, place: tuple[str | int, ...]) -> str:
     inner = tree
     for step in place:
         if isinstance(inner, Mapping) and step not in inner:

@@ -42,7 +42,7 @@ def main() -> None:
             _answer(answers, {"result": _perform(request, code, project, answers)})
         except InstepError as error:
             _answer(answers, {"error": messages.error_json(error)})
-        except Exception as error:
+        except Exception as error:  # whatever a step raises is told to the parent
             found = _translated(error, request.get("step", ""), code, project)
             _answer(answers, {"error": messages.error_json(found)})
 
