@@ -18,6 +18,7 @@ from instep.engines.engine import Slice, WrittenFile
 from instep.engines.schema import Column, Schema
 from instep.errors import ConflictError, InternalError, InvalidError, NotFoundError
 from instep.tables.content import TableContent
+from instep.tables.manifest import MERGED_MANIFESTS
 from instep.tables.read import (
     data_files,
     file_count,
@@ -29,7 +30,6 @@ from instep.tables.read import (
     size_bytes,
 )
 from instep.tables.write import (
-    MERGED_MANIFESTS,
     append,
     create_table,
     data_folder,

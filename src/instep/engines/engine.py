@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from instep.clock import Window
 from instep.engines.schema import Schema
@@ -24,6 +25,25 @@ class FileSet:
     files: tuple[str, ...]
     schema: Schema
     slice: Slice | None = None
+    deletes: Mapping[str, tuple[DeleteFile, ...]] = field(default_factory=dict)
+    """The delete files that apply, by the path of the data file."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteFile:
+    """A file that says which rows of data files are deleted, by their position.
+
+    A Parquet file of (`file_path`, `pos`), or with `offset` and `length` a deletion vector there.
+    `data_file` is the only data file it applies to, None where it names them itself.
+    """
+
+    path: str
+    rows: int
+    size_bytes: int
+    digest: str
+    data_file: str | None
+    offset: int | None = None
+    length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +68,5 @@ class WrittenFile:
     size_bytes: int
     digest: str
     columns: tuple[ColumnStatistics, ...]
+    partition: tuple[str | None, ...] = ()
+    """The values of the table's partition fields as text; empty where it has none."""

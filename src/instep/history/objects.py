@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,6 +166,30 @@ def write_durably(path: Path, data: bytes) -> None:
         publish_durably(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_all_durably(files: Mapping[Path, bytes]) -> None:
+    """Writes files together: each is complete or absent, all are durable on return.
+
+    They may become visible in any order; none may be named by what is durable already.
+    """
+    temporary = {path: path.parent / f".{uuid.uuid4().hex}" for path in files}
+    reached("file.write.before")
+    try:
+        for path, data in files.items():
+            temporary[path].write_bytes(data)
+        reached("file.fsync.before")
+        for one in temporary.values():
+            _fsync(one)
+        reached("file.rename.before")
+        for path, one in temporary.items():
+            one.rename(path)
+        reached("file.rename.after")
+        for folder in {path.parent for path in files}:
+            _fsync(folder)
+    finally:
+        for one in temporary.values():
+            one.unlink(missing_ok=True)
 
 
 def publish_durably(temporary: Path, path: Path) -> None:

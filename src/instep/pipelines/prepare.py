@@ -40,7 +40,8 @@ from instep.pipelines.plan import (
 from instep.pipelines.records import find_actuals, find_past, load_run
 from instep.pipelines.runtime import Runtime, differences, parse_runtime
 from instep.tables.content import TableContent
-from instep.tables.read import DataFile, Reach, data_files, reaches, schema_of
+from instep.tables.prune import Reach, reaches
+from instep.tables.read import DataFile, data_files, schema_of
 
 _NAMED_CHANGES = 3
 """How many packages a reason names before it counts the rest."""

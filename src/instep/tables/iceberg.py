@@ -9,16 +9,37 @@ from __future__ import annotations
 import json
 import struct
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Context, Decimal
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 from instep.engines.schema import Schema
-from instep.tables.avro import AvroType, AvroValue, container_bytes
-from instep.tables.read import DataFile, Manifest
+from instep.tables.avro import (
+    AvroType,
+    AvroValue,
+    Encoder,
+    container_bytes,
+    encoder,
+    long,
+    schema_text,
+)
+from instep.tables.copies import encode
+from instep.tables.manifest import Applies, Manifest
+from instep.tables.partition import (
+    FIRST_FIELD_ID,
+    SortOrder,
+    Spec,
+    avro_kind,
+    decimal_size,
+    order_json,
+    spec_fields_json,
+    spec_json,
+)
+from instep.tables.read import DataFile
 
 KEPT_SNAPSHOTS = 10
 """How many snapshots metadata keeps, for tools that travel in time; history knows the others."""
@@ -36,10 +57,14 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """A file as one manifest entry; `sequence_number` is None while it is being added."""
+    """A file as one manifest entry: `record` is its Avro `data_file`, as it was or as it is made.
+
+    `sequence_number` is None while the file is being added.
+    """
 
     status: Status
-    file: DataFile
+    record: bytes
+    rows: int
     snapshot_id: int
     sequence_number: int | None
 
@@ -48,7 +73,9 @@ Metadata = dict[str, Any]
 """Iceberg's table metadata, as its JSON."""
 
 
-def new_metadata(table_uuid: str, location: str, schema: Schema, at_ms: int) -> Metadata:
+def new_metadata(
+    table_uuid: str, location: str, schema: Schema, spec: Spec, order: SortOrder, at_ms: int
+) -> Metadata:
     """Returns the metadata of a table without rows."""
     return {
         "format-version": 2,
@@ -60,10 +87,10 @@ def new_metadata(table_uuid: str, location: str, schema: Schema, at_ms: int) -> 
         "current-schema-id": 0,
         "schemas": [_schema_json(schema, 0)],
         "default-spec-id": 0,
-        "partition-specs": [{"spec-id": 0, "fields": []}],
-        "last-partition-id": 999,
-        "default-sort-order-id": 0,
-        "sort-orders": [{"order-id": 0, "fields": []}],
+        "partition-specs": [spec_json(spec)],
+        "last-partition-id": _last_field_id([spec]),
+        "default-sort-order-id": order.id,
+        "sort-orders": _orders_json(order),
         "properties": {},
         "current-snapshot-id": -1,
         "refs": {},
@@ -76,6 +103,7 @@ def new_metadata(table_uuid: str, location: str, schema: Schema, at_ms: int) -> 
 def with_schema(metadata: Metadata, schema: Schema, at_ms: int) -> Metadata:
     """Returns metadata whose current schema is `schema`; older ones are kept for old snapshots."""
     schema_id = max(one["schema-id"] for one in metadata["schemas"]) + 1
+    used = {one["schema-id"] for one in metadata["snapshots"]}
     return {
         **metadata,
         "last-updated-ms": max(at_ms, metadata["last-updated-ms"]),
@@ -83,7 +111,25 @@ def with_schema(metadata: Metadata, schema: Schema, at_ms: int) -> Metadata:
             metadata["last-column-id"], *(column.id for column in schema.columns)
         ),
         "current-schema-id": schema_id,
-        "schemas": [*metadata["schemas"], _schema_json(schema, schema_id)],
+        "schemas": [
+            *(one for one in metadata["schemas"] if one["schema-id"] in used),
+            _schema_json(schema, schema_id),
+        ],
+    }
+
+
+def with_layout(metadata: Metadata, spec: Spec, order: SortOrder, at_ms: int) -> Metadata:
+    """Returns metadata whose new files are partitioned by `spec` and sorted by `order`."""
+    specs = [one for one in metadata["partition-specs"] if one["spec-id"] != spec.id]
+    orders = [one for one in metadata["sort-orders"] if one["order-id"] not in (0, order.id)]
+    return {
+        **metadata,
+        "last-updated-ms": max(at_ms, metadata["last-updated-ms"]),
+        "default-spec-id": spec.id,
+        "partition-specs": [*specs, spec_json(spec)],
+        "last-partition-id": max(metadata["last-partition-id"], _last_field_id([spec])),
+        "default-sort-order-id": order.id,
+        "sort-orders": [*orders, *_orders_json(order)],
     }
 
 
@@ -108,20 +154,73 @@ def with_snapshot(metadata: Metadata, snapshot: Metadata) -> Metadata:
     }
 
 
-def manifest_bytes(
-    schema: Schema, schema_id: int, snapshot_id: int, files: Sequence[Marked]
+def record_bytes(
+    file: DataFile, kinds: Mapping[int, str], spec: Spec, applies: Applies | None = None
 ) -> bytes:
-    """Returns an Avro manifest of data files."""
-    types = {column.id: column.type for column in schema.columns}
-    header = {
-        "schema": json.dumps(_schema_json(schema, schema_id)),
-        "schema-id": str(schema_id),
-        "partition-spec": "[]",
-        "partition-spec-id": "0",
-        "format-version": "2",
-        "content": "data",
+    """Returns one file as an Avro `data_file`; with `applies` it is a delete file."""
+    known = [column for column in file.columns if column.field_id in kinds]
+    floats = [column for column in known if kinds[column.field_id] in ("float", "double")]
+    partition = {
+        field.name: None if text is None else _avro_value(field.result, text)
+        for field, text in zip(spec.fields, file.partition, strict=True)
     }
-    return container_bytes(_ENTRY, [_entry(one, types) for one in files], header)
+    record: dict[str, AvroValue] = {
+        "content": 0 if applies is None else 1,
+        "file_path": file.path,
+        "file_format": "PUFFIN" if applies and applies.offset is not None else "PARQUET",
+        "partition": partition,
+        "record_count": file.rows,
+        "file_size_in_bytes": file.size_bytes,
+        "column_sizes": _pairs((c.field_id, c.size_bytes) for c in known),
+        "value_counts": _pairs((c.field_id, c.values) for c in known),
+        "null_value_counts": _pairs((c.field_id, c.nulls) for c in known),
+        "nan_value_counts": _pairs((c.field_id, c.nans) for c in floats),
+        "lower_bounds": _pairs(
+            (c.field_id, bound_bytes(kinds[c.field_id], c.lower))
+            for c in known
+            if c.lower is not None
+        ),
+        "upper_bounds": _pairs(
+            (c.field_id, bound_bytes(kinds[c.field_id], c.upper))
+            for c in known
+            if c.upper is not None
+        ),
+        "key_metadata": None,
+        "split_offsets": None,
+        "equality_ids": None,
+        "sort_order_id": None,
+    }
+    if applies is not None:
+        record["referenced_data_file"] = applies.data_file
+        record["content_offset"] = applies.offset
+        record["content_size_in_bytes"] = applies.length
+    encoded: bytes = _codec(spec, applies is not None).record(record)
+    return encoded
+
+
+def manifest_bytes(
+    schema: Schema, schema_id: int, spec: Spec, holds_deletes: bool, marked: Sequence[Marked]
+) -> tuple[bytes, list[tuple[int, int]], tuple[int, int]]:
+    """Returns an Avro manifest, where each record lies in its block, and where the block lies."""
+    header = {
+        "schema": _schema_text(schema, schema_id),
+        "schema-id": str(schema_id),
+        "partition-spec": json.dumps(spec_fields_json(spec)),
+        "partition-spec-id": str(spec.id),
+        "format-version": "2",
+        "content": "deletes" if holds_deletes else "data",
+    }
+    spans: list[tuple[int, int]] = []
+    entries: list[bytes] = []
+    at = 0
+    for one in marked:
+        before = _before(one)
+        spans.append((at + len(before), at + len(before) + len(one.record)))
+        entries += (before, one.record)
+        at = spans[-1][1]
+    text = _codec(spec, holds_deletes).text
+    data, block = container_bytes(text, entries, header, len(marked))
+    return data, spans, block
 
 
 def manifest_list_bytes(
@@ -130,6 +229,7 @@ def manifest_list_bytes(
     parent_id: int | None,
     sequence_number: int,
     manifests: Sequence[Manifest],
+    specs: Mapping[int, Spec],
 ) -> bytes:
     """Returns an Avro manifest list; `folder` is the absolute folder of the manifests."""
     header = {
@@ -138,14 +238,14 @@ def manifest_list_bytes(
         "sequence-number": str(sequence_number),
         "format-version": "2",
     }
-    listed = [_manifest_file(folder, one) for one in manifests]
-    return container_bytes(_MANIFEST_FILE, listed, header)
+    listed = [_manifest_file(folder, one, specs[one.spec_id]) for one in manifests]
+    data, _ = container_bytes(_MANIFEST_FILE_TEXT, listed, header, len(listed))
+    return data
 
 
 def listing_bytes(manifests: Sequence[Manifest]) -> bytes:
     """Returns the JSON copy of a manifest list, which `read.load_manifests` reads."""
-    listed = {"manifests": [_manifest_json(one) for one in manifests]}
-    return json.dumps(listed, separators=(",", ":"), ensure_ascii=False).encode()
+    return b'{"manifests":[' + b",".join([_manifest_json(one) for one in manifests]) + b"]}"
 
 
 def bound_bytes(kind: str, text: str) -> bytes:
@@ -178,6 +278,17 @@ def bound_bytes(kind: str, text: str) -> bytes:
             return _decimal_bytes(Decimal(text), scale)
 
 
+def _last_field_id(specs: Sequence[Spec]) -> int:
+    ids = [field.field_id for spec in specs for field in spec.fields]
+    return max(ids, default=FIRST_FIELD_ID - 1)
+
+
+def _orders_json(order: SortOrder) -> list[dict[str, object]]:
+    """Order 0 is that of tables without one, and is always listed."""
+    none = {"order-id": 0, "fields": []}
+    return [none, order_json(order)] if order.id else [none]
+
+
 def _schema_json(schema: Schema, schema_id: int) -> dict[str, Any]:
     return {
         "type": "struct",
@@ -195,83 +306,100 @@ def _schema_json(schema: Schema, schema_id: int) -> dict[str, Any]:
     }
 
 
-def _entry(one: Marked, types: dict[int, str]) -> dict[str, AvroValue]:
-    file = one.file
-    known = [column for column in file.columns if column.field_id in types]
-    floats = [column for column in known if types[column.field_id] in ("float", "double")]
-    return {
-        "status": one.status.value,
-        "snapshot_id": one.snapshot_id,
-        "sequence_number": one.sequence_number,
-        "file_sequence_number": one.sequence_number,
-        "data_file": {
-            "content": 0,
-            "file_path": file.path,
-            "file_format": "PARQUET",
-            "partition": {},
-            "record_count": file.rows,
-            "file_size_in_bytes": file.size_bytes,
-            "column_sizes": _pairs((c.field_id, c.size_bytes) for c in known),
-            "value_counts": _pairs((c.field_id, c.values) for c in known),
-            "null_value_counts": _pairs((c.field_id, c.nulls) for c in known),
-            "nan_value_counts": _pairs((c.field_id, c.nans) for c in floats),
-            "lower_bounds": _pairs(
-                (c.field_id, bound_bytes(types[c.field_id], c.lower))
-                for c in known
-                if c.lower is not None
-            ),
-            "upper_bounds": _pairs(
-                (c.field_id, bound_bytes(types[c.field_id], c.upper))
-                for c in known
-                if c.upper is not None
-            ),
-            "key_metadata": None,
-            "split_offsets": None,
-            "equality_ids": None,
-            "sort_order_id": 0,
-        },
-    }
-
-
 def _pairs(values: Iterable[tuple[int, int | bytes]]) -> list[AvroValue]:
     return [{"key": key, "value": value} for key, value in values]
 
 
-def _manifest_file(folder: str, manifest: Manifest) -> dict[str, AvroValue]:
-    return {
-        "manifest_path": f"{folder}/{manifest.path}",
-        "manifest_length": manifest.length,
-        "partition_spec_id": 0,
-        "content": 0,
-        "sequence_number": manifest.sequence_number,
-        "min_sequence_number": manifest.min_sequence_number,
-        "added_snapshot_id": manifest.snapshot_id,
-        "added_files_count": manifest.added[0],
-        "existing_files_count": manifest.existing[0],
-        "deleted_files_count": manifest.deleted[0],
-        "added_rows_count": manifest.added[1],
-        "existing_rows_count": manifest.existing[1],
-        "deleted_rows_count": manifest.deleted[1],
-        "partitions": [],
-        "key_metadata": None,
-    }
+def _before(one: Marked) -> bytes:
+    """A manifest entry up to its data file: status, snapshot and twice the sequence number."""
+    number = one.sequence_number
+    sequence = b"\x00" if number is None else b"\x02" + long(number)
+    return b"".join((long(one.status), b"\x02", long(one.snapshot_id), sequence, sequence))
 
 
-def _manifest_json(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "path": manifest.path,
-        "length": manifest.length,
-        "path-digest": manifest.path_digest,
-        "sequence": manifest.sequence_number,
-        "min-sequence": manifest.min_sequence_number,
-        "snapshot": manifest.snapshot_id,
-        "added": manifest.added,
-        "existing": manifest.existing,
-        "deleted": manifest.deleted,
-        "entries": manifest.entries,
-        "digest": manifest.digest,
-        "live": manifest.live_files,
-    }
+@lru_cache(maxsize=4096)  # the manifests of some tables; each append lists nearly the same again
+def _manifest_file(folder: str, manifest: Manifest, spec: Spec) -> bytes:
+    summaries: list[AvroValue] = [
+        {
+            "contains_null": one.contains_null,
+            "contains_nan": one.contains_nan,
+            "lower_bound": None if one.lower is None else bound_bytes(field.result, one.lower),
+            "upper_bound": None if one.upper is None else bound_bytes(field.result, one.upper),
+        }
+        for field, one in zip(spec.fields, manifest.partitions, strict=True)
+    ]
+    return _MANIFEST_FILE_ENCODER(
+        {
+            "manifest_path": f"{folder}/{manifest.path}",
+            "manifest_length": manifest.length,
+            "partition_spec_id": manifest.spec_id,
+            "content": 1 if manifest.holds_deletes else 0,
+            "sequence_number": manifest.sequence_number,
+            "min_sequence_number": manifest.min_sequence_number,
+            "added_snapshot_id": manifest.snapshot_id,
+            "added_files_count": manifest.added[0],
+            "existing_files_count": manifest.existing[0],
+            "deleted_files_count": manifest.deleted[0],
+            "added_rows_count": manifest.added[1],
+            "existing_rows_count": manifest.existing[1],
+            "deleted_rows_count": manifest.deleted[1],
+            "partitions": summaries,
+            "key_metadata": None,
+        }
+    )
+
+
+@lru_cache(maxsize=4096)  # as above
+def _manifest_json(manifest: Manifest) -> bytes:
+    return encode(
+        {
+            "path": manifest.path,
+            "length": manifest.length,
+            "path-digest": manifest.path_digest,
+            "sequence": manifest.sequence_number,
+            "min-sequence": manifest.min_sequence_number,
+            "snapshot": manifest.snapshot_id,
+            "added": manifest.added,
+            "existing": manifest.existing,
+            "deleted": manifest.deleted,
+            "entries": manifest.entries,
+            "digest": manifest.digest,
+            "head": manifest.head,
+            "live": manifest.live_files,
+            "block": manifest.block,
+            "spec": manifest.spec_id,
+            "deletes": manifest.holds_deletes,
+            "bounds": manifest.bounds,
+            "partitions": [
+                [one.contains_null, one.contains_nan, one.lower, one.upper]
+                for one in manifest.partitions
+            ],
+        }
+    )
+
+
+@lru_cache(maxsize=64)
+def _schema_text(schema: Schema, schema_id: int) -> str:
+    return json.dumps(_schema_json(schema, schema_id))
+
+
+def _avro_value(kind: str, text: str) -> AvroValue:
+    """A partition value as Avro wants it: numbers for times, all bytes of a decimal."""
+    data = bound_bytes(kind, text)
+    match kind:
+        case "boolean":
+            return text == "true"
+        case "int" | "long" | "date" | "time" | "timestamp" | "timestamptz":
+            return int.from_bytes(data, "little", signed=True)
+        case "float" | "double":
+            return float(text)
+        case "string":
+            return text
+        case "uuid" | "binary":
+            return data
+        case _:
+            size = decimal_size(int(kind.removeprefix("decimal(").split(",")[0]))
+            return int.from_bytes(data, "big", signed=True).to_bytes(size, "big", signed=True)
 
 
 def _microseconds(at: datetime) -> int:
@@ -314,40 +442,71 @@ def _list_of(element_id: int, element: AvroType) -> AvroType:
 
 
 # The field ids and names below are those of the spec, sections "Manifests" and "Manifest Lists".
-_DATA_FILE: AvroType = {
-    "type": "record",
-    "name": "r2",
-    "fields": [
-        _field("content", 134, "int"),
-        _field("file_path", 100, "string"),
-        _field("file_format", 101, "string"),
-        _field("partition", 102, {"type": "record", "name": "r102", "fields": []}),
-        _field("record_count", 103, "long"),
-        _field("file_size_in_bytes", 104, "long"),
-        _optional("column_sizes", 108, _map_of(117, 118, "long")),
-        _optional("value_counts", 109, _map_of(119, 120, "long")),
-        _optional("null_value_counts", 110, _map_of(121, 122, "long")),
-        _optional("nan_value_counts", 137, _map_of(138, 139, "long")),
-        _optional("lower_bounds", 125, _map_of(126, 127, "bytes")),
-        _optional("upper_bounds", 128, _map_of(129, 130, "bytes")),
-        _optional("key_metadata", 131, "bytes"),
-        _optional("split_offsets", 132, _list_of(133, "long")),
-        _optional("equality_ids", 135, _list_of(136, "int")),
-        _optional("sort_order_id", 140, "int"),
-    ],
-}
+def _data_file(spec: Spec, holds_deletes: bool) -> AvroType:
+    partition = [
+        _optional(f.name, f.field_id, avro_kind(f.result, f.field_id)) for f in spec.fields
+    ]
+    more = _DELETE_FIELDS if holds_deletes else []
+    record: AvroType = {"type": "record", "name": "r102", "fields": partition}
+    fields = [
+        _field("partition", 102, record) if one is _PARTITION else one for one in _DATA_FIELDS
+    ]
+    return {"type": "record", "name": "r2", "fields": [*fields, *more]}
 
-_ENTRY: AvroType = {
-    "type": "record",
-    "name": "manifest_entry",
-    "fields": [
-        _field("status", 0, "int"),
-        _optional("snapshot_id", 1, "long"),
-        _optional("sequence_number", 3, "long"),
-        _optional("file_sequence_number", 4, "long"),
-        _field("data_file", 2, _DATA_FILE),
-    ],
-}
+
+_PARTITION: AvroType = {"name": "partition"}
+"""Stands where a spec's own struct belongs."""
+
+_DATA_FIELDS: list[AvroType] = [
+    _field("content", 134, "int"),
+    _field("file_path", 100, "string"),
+    _field("file_format", 101, "string"),
+    _PARTITION,
+    _field("record_count", 103, "long"),
+    _field("file_size_in_bytes", 104, "long"),
+    _optional("column_sizes", 108, _map_of(117, 118, "long")),
+    _optional("value_counts", 109, _map_of(119, 120, "long")),
+    _optional("null_value_counts", 110, _map_of(121, 122, "long")),
+    _optional("nan_value_counts", 137, _map_of(138, 139, "long")),
+    _optional("lower_bounds", 125, _map_of(126, 127, "bytes")),
+    _optional("upper_bounds", 128, _map_of(129, 130, "bytes")),
+    _optional("key_metadata", 131, "bytes"),
+    _optional("split_offsets", 132, _list_of(133, "long")),
+    _optional("equality_ids", 135, _list_of(136, "int")),
+    _optional("sort_order_id", 140, "int"),
+]
+
+_DELETE_FIELDS: list[AvroType] = [
+    _optional("referenced_data_file", 143, "string"),
+    _optional("content_offset", 144, "long"),
+    _optional("content_size_in_bytes", 145, "long"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    """How the entries of one kind of manifest are written."""
+
+    text: str
+    record: Encoder
+
+
+@lru_cache(maxsize=64)
+def _codec(spec: Spec, holds_deletes: bool) -> _Codec:
+    data_file = _data_file(spec, holds_deletes)
+    entry: AvroType = {
+        "type": "record",
+        "name": "manifest_entry",
+        "fields": [
+            _field("status", 0, "int"),
+            _optional("snapshot_id", 1, "long"),
+            _optional("sequence_number", 3, "long"),
+            _optional("file_sequence_number", 4, "long"),
+            _field("data_file", 2, data_file),
+        ],
+    }
+    return _Codec(schema_text(entry), encoder(data_file))
+
 
 _PARTITION_SUMMARY: AvroType = {
     "type": "record",
@@ -381,3 +540,6 @@ _MANIFEST_FILE: AvroType = {
         _optional("key_metadata", 519, "bytes"),
     ],
 }
+
+_MANIFEST_FILE_ENCODER = encoder(_MANIFEST_FILE)
+_MANIFEST_FILE_TEXT = schema_text(_MANIFEST_FILE)

@@ -13,7 +13,9 @@ from pathlib import Path
 from instep.canonical import JsonObject
 from instep.tables.content import TYPE as TYPE
 from instep.tables.content import TableContent
-from instep.tables.read import LISTING, LISTING_DIGEST, load_json, located, replacement_path
+from instep.tables.copies import load_base, load_digests, load_json
+from instep.tables.manifest import Manifest
+from instep.tables.read import LISTING, LISTING_DIGEST, load_listing, located, replacement_path
 
 RESERVED = "metadata/column-*"
 """Field ids that are taken: needed as long as the table has a state."""
@@ -41,18 +43,19 @@ def files_of(root: Path, folder: str, contents: Sequence[JsonObject]) -> frozens
                 summary = snapshot["summary"]
                 names.add(f"metadata/{Path(snapshot['manifest-list']).name}")
                 listings[summary[LISTING]] = summary[LISTING_DIGEST]
-    manifests: dict[str, str] = {}
+    manifests: dict[str, Manifest] = {}
     for name, digest in listings.items():
         names.add(f"metadata/{name}")
-        for one in load_json(metadata / name, digest)["manifests"]:
-            names.add(f"metadata/{one['path']}")
-            names.add(f"metadata/{one['entries']}")
-            if one["live"]:
-                manifests[one["entries"]] = one["digest"]
-    for name, digest in manifests.items():
-        for entry in load_json(metadata / name, digest)["entries"]:
-            names.add(f"data/{entry[0]}")
-            names.add(f"profiles/{entry[3]}.json")
+        for one in load_listing(metadata / name, digest):
+            names.add(f"metadata/{one.path}")
+            names.add(f"metadata/{one.entries}")
+            if one.live_files:
+                manifests[one.entries] = one
+    for one in manifests.values():
+        names.update(f"data/{name}" for name in load_base(metadata.parent, one).names)
+        if not one.holds_deletes:
+            digests = load_digests(metadata.parent, one)
+            names.update(f"profiles/{digest}.json" for digest in digests)
     return frozenset(names)
 
 

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from instep.clock import Window
-from instep.engines.engine import ColumnStatistics, FileSet, Slice, WrittenFile
+from instep.engines.engine import DeleteFile, FileSet, Slice, WrittenFile
 from instep.engines.schema import Column, Schema
-from instep.errors import InternalError, NotFoundError
+from instep.errors import InternalError
 from instep.tables.content import TableContent
+from instep.tables.copies import load_base, load_copy, load_digests, load_json, load_parsed
+from instep.tables.manifest import Entries, Manifest, Summary
+from instep.tables.partition import PartitionField, Spec
+from instep.tables.prune import files_that_may_hold, manifest_may_hold
 
 DataFile = WrittenFile
 """A live file is described by the record with which it was written."""
@@ -38,39 +40,6 @@ class Entry:
     file: DataFile
     snapshot_id: int
     sequence_number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """A file and the instants of one column in it; `bounds` is None where they are not known."""
-
-    file: DataFile
-    bounds: tuple[datetime, datetime] | None
-
-    def touches(self, window: Window) -> bool:
-        """Says whether the file may hold rows of `window`."""
-        if self.bounds is None:
-            return True
-        lower, upper = self.bounds
-        return lower < window.end and upper >= window.start
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """One Iceberg manifest as its manifest list tells of it; `entries` is its JSON copy."""
-
-    path: str
-    length: int
-    path_digest: str
-    sequence_number: int
-    min_sequence_number: int
-    snapshot_id: int
-    added: tuple[int, int]
-    existing: tuple[int, int]
-    deleted: tuple[int, int]
-    entries: str
-    digest: str
-    live_files: int
 
 
 def schema_of(root: Path, content: TableContent) -> Schema:
@@ -101,28 +70,19 @@ def data_files(
     Raises:
         InvalidError (kind "no-such-column"): the slice's column does not exist.
     """
-    metadata = load_metadata(root, content)
+    planned = _planned(root, content, part)
     folder = table_folder(root, content)
-    files = tuple(
-        entry.file
-        for manifest in load_manifests(folder, metadata)
-        for entry in load_entries(folder, manifest)
-    )
-    if part is None:
-        return files
-    column = current_schema(metadata).column(part.column)
-    return tuple(reach.file for reach in reaches(files, column) if reach.touches(part.window))
-
-
-def reaches(files: Sequence[DataFile], column: Column) -> tuple[Reach, ...]:
-    """Returns what of the time of `column` each file holds; files without a value are left out."""
-    return tuple(reach for file in files if (reach := _reach(file, column)) is not None)
+    copies = {one.manifest: load_copy(folder, one.manifest) for one in planned}
+    return tuple(data_file(folder, copies[one.manifest], one.index) for one in planned)
 
 
 def file_set(root: Path, content: TableContent, name: str, part: Slice | None = None) -> FileSet:
     """Returns a table as an engine reads it, under the SQL name `name`."""
-    files = tuple(file.path for file in data_files(root, content, part))
-    return FileSet(name, files, schema_of(root, content), part)
+    data = f"{table_folder(root, content)}/data/"
+    planned = _planned(root, content, part)
+    files = tuple(data + one.name for one in planned)
+    deletes = _deletes(root, content, planned)
+    return FileSet(name, files, schema_of(root, content), part, deletes)
 
 
 def table_folder(root: Path, content: TableContent) -> Path:
@@ -189,13 +149,169 @@ def current_snapshot(metadata: dict[str, Any]) -> dict[str, Any] | None:  # Iceb
     return next((s for s in metadata["snapshots"] if s["snapshot-id"] == current), None)
 
 
+def specs_of(metadata: dict[str, Any]) -> dict[int, Spec]:  # as above
+    """Returns the partition specs inside Iceberg metadata, by id."""
+    kinds = {
+        field["id"]: field["type"] for schema in metadata["schemas"] for field in schema["fields"]
+    }
+    return {
+        one["spec-id"]: Spec(
+            one["spec-id"],
+            tuple(
+                PartitionField(
+                    f["source-id"], f["field-id"], f["name"], f["transform"],
+                    kinds.get(f["source-id"], "string"),
+                )
+                for f in one["fields"]
+            ),
+        )
+        for one in metadata["partition-specs"]
+    }  # fmt: skip
+
+
 def load_manifests(folder: Path, metadata: dict[str, Any]) -> tuple[Manifest, ...]:  # as above
-    """Returns the manifests of the current snapshot."""
+    """Returns the manifests of the current snapshot, those of delete files too."""
     snapshot = current_snapshot(metadata)
     if snapshot is None:
         return ()
     summary = snapshot["summary"]
-    listing = load_json(folder / "metadata" / summary[LISTING], summary[LISTING_DIGEST])
+    return load_listing(folder / "metadata" / summary[LISTING], summary[LISTING_DIGEST])
+
+
+def load_listing(path: Path, digest: str) -> tuple[Manifest, ...]:
+    """Returns the manifests of one manifest list, from its JSON copy.
+
+    Raises:
+        NotFoundError (kind "no-such-object"), InternalError (kind "damaged-object").
+    """
+    return load_parsed(path, digest, _manifests)
+
+
+def load_entries(folder: Path, manifest: Manifest) -> tuple[Entry, ...]:
+    """Returns the live files of one manifest, delete files as the files that they are."""
+    if not manifest.live_files:
+        return ()
+    entries = load_copy(folder, manifest)
+    return tuple(
+        Entry(data_file(folder, entries, index), snapshot, sequence)
+        for index, (snapshot, sequence) in enumerate(
+            zip(entries.base.snapshots, entries.base.sequences, strict=True)
+        )
+    )
+
+
+def files_digest(digests: Sequence[str]) -> str:
+    """Returns the digest of a set of files: SHA-256 over their sorted SHA-256s, one a line."""
+    return hashlib.sha256("".join(f"{one}\n" for one in sorted(digests)).encode()).hexdigest()
+
+
+def _total(metadata: dict[str, Any], name: str) -> int:
+    snapshot = current_snapshot(metadata)
+    return int(snapshot["summary"][name]) if snapshot else 0
+
+
+def _ends(values: list[str]) -> tuple[str, str]:
+    return values[0], values[1]
+
+
+def _pair(values: list[int]) -> tuple[int, int]:
+    return values[0], values[1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A live data file by its place in a manifest."""
+
+    sequence: int
+    manifest: Manifest
+    index: int
+    name: str
+
+
+def _planned(root: Path, content: TableContent, part: Slice | None) -> list[_Planned]:
+    """Returns the live data files that may hold rows of a slice, in the order they were added."""
+    metadata = load_metadata(root, content)
+    folder = table_folder(root, content)
+    column = None if part is None else current_schema(metadata).column(part.column)
+    specs = specs_of(metadata)
+    found: list[_Planned] = []
+    for manifest in load_manifests(folder, metadata):
+        if manifest.holds_deletes or not manifest.live_files:
+            continue
+        indexes: Iterable[int] = range(manifest.live_files)
+        if part is not None and column is not None:
+            if not manifest_may_hold(manifest, column, part.window):
+                continue
+            indexes = files_that_may_hold(
+                folder, manifest, specs[manifest.spec_id], column, part.window
+            )
+        base = load_base(folder, manifest)
+        found += [
+            _Planned(base.sequences[index], manifest, index, base.names[index]) for index in indexes
+        ]
+    found.sort(key=lambda one: one.sequence)
+    return found
+
+
+def data_file(folder: Path, entries: Entries, index: int) -> DataFile:
+    """Returns one file of a manifest as a record."""
+    base = entries.base
+    statistics = (lists.of(one, index) for one, lists in entries.columns.items())
+    return DataFile(
+        path=f"{folder}/data/{base.names[index]}",
+        rows=base.rows[index],
+        size_bytes=base.sizes[index],
+        digest=entries.digests[index],
+        columns=tuple(one for one in statistics if one is not None),
+        partition=base.partitions[index],
+    )
+
+
+def _deletes(
+    root: Path, content: TableContent, planned: Sequence[_Planned]
+) -> dict[str, tuple[DeleteFile, ...]]:
+    """Returns the delete files by the data file they apply to, by Iceberg's rules.
+
+    A delete file reaches data files that are not newer than itself.
+    """
+    metadata = load_metadata(root, content)
+    folder = table_folder(root, content)
+    files = [
+        one
+        for manifest in load_manifests(folder, metadata)
+        if manifest.holds_deletes and manifest.live_files
+        for one in _delete_files(folder, manifest)
+    ]
+    if not files:
+        return {}
+    found: dict[str, tuple[DeleteFile, ...]] = {}
+    for data in planned:
+        path = f"{folder}/data/{data.name}"
+        applying = tuple(
+            file
+            for sequence, file in files
+            if sequence >= data.sequence and file.data_file in (None, path)
+        )
+        if applying:
+            found[path] = applying
+    return found
+
+
+def _delete_files(folder: Path, manifest: Manifest) -> list[tuple[int, DeleteFile]]:
+    base = load_base(folder, manifest)
+    digests = load_digests(folder, manifest)
+    found = []
+    for index, applies in enumerate(base.applies):
+        data_file = applies.data_file and f"{folder}/data/{applies.data_file}"
+        file = DeleteFile(
+            f"{folder}/data/{base.names[index]}", base.rows[index], base.sizes[index],
+            digests[index], data_file, applies.offset, applies.length,
+        )  # fmt: skip
+        found.append((base.sequences[index], file))
+    return found
+
+
+def _manifests(listing: Any) -> tuple[Manifest, ...]:  # JSON of a known shape
     return tuple(
         Manifest(
             path=one["path"],
@@ -209,91 +325,15 @@ def load_manifests(folder: Path, metadata: dict[str, Any]) -> tuple[Manifest, ..
             deleted=_pair(one["deleted"]),
             entries=one["entries"],
             digest=one["digest"],
+            head=(one["head"][0], one["head"][1]),
             live_files=one["live"],
+            block=one["block"] and _pair(one["block"]),
+            spec_id=one["spec"],
+            holds_deletes=one["deletes"],
+            bounds=tuple(
+                (field_id, found and (found[0], found[1])) for field_id, found in one["bounds"]
+            ),
+            partitions=tuple(Summary(*summary) for summary in one["partitions"]),
         )
         for one in listing["manifests"]
     )
-
-
-def load_entries(folder: Path, manifest: Manifest) -> tuple[Entry, ...]:
-    """Returns the live files of one manifest."""
-    if not manifest.live_files:
-        return ()
-    copied = load_json(folder / "metadata" / manifest.entries, manifest.digest)
-    ids: list[int] = copied["columns"]
-    data = folder / "data"
-    return tuple(
-        Entry(
-            DataFile(
-                path=str(data / name),
-                rows=rows,
-                size_bytes=size,
-                digest=digest,
-                columns=tuple(
-                    ColumnStatistics(field_id, *statistics)
-                    for field_id, statistics in zip(ids, columns, strict=True)
-                    if statistics is not None
-                ),
-            ),
-            snapshot_id=snapshot,
-            sequence_number=sequence,
-        )
-        for name, rows, size, digest, snapshot, sequence, columns in copied["entries"]
-    )
-
-
-def files_digest(digests: Sequence[str]) -> str:
-    """Returns the digest of a set of files: SHA-256 over their sorted SHA-256s, one a line."""
-    return hashlib.sha256("".join(f"{one}\n" for one in sorted(digests)).encode()).hexdigest()
-
-
-def load_json(path: Path, digest: str) -> dict[str, Any]:  # JSON of a known shape, by digest
-    """Returns a JSON file of a table, verified against its digest.
-
-    Raises:
-        NotFoundError (kind "no-such-object"), InternalError (kind "damaged-object").
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise NotFoundError(
-            f"Table file {path} is not in the lake: expected its digest {digest}. "
-            "Restore the lake's folder from a backup.",
-            kind="no-such-object",
-            digest=digest,
-        ) from None
-    if hashlib.sha256(data).hexdigest() != digest:
-        raise InternalError(
-            f"Table file {path} has other bytes than when it was written: expected digest "
-            f"{digest}. Restore the file from a backup.",
-            kind="damaged-object",
-            digest=digest,
-        )
-    loaded: dict[str, Any] = json.loads(data)
-    return loaded
-
-
-def _total(metadata: dict[str, Any], name: str) -> int:
-    snapshot = current_snapshot(metadata)
-    return int(snapshot["summary"][name]) if snapshot else 0
-
-
-def _pair(values: list[int]) -> tuple[int, int]:
-    return values[0], values[1]
-
-
-def _reach(file: DataFile, column: Column) -> Reach | None:
-    found = next((one for one in file.columns if one.field_id == column.id), None)
-    if found is None or found.nulls == file.rows:
-        return None  # the column was added after this file, or is null in every row
-    if found.lower is None or found.upper is None:
-        return Reach(file, None)
-    return Reach(file, (_instant(column.type, found.lower), _instant(column.type, found.upper)))
-
-
-def _instant(kind: str, text: str) -> datetime:
-    if kind == "date":
-        day = date.fromisoformat(text)
-        return datetime(day.year, day.month, day.day, tzinfo=UTC)
-    at = datetime.fromisoformat(text)
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)

@@ -20,6 +20,7 @@ from instep.engines.schema import Schema
 from instep.faults import reached
 from instep.history.objects import write_durably
 from instep.tables.content import TableContent
+from instep.tables.copies import load_copy
 from instep.tables.iceberg import (
     Marked,
     Metadata,
@@ -27,18 +28,20 @@ from instep.tables.iceberg import (
     listing_bytes,
     manifest_bytes,
     manifest_list_bytes,
+    record_bytes,
 )
+from instep.tables.manifest import Manifest
 from instep.tables.read import (
     LIST_DIGEST,
     LISTING,
     LISTING_DIGEST,
-    Manifest,
     current_schema,
     current_snapshot,
     load_entries,
     load_manifests,
     load_metadata,
     replacement_path,
+    specs_of,
     table_folder,
 )
 
@@ -116,6 +119,7 @@ def _snapshot(
         snapshot.get("parent-snapshot-id"),
         snapshot["sequence-number"],
         manifests,
+        specs_of(metadata),
     )
     listing = listing_bytes(manifests)
     name = f"snap-{snapshot['snapshot-id']}-{uuid.uuid4().hex}"
@@ -141,22 +145,24 @@ def _manifest(
     found = known.get((manifest.entries, schema))
     if found is not None:
         return found
-    marked = [
-        Marked(
-            Status.EXISTING,
-            replace(
-                entry.file,
-                path=f"{location}/data/{Path(entry.file.path).relative_to(folder / 'data')}",
-            ),
-            entry.snapshot_id,
-            entry.sequence_number,
+    kinds = {column.id: column.type for column in schema.columns}
+    spec = specs_of(metadata)[manifest.spec_id]
+    copied = load_copy(folder, manifest)
+    marked = []
+    for index, one in enumerate(load_entries(folder, manifest)):
+        file = replace(one.file, path=f"{location}/data/{copied.base.names[index]}")
+        applies = copied.base.applies[index] if manifest.holds_deletes else None
+        if applies is not None and applies.data_file is not None:
+            applies = replace(applies, data_file=f"{location}/data/{applies.data_file}")
+        record = record_bytes(file, kinds, spec, applies)
+        marked.append(
+            Marked(Status.EXISTING, record, file.rows, one.snapshot_id, one.sequence_number)
         )
-        for entry in load_entries(folder, manifest)
-    ]
-    avro = manifest_bytes(schema, metadata["current-schema-id"], manifest.snapshot_id, marked)
+    schema_id = metadata["current-schema-id"]
+    avro, _, _ = manifest_bytes(schema, schema_id, spec, manifest.holds_deletes, marked)
     name = f"{uuid.uuid4().hex}-m.avro"
     write_durably(folder / "metadata" / name, avro)
-    rows = sum(one.file.rows for one in marked)
+    rows = sum(one.rows for one in marked)
     made = replace(
         manifest,
         path=name,
@@ -165,6 +171,7 @@ def _manifest(
         added=(0, 0),
         existing=(len(marked), rows),
         deleted=(0, 0),
+        block=None,
     )
     known[(manifest.entries, schema)] = made
     return made

@@ -8,53 +8,32 @@ Deletes of single rows are not here: a file is replaced as a whole.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-import secrets
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace as changed
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from instep.canonical import to_microseconds
 from instep.engines.engine import WrittenFile
 from instep.engines.schema import Column, Schema, sql_type_of
-from instep.errors import ConflictError, InternalError, InvalidError
-from instep.faults import reached
-from instep.history.objects import write_durably
+from instep.errors import InternalError, InvalidError
 from instep.tables.content import TableContent
-from instep.tables.iceberg import (
-    Marked,
-    Metadata,
-    Status,
-    listing_bytes,
-    manifest_bytes,
-    manifest_list_bytes,
-    new_metadata,
-    with_schema,
-    with_snapshot,
-)
+from instep.tables.copies import load_base
+from instep.tables.iceberg import Metadata, new_metadata, with_schema
+from instep.tables.manifest import Manifest
+from instep.tables.partition import Order, Part, make_order, make_spec
 from instep.tables.read import (
-    LIST_DIGEST,
-    LISTING,
-    LISTING_DIGEST,
-    Entry,
-    Manifest,
     current_schema,
     current_snapshot,
     files_digest,
-    load_entries,
     load_manifests,
     table_folder,
 )
 from instep.tables.relocate import metadata_here
-
-MERGED_MANIFESTS = 32
-"""From this many manifests on, the next snapshot merges them into one: a list stays short."""
+from instep.tables.snapshot import Pending, Writer, digest_of_files, places_of, save
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
@@ -74,11 +53,20 @@ def check_table_name(name: str) -> None:
         )
 
 
-def create_table(root: Path, name: str, columns: Sequence[Column], *, at: datetime) -> TableContent:
+def create_table(
+    root: Path,
+    name: str,
+    columns: Sequence[Column],
+    *,
+    at: datetime,
+    partition: Sequence[Part] = (),
+    sort: Sequence[Order] = (),
+) -> TableContent:
     """Returns a new table without rows; its columns get the field ids 1 to n, in their order.
 
     Raises:
-        InvalidError (kind "bad-name", "repeated-column", "unsupported-type").
+        InvalidError (kind "bad-name", "repeated-column", "unsupported-type", "no-such-column",
+            "bad-transform").
     """
     check_table_name(name)
     schema = Schema(tuple(changed(column, id=n) for n, column in enumerate(columns, 1)))
@@ -88,8 +76,10 @@ def create_table(root: Path, name: str, columns: Sequence[Column], *, at: dateti
     for part in ("data", "metadata", "profiles"):
         (folder / part).mkdir(parents=True)
     _sync_folders(folder, folder.parent)
-    metadata = new_metadata(table, str(folder), schema, to_microseconds(at) // 1000)
-    return _save(root, table, metadata, files_digest(()))
+    spec = make_spec(0, partition, schema, ())
+    order = make_order(1 if sort else 0, sort, schema)
+    metadata = new_metadata(table, str(folder), schema, spec, order, to_microseconds(at) // 1000)
+    return save(root, table, metadata, files_digest(()), {})
 
 
 def data_folder(root: Path, content: TableContent) -> Path:
@@ -129,24 +119,18 @@ def replace(
     metadata = metadata_here(root, content)
     folder = table_folder(root, content)
     _check_placed(folder, added)
-    kept = [
-        (manifest, load_entries(folder, manifest)) for manifest in load_manifests(folder, metadata)
+    manifests = [one for one in load_manifests(folder, metadata) if one.live_files]
+    places = places_of(folder, manifests, removed)
+    writer = Writer(folder, metadata)
+    kept: list[Manifest | Pending] = [
+        writer.without(one, places[number]) if number in places else one
+        for number, one in enumerate(manifests)
     ]
-    _check_live(kept, removed)
-    snapshot_id = secrets.randbits(62) + 1
-    sequence = metadata["last-sequence-number"] + 1
-    writer = _Writer(folder, metadata, snapshot_id, sequence)
-    manifests = _rearranged(writer, kept, added, frozenset(removed))
-    live = [
-        entry.file
-        for _, entries in kept
-        for entry in entries
-        if entry.file.path not in removed
-    ] + list(added)  # fmt: skip
-    summary = _summary(added, len(removed), live)
-    snapshot = writer.snapshot(manifests, summary, to_microseconds(at) // 1000)
-    digest = files_digest([file.digest for file in live])
-    return _save(root, content.uuid, with_snapshot(metadata, snapshot), digest)
+    if added:
+        kept.append(writer.added(added, writer.specs[metadata["default-spec-id"]]))
+    summary = _summary(metadata, added, _files_at(folder, manifests, places))
+    after = writer.snapshot(writer.merged(kept), summary, to_microseconds(at) // 1000)
+    return writer.save(root, content.uuid, after, digest_of_files(folder, kept))
 
 
 def set_columns(
@@ -200,159 +184,52 @@ def rename_column(
     return _with_schema(root, content, metadata, Schema(columns), at)
 
 
-class _Writer:
-    """The files of one new snapshot; each gets a name that nobody else uses."""
-
-    def __init__(self, folder: Path, metadata: Metadata, snapshot_id: int, sequence: int) -> None:
-        self.folder = folder
-        self.metadata = metadata
-        self.snapshot_id = snapshot_id
-        self.sequence = sequence
-
-    def manifest(self, marked: Sequence[Marked]) -> Manifest:
-        """Writes one manifest and its JSON copy."""
-        name = f"{uuid.uuid4().hex}-m"
-        schema = current_schema(self.metadata)
-        avro = manifest_bytes(schema, self.metadata["current-schema-id"], self.snapshot_id, marked)
-        live = [one for one in marked if one.status is not Status.DELETED]
-        copied = _encode(_entries_json(self.folder, live, self.sequence))
-        metadata = self.folder / "metadata"
-        write_durably(metadata / f"{name}.avro", avro)
-        write_durably(metadata / f"{name}.json", copied)
-        sequences = [one.sequence_number or self.sequence for one in live]
-        return Manifest(
-            path=f"{name}.avro",
-            length=len(avro),
-            path_digest=hashlib.sha256(avro).hexdigest(),
-            sequence_number=self.sequence,
-            min_sequence_number=min(sequences, default=self.sequence),
-            snapshot_id=self.snapshot_id,
-            added=_counted(marked, Status.ADDED),
-            existing=_counted(marked, Status.EXISTING),
-            deleted=_counted(marked, Status.DELETED),
-            entries=f"{name}.json",
-            digest=hashlib.sha256(copied).hexdigest(),
-            live_files=len(live),
-        )
-
-    def snapshot(
-        self, manifests: Sequence[Manifest], summary: Mapping[str, str], at_ms: int
-    ) -> Metadata:
-        """Writes the manifest list and its JSON copy, and returns the snapshot that names them."""
-        parent = current_snapshot(self.metadata)
-        parent_id = parent["snapshot-id"] if parent else None
-        name = f"snap-{self.snapshot_id}-{uuid.uuid4().hex}"
-        metadata = self.folder / "metadata"
-        avro = manifest_list_bytes(
-            str(metadata), self.snapshot_id, parent_id, self.sequence, manifests
-        )
-        listing = listing_bytes(manifests)
-        write_durably(metadata / f"{name}.avro", avro)
-        write_durably(metadata / f"{name}.json", listing)
-        return {
-            "snapshot-id": self.snapshot_id,
-            **({"parent-snapshot-id": parent_id} if parent_id is not None else {}),
-            "sequence-number": self.sequence,
-            "timestamp-ms": max(at_ms, self.metadata["last-updated-ms"]),
-            "manifest-list": str(metadata / f"{name}.avro"),
-            "summary": {
-                **summary,
-                LISTING: f"{name}.json",
-                LISTING_DIGEST: hashlib.sha256(listing).hexdigest(),
-                LIST_DIGEST: hashlib.sha256(avro).hexdigest(),
-            },
-            "schema-id": self.metadata["current-schema-id"],
-        }
-
-
-def _rearranged(
-    writer: _Writer,
-    kept: Sequence[tuple[Manifest, tuple[Entry, ...]]],
-    added: Sequence[WrittenFile],
-    removed: frozenset[str],
-) -> list[Manifest]:
-    """Returns the new list of manifests: untouched ones as they are, all others in one new one."""
-    merge = len(kept) >= MERGED_MANIFESTS
-    untouched: list[Manifest] = []
-    marked = [Marked(Status.ADDED, file, writer.snapshot_id, None) for file in added]
-    for manifest, entries in kept:
-        if merge or any(entry.file.path in removed for entry in entries):
-            marked += [_carried(entry, removed, writer.snapshot_id) for entry in entries]
-        elif entries:
-            untouched.append(manifest)
-    return [*untouched, writer.manifest(marked)]
-
-
-def _carried(entry: Entry, removed: frozenset[str], snapshot_id: int) -> Marked:
-    if entry.file.path in removed:
-        return Marked(Status.DELETED, entry.file, snapshot_id, entry.sequence_number)
-    return Marked(Status.EXISTING, entry.file, entry.snapshot_id, entry.sequence_number)
-
-
 def _with_schema(
     root: Path, content: TableContent, metadata: Metadata, schema: Schema, at: datetime
 ) -> TableContent:
     after = with_schema(metadata, schema, to_microseconds(at) // 1000)
-    return _save(root, content.uuid, after, content.files)
-
-
-def _save(root: Path, table: str, metadata: Metadata, files: str) -> TableContent:
-    data = _encode(metadata)
-    digest = hashlib.sha256(data).hexdigest()
-    name = f"{metadata['last-sequence-number']:05d}-{digest[:32]}.metadata.json"
-    path = f"tables/{table}/metadata/{name}"
-    reached("tables.metadata.before")
-    write_durably(root.resolve() / path, data)
-    reached("tables.metadata.after")
-    return TableContent(path, digest, table, files)
+    return save(root, content.uuid, after, content.files, {})
 
 
 def _summary(
-    added: Sequence[WrittenFile], removed: int, live: Sequence[WrittenFile]
+    metadata: Metadata, added: Sequence[WrittenFile], removed: Sequence[tuple[int, int]]
 ) -> dict[str, str]:
+    """Totals are carried from the parent: no manifest is read for them."""
     operation = "append" if not removed else "overwrite" if added else "delete"
+    parent = current_snapshot(metadata)
+    before = parent["summary"] if parent else {}
+    rows = sum(file.rows for file in added)
+    size = sum(file.size_bytes for file in added)
+
+    def total(name: str, change: int) -> int:
+        return int(before.get(name, 0)) + change
+
     counts = {
         "added-data-files": len(added),
-        "added-records": sum(file.rows for file in added),
-        "added-files-size": sum(file.size_bytes for file in added),
-        "deleted-data-files": removed,
-        "total-data-files": len(live),
-        "total-records": sum(file.rows for file in live),
-        "total-files-size": sum(file.size_bytes for file in live),
-        "total-delete-files": 0,
-        "total-position-deletes": 0,
+        "added-records": rows,
+        "added-files-size": size,
+        "deleted-data-files": len(removed),
+        "deleted-records": sum(one[0] for one in removed),
+        "total-data-files": total("total-data-files", len(added) - len(removed)),
+        "total-records": total("total-records", rows - sum(one[0] for one in removed)),
+        "total-files-size": total("total-files-size", size - sum(one[1] for one in removed)),
+        "total-delete-files": total("total-delete-files", 0),
+        "total-position-deletes": total("total-position-deletes", 0),
         "total-equality-deletes": 0,
     }
     return {"operation": operation, **{name: str(count) for name, count in counts.items()}}
 
 
-def _entries_json(folder: Path, live: Sequence[Marked], sequence: int) -> dict[str, Any]:
-    ids = sorted({one.field_id for mark in live for one in mark.file.columns})
-    rows = []
-    for mark in live:
-        by_id = {one.field_id: one for one in mark.file.columns}
-        columns = [
-            None
-            if (one := by_id.get(field_id)) is None
-            else [one.size_bytes, one.values, one.nulls, one.nans, one.lower, one.upper]
-            for field_id in ids
-        ]
-        file = mark.file
-        name = Path(file.path).relative_to(folder / "data").as_posix()
-        rows.append(
-            [name, file.rows, file.size_bytes, file.digest, mark.snapshot_id,
-             mark.sequence_number or sequence, columns]
-        )  # fmt: skip
-    return {"columns": ids, "entries": rows}
-
-
-def _counted(marked: Sequence[Marked], status: Status) -> tuple[int, int]:
-    rows = [one.file.rows for one in marked if one.status is status]
-    return len(rows), sum(rows)
-
-
-def _encode(value: Any) -> bytes:  # JSON of a shape made in this module
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+def _files_at(
+    folder: Path, manifests: Sequence[Manifest], places: Mapping[int, Sequence[int]]
+) -> list[tuple[int, int]]:
+    """Returns rows and bytes of each file that goes."""
+    bases = {number: load_base(folder, manifests[number]) for number in places}
+    return [
+        (bases[number].rows[index], bases[number].sizes[index])
+        for number, indexes in places.items()
+        for index in indexes
+    ]
 
 
 def _reserved_ids(folder: Path, last: int, count: int) -> list[int]:
@@ -422,20 +299,6 @@ def _check_placed(folder: Path, files: Sequence[WrittenFile]) -> None:
                 "Report this as a fault of Instep.",
                 kind="misplaced-file",
                 path=file.path,
-            )
-
-
-def _check_live(
-    kept: Sequence[tuple[Manifest, tuple[Entry, ...]]], removed: Collection[str]
-) -> None:
-    live = {entry.file.path for _, entries in kept for entry in entries}
-    for path in sorted(removed):
-        if path not in live:
-            raise ConflictError(
-                f"File {path} is not part of the table any more: expected a live file. "
-                "Read the table again, then try again.",
-                kind="file-not-live",
-                path=path,
             )
 
 

@@ -1,0 +1,319 @@
+"""Writes one new snapshot of a table: which files come, which go, which manifests are merged.
+
+Manifests that are neither touched nor merged are not opened. What is carried from one manifest to
+another is copied as bytes, not decoded. All new files become durable together, in `Writer.save`,
+before a content that names them is returned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from instep.engines.engine import WrittenFile
+from instep.errors import ConflictError
+from instep.faults import reached
+from instep.history.objects import write_all_durably
+from instep.tables.avro import block_records
+from instep.tables.content import TableContent
+from instep.tables.copies import copy_bytes, encode, load_base, load_copy, load_digests, verified
+from instep.tables.iceberg import (
+    Marked,
+    Metadata,
+    Status,
+    listing_bytes,
+    manifest_bytes,
+    manifest_list_bytes,
+    record_bytes,
+    with_snapshot,
+)
+from instep.tables.manifest import (
+    Applies,
+    Entries,
+    Manifest,
+    chosen,
+    entries_of,
+    groups_to_write,
+    joined,
+    time_bounds,
+)
+from instep.tables.partition import Spec, summaries
+from instep.tables.read import (
+    LIST_DIGEST,
+    LISTING,
+    LISTING_DIGEST,
+    current_schema,
+    current_snapshot,
+    data_file,
+    files_digest,
+    specs_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A manifest that is not written yet: its live files, and all its entries as Avro."""
+
+    entries: Entries
+    marked: tuple[Marked, ...]
+    spec: Spec
+    holds_deletes: bool
+
+    @property
+    def live_files(self) -> int:
+        return len(self.entries.digests)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many files, rows and bytes."""
+
+    files: int = 0
+    rows: int = 0
+    size_bytes: int = 0
+
+    def plus(self, more: Counts, sign: int = 1) -> Counts:
+        return Counts(
+            self.files + sign * more.files,
+            self.rows + sign * more.rows,
+            self.size_bytes + sign * more.size_bytes,
+        )
+
+
+class Writer:
+    """The files of one new snapshot; each gets a name that nobody else uses."""
+
+    def __init__(self, folder: Path, metadata: Metadata) -> None:
+        self.folder = folder
+        self.metadata = metadata
+        self.snapshot_id = secrets.randbits(62) + 1
+        self.sequence: int = metadata["last-sequence-number"] + 1
+        self.schema = current_schema(metadata)
+        self.specs = specs_of(metadata)
+        self._files: dict[Path, bytes] = {}
+
+    def added(
+        self, files: Sequence[WrittenFile], spec: Spec, applies: Sequence[Applies] = ()
+    ) -> Pending:
+        """Returns new data files, or delete files with what each applies to."""
+        data = self.folder / "data"
+        names = [Path(file.path).relative_to(data).as_posix() for file in files]
+        kinds = {column.id: column.type for column in self.schema.columns}
+        marked = []
+        for index, file in enumerate(files):
+            one = self._absolute(applies[index]) if applies else None
+            record = record_bytes(file, kinds, spec, one)
+            marked.append(Marked(Status.ADDED, record, file.rows, self.snapshot_id, None))
+        entries = entries_of(names, files, self.snapshot_id, self.sequence, applies)
+        return Pending(entries, tuple(marked), spec, bool(applies))
+
+    def opened(self, manifest: Manifest) -> Pending:
+        """Returns the live files of an older manifest."""
+        entries = load_copy(self.folder, manifest)
+        spec = self.specs[manifest.spec_id]
+        base = entries.base
+        marked = tuple(
+            Marked(Status.EXISTING, record, rows, snapshot, sequence)
+            for record, rows, snapshot, sequence in zip(
+                self._records(manifest, entries, spec),
+                base.rows,
+                base.snapshots,
+                base.sequences,
+                strict=True,
+            )
+        )
+        return Pending(entries, marked, spec, manifest.holds_deletes)
+
+    def without(self, manifest: Manifest, indexes: Collection[int]) -> Pending:
+        """Returns an older manifest some of whose files are deleted by this snapshot."""
+        whole = self.opened(manifest)
+        kept = [index for index in range(whole.live_files) if index not in indexes]
+        marked = tuple(
+            replace(one, status=Status.DELETED, snapshot_id=self.snapshot_id)
+            if index in indexes
+            else one
+            for index, one in enumerate(whole.marked)
+        )
+        return replace(whole, entries=chosen(whole.entries, kept), marked=marked)
+
+    def merged(self, found: Sequence[Manifest | Pending]) -> list[Manifest]:
+        """Returns the manifests of the snapshot: small ones of a kind are merged, others stay."""
+        groups = groups_to_write(
+            [one.live_files for one in found],
+            [(one.spec.id if isinstance(one, Pending) else one.spec_id, one.holds_deletes)
+             for one in found],
+        )  # fmt: skip
+        manifests = []
+        for group in groups:
+            first = found[group[0]]
+            if len(group) == 1 and isinstance(first, Manifest):
+                manifests.append(first)
+                continue
+            members = (found[index] for index in group)
+            parts = [one if isinstance(one, Pending) else self.opened(one) for one in members]
+            manifests.append(self._manifest(parts))
+        return manifests
+
+    def snapshot(
+        self, manifests: Sequence[Manifest], summary: Mapping[str, str], at_ms: int
+    ) -> Metadata:
+        """Returns metadata whose current snapshot has these manifests."""
+        parent = current_snapshot(self.metadata)
+        parent_id = parent["snapshot-id"] if parent else None
+        name = f"snap-{self.snapshot_id}-{uuid.uuid4().hex}"
+        place = self.folder / "metadata"
+        avro = manifest_list_bytes(
+            str(place), self.snapshot_id, parent_id, self.sequence, manifests, self.specs
+        )
+        listing = listing_bytes(manifests)
+        self._files[place / f"{name}.avro"] = avro
+        self._files[place / f"{name}.json"] = listing
+        snapshot = {
+            "snapshot-id": self.snapshot_id,
+            **({"parent-snapshot-id": parent_id} if parent_id is not None else {}),
+            "sequence-number": self.sequence,
+            "timestamp-ms": max(at_ms, self.metadata["last-updated-ms"]),
+            "manifest-list": str(place / f"{name}.avro"),
+            "summary": {
+                **summary,
+                LISTING: f"{name}.json",
+                LISTING_DIGEST: hashlib.sha256(listing).hexdigest(),
+                LIST_DIGEST: hashlib.sha256(avro).hexdigest(),
+            },
+            "schema-id": self.metadata["current-schema-id"],
+        }
+        return with_snapshot(self.metadata, snapshot)
+
+    def save(self, root: Path, table: str, metadata: Metadata, files: str) -> TableContent:
+        """Makes all new files and the metadata durable, and returns the state that they are."""
+        return save(root, table, metadata, files, self._files)
+
+    def _manifest(self, parts: Sequence[Pending]) -> Manifest:
+        """Writes one manifest and its JSON copy."""
+        name = f"{uuid.uuid4().hex}-m"
+        spec, holds_deletes = parts[0].spec, parts[0].holds_deletes
+        marked = [one for part in parts for one in part.marked]
+        entries = joined([part.entries for part in parts])
+        avro, spans, block = manifest_bytes(
+            self.schema, self.metadata["current-schema-id"], spec, holds_deletes, marked
+        )
+        live = [
+            span
+            for span, one in zip(spans, marked, strict=True)
+            if one.status is not Status.DELETED
+        ]
+        entries = replace(entries, base=replace(entries.base, spans=live))
+        copied, head = copy_bytes(entries)
+        place = self.folder / "metadata"
+        self._files[place / f"{name}.avro"] = avro
+        self._files[place / f"{name}.json"] = copied
+        return Manifest(
+            path=f"{name}.avro",
+            length=len(avro),
+            path_digest=hashlib.sha256(avro).hexdigest(),
+            sequence_number=self.sequence,
+            min_sequence_number=min(entries.base.sequences, default=self.sequence),
+            snapshot_id=self.snapshot_id,
+            added=_counted(marked, Status.ADDED),
+            existing=_counted(marked, Status.EXISTING),
+            deleted=_counted(marked, Status.DELETED),
+            entries=f"{name}.json",
+            digest=hashlib.sha256(copied).hexdigest(),
+            head=head,
+            live_files=len(entries.digests),
+            block=block,
+            spec_id=spec.id,
+            holds_deletes=holds_deletes,
+            bounds=() if holds_deletes else time_bounds(entries, self.schema),
+            partitions=summaries(spec, entries.base.partitions),
+        )
+
+    def _records(self, manifest: Manifest, entries: Entries, spec: Spec) -> Iterator[bytes]:
+        """Yields each file's Avro record: as it was written, or made where another wrote it."""
+        if manifest.block is None:
+            yield from self._made(manifest, entries, spec)
+            return
+        path = self.folder / "metadata" / manifest.path
+        records = block_records(verified(path, manifest.path_digest), manifest.block)
+        for start, end in entries.base.spans:
+            yield records[start:end]
+
+    def _made(self, manifest: Manifest, entries: Entries, spec: Spec) -> Iterator[bytes]:
+        kinds = {column.id: column.type for column in self.schema.columns}
+        for index in range(manifest.live_files):
+            applies = entries.base.applies[index] if manifest.holds_deletes else None
+            file = data_file(self.folder, entries, index)
+            yield record_bytes(file, kinds, spec, applies and self._absolute(applies))
+
+    def _absolute(self, applies: Applies) -> Applies:
+        if applies.data_file is None:
+            return applies
+        return replace(applies, data_file=f"{self.folder}/data/{applies.data_file}")
+
+
+def save(
+    root: Path,
+    table: str,
+    metadata: Metadata,
+    files: str,
+    beside: Mapping[Path, bytes],
+) -> TableContent:
+    """Makes metadata durable, with the files that it names, and returns the state."""
+    data = encode(metadata)
+    digest = hashlib.sha256(data).hexdigest()
+    name = f"{metadata['last-sequence-number']:05d}-{digest[:32]}.metadata.json"
+    path = f"tables/{table}/metadata/{name}"
+    reached("tables.metadata.before")
+    write_all_durably({**beside, root.resolve() / path: data})
+    reached("tables.metadata.after")
+    return TableContent(path, digest, table, files)
+
+
+def places_of(
+    folder: Path, manifests: Sequence[Manifest], paths: Collection[str]
+) -> dict[int, list[int]]:
+    """Returns where files are: by the place of their manifest, their places in it.
+
+    Raises:
+        ConflictError (kind "file-not-live").
+    """
+    wanted = set(paths)
+    found: dict[int, list[int]] = {}
+    for number, manifest in enumerate(manifests):
+        if not wanted:
+            break
+        if not manifest.live_files or manifest.holds_deletes:
+            continue
+        for index, name in enumerate(load_base(folder, manifest).names):
+            path = f"{folder}/data/{name}"
+            if path in wanted:
+                found.setdefault(number, []).append(index)
+                wanted.discard(path)
+    for path in sorted(wanted):
+        raise ConflictError(
+            f"File {path} is not part of the table any more: expected a live file. "
+            "Read the table again, then try again.",
+            kind="file-not-live",
+            path=path,
+        )
+    return found
+
+
+def digest_of_files(folder: Path, manifests: Sequence[Manifest | Pending]) -> str:
+    """Returns the digest of all live files, from the lists of digests alone."""
+    digests: list[str] = []
+    for one in manifests:
+        if isinstance(one, Pending):
+            digests += one.entries.digests
+        elif one.live_files:
+            digests += load_digests(folder, one)
+    return files_digest(digests)
+
+
+def _counted(marked: Sequence[Marked], status: Status) -> tuple[int, int]:
+    rows = [one.rows for one in marked if one.status is status]
+    return len(rows), sum(rows)
