@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import commands, garbage, history, ingest, serving
+from bench import commands, garbage, history, ingest, serving, tables
 from bench.figures import Figure
 
 BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
+    "append": tables.appends,
     "branch-sqlite": history.branch_sqlite,
     "branch-postgres": history.branch_postgres,
     "cli-help": commands.help_,
@@ -22,6 +23,8 @@ BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
     "gc-warm": garbage.warm,
     "ingest": ingest.ingest,
     "mergebase": history.mergebase,
+    "plan-files-cold": tables.plan_cold,
+    "plan-files-warm": tables.plan_warm,
     "serve-durable": serving.durable,
     "serve-off": serving.off,
     "treediff": history.treediff,

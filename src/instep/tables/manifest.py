@@ -169,6 +169,8 @@ def entries_of(
 
 def joined(parts: Sequence[Entries]) -> Entries:
     """Returns the files of several manifests as those of one; it has no block yet."""
+    if len(parts) == 1:
+        return parts[0]
     bases = [part.base for part in parts]
     ids = sorted({field_id for part in parts for field_id in part.columns})
     columns = {}
