@@ -34,6 +34,7 @@ from instep.tables.read import file_set, schema_of
 from instep.tables.write import append, create_table, data_folder
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
 
 APPENDS = int(os.environ.get("BENCH_APPENDS", "1000"))
@@ -110,12 +111,12 @@ def _peer_appends(folder: Path) -> list[float]:
     catalog.create_namespace("s")
     session = duckdb.connect()
     session.execute("SET TimeZone = 'UTC'")
-    rows: pa.Table = session.execute(_rows(0)).to_arrow_table()
+    rows = _arrow(session, 0)
     table = catalog.create_table("s.t", rows.schema)
     took = []
     for number in range(PEER_APPENDS):
         start = time.perf_counter()
-        rows = session.execute(_rows(number)).to_arrow_table()
+        rows = _arrow(session, number)
         table.append(rows)
         snapshots = sorted(table.metadata.snapshots, key=lambda one: one.sequence_number or 0)
         old = [one.snapshot_id for one in snapshots[:-10]]
@@ -125,6 +126,12 @@ def _peer_appends(folder: Path) -> list[float]:
         if number % 100 == 99:
             say(f"peer: {number + 1} appends")
     return took
+
+
+def _arrow(session: duckdb.DuckDBPyConnection, number: int) -> pa.Table:
+    rows = session.execute(_rows(number)).to_arrow_table()
+    assert rows is not None
+    return rows
 
 
 def _rows(number: int) -> str:

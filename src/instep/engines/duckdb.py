@@ -15,6 +15,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +23,13 @@ from typing import Any
 import duckdb
 
 from instep.engines.engine import ColumnStatistics, FileSet, WrittenFile
+from instep.engines.layout import (
+    Layout,
+    order_by,
+    partition_columns,
+    partition_names,
+    partition_of,
+)
 from instep.engines.scan import scan, where
 from instep.engines.schema import Column, Schema, literal, quoted
 from instep.engines.statistics import file_statistics
@@ -38,6 +46,9 @@ SPILL_LIMIT_BYTES = 64 << 30
 
 TARGET_FILE_BYTES = 128 << 20
 """The usual size of an Iceberg data file: few enough to list, small enough to rewrite."""
+
+
+PLAIN = Layout()
 
 
 class DuckDB:
@@ -192,11 +203,13 @@ class DuckDB:
         schema: Schema,
         folder: Path,
         target_bytes: int = TARGET_FILE_BYTES,
+        layout: Layout = PLAIN,
     ) -> tuple[WrittenFile, ...]:
         """Writes the rows of one SELECT as Parquet files of `schema`; streams, and spills.
 
         Columns are matched by name, ignoring case, and cast only where nothing is lost. The files
-        are durable under names of their own when this returns; zero rows give zero files.
+        are durable under names of their own when this returns; zero rows give zero files. A file
+        holds rows of one partition of `layout`, in its sort order.
 
         Raises:
             InvalidError (kind "not-a-select", "sql-failed", "unsupported-type", "type-mismatch",
@@ -205,26 +218,65 @@ class DuckDB:
         """
         select = self._conforming(text, schema)
         out = self._folders[0] / uuid.uuid4().hex
-        ids = ", ".join(f"{quoted(column.name)}: {column.id}" for column in schema.columns)
         self.lock()
         reached("engine.copy.before")
         try:
             with _translated("SQL"):
-                written = self._connection.execute(
-                    f"COPY ({select}) TO {literal(str(out))} (FORMAT parquet, COMPRESSION zstd, "
-                    f"FIELD_IDS {{{ids}}}, FILE_SIZE_BYTES {target_bytes}, RETURN_STATS)"
-                ).fetchall()
+                found = self._copied(select, schema, out, target_bytes, layout)
             reached("engine.copy.after")
-            found = [(Path(row[0]), row[1], row[2], row[4]) for row in written if row[1]]
-            statistics = [file_statistics(stats, schema) for _, _, _, stats in found]
-            _check_required(schema, statistics)
+            _check_required(schema, [one.columns for one in found])
             return tuple(
-                WrittenFile(str(path), rows, size, digest, columns)
-                for (source, rows, size, _), columns in zip(found, statistics, strict=True)
-                for path, digest in [_publish(source, folder)]
+                replace(one, path=str(path), digest=digest)
+                for one in found
+                for path, digest in [_publish(Path(one.path), folder)]
             )
         finally:
             shutil.rmtree(out, ignore_errors=True)
+
+    def _copied(
+        self, select: str, schema: Schema, out: Path, target_bytes: int, layout: Layout
+    ) -> list[WrittenFile]:
+        """Copies rows into files: one pass, and a second over each partitioned file to sort it.
+
+        DuckDB keeps a sort order within a file, but not when it also partitions.
+        """
+        order = order_by(layout.sort, schema)
+        if not layout.partition:
+            return self._copy(f"{select}{order}", schema, out, f"FILE_SIZE_BYTES {target_bytes}")
+        columns = ", ".join(partition_columns(layout, schema))
+        split = f"SELECT *, {columns} FROM ({select})"
+        names = ", ".join(partition_names(layout))
+        options = f"FILE_SIZE_BYTES {target_bytes}, PARTITION_BY ({names})"
+        found = self._copy(split, schema, out, options, layout)
+        if not order:
+            return found
+        listed = ", ".join(quoted(name) for name in schema.names)
+        done = []
+        for number, one in enumerate(found):
+            path = literal(one.path)
+            query = f"SELECT {listed} FROM read_parquet({path}, hive_partitioning = false){order}"
+            (file,) = self._copy(query, schema, out / f"sorted-{number}", "FILE_SIZE_BYTES '1TB'")
+            Path(one.path).unlink()
+            done.append(replace(file, partition=one.partition))
+        return done
+
+    def _copy(
+        self, select: str, schema: Schema, out: Path, options: str, layout: Layout = PLAIN
+    ) -> list[WrittenFile]:
+        """Copies rows into a folder; the files have no digest yet."""
+        ids = ", ".join(f"{quoted(column.name)}: {column.id}" for column in schema.columns)
+        written = self._connection.execute(
+            f"COPY ({select}) TO {literal(str(out))} (FORMAT parquet, COMPRESSION zstd, "
+            f"FIELD_IDS {{{ids}}}, {options}, RETURN_STATS)"
+        ).fetchall()
+        return [
+            WrittenFile(
+                row[0], row[1], row[2], "", file_statistics(row[4], schema),
+                partition_of(layout, row[5] or {}),
+            )
+            for row in written
+            if row[1]
+        ]  # fmt: skip
 
     def _allows(self, path: str) -> bool:
         return path in self._files or any(Path(path).is_relative_to(f) for f in self._folders)

@@ -30,7 +30,7 @@ from instep.ingest.files import load_rows, open_raw
 from instep.ingest.in_force import InForce
 from instep.ingest.records import last_accepted, load_profile, save_profile
 from instep.tables.content import TableContent
-from instep.tables.read import data_files, file_set, schema_of
+from instep.tables.read import data_files, file_set, layout_of, schema_of
 from instep.tables.write import append, create_table, data_folder, replace, set_columns
 
 
@@ -303,4 +303,5 @@ def _upserted(
             f"UNION ALL SELECT {names} FROM arrived",
             schema,
             data_folder(repo.root, table),
+            layout=layout_of(repo.root, table),
         )

@@ -27,7 +27,7 @@ from instep.history.repository import Repository
 from instep.ingest.files import LINE, LINES, RAW, RawFile, RawRows, cut_off_at_last_row, unreadable
 from instep.tables.content import TableContent
 from instep.tables.profile import ColumnProfile, profile_files, profile_relation
-from instep.tables.read import file_set, row_count, schema_of, table_folder
+from instep.tables.read import file_set, layout_of, row_count, schema_of, table_folder
 from instep.tables.write import data_folder
 
 if TYPE_CHECKING:
@@ -189,6 +189,7 @@ def examine(
             checks.good_rows(contract, batch),
             schema_of(repo.root, table),
             data_folder(repo.root, table),
+            layout=layout_of(repo.root, table),
         )
         kept = sum(file.rows for file in good)
         broken: tuple[tuple[str, int], ...] = ()

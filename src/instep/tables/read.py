@@ -11,17 +11,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from instep.engines.engine import DeleteFile, FileSet, Slice, WrittenFile
+from instep.engines.layout import Layout, PartitionField, SortField
 from instep.engines.schema import Column, Schema
 from instep.errors import InternalError
 from instep.tables.content import TableContent
 from instep.tables.copies import load_base, load_copy, load_digests, load_json, load_parsed
-from instep.tables.manifest import Entries, Manifest, Summary
-from instep.tables.partition import PartitionField, Spec
+from instep.tables.manifest import Entries, Manifest, Partition, Summary
+from instep.tables.partition import SortOrder, Spec
 from instep.tables.prune import files_that_may_hold, manifest_may_hold
 
 DataFile = WrittenFile
@@ -48,8 +49,16 @@ def schema_of(root: Path, content: TableContent) -> Schema:
 
 
 def row_count(root: Path, content: TableContent) -> int:
-    """Returns the number of live rows, exactly."""
-    return _total(load_metadata(root, content), "total-records")
+    """Returns the number of live rows, exactly; reads files only where delete files apply."""
+    metadata = load_metadata(root, content)
+    recorded = _total(metadata, "total-records")
+    if not _total(metadata, "total-delete-files"):
+        return recorded
+    whole = file_set(root, content, "counted")
+    touched = tuple(path for path in whole.files if path in whole.deletes)
+    rows = {file.path: file.rows for file in data_files(root, content)}
+    counted = _live_rows(root, replace(whole, files=touched))
+    return recorded - sum(rows[path] for path in touched) + counted
 
 
 def file_count(root: Path, content: TableContent) -> int:
@@ -83,6 +92,30 @@ def file_set(root: Path, content: TableContent, name: str, part: Slice | None = 
     files = tuple(data + one.name for one in planned)
     deletes = _deletes(root, content, planned)
     return FileSet(name, files, schema_of(root, content), part, deletes)
+
+
+def layout_of(root: Path, content: TableContent) -> Layout:
+    """Returns how an engine lays out the rows of new files."""
+    metadata = load_metadata(root, content)
+    spec = specs_of(metadata)[metadata["default-spec-id"]]
+    order = orders_of(metadata)[metadata["default-sort-order-id"]]
+    return Layout(spec.fields, order.fields)
+
+
+def orders_of(metadata: dict[str, Any]) -> dict[int, SortOrder]:  # Iceberg's JSON
+    """Returns the sort orders inside Iceberg metadata, by id."""
+    return {
+        one["order-id"]: SortOrder(
+            one["order-id"],
+            tuple(
+                SortField(
+                    f["source-id"], f["direction"] == "desc", f["null-order"] == "nulls-first"
+                )
+                for f in one["fields"]
+            ),
+        )
+        for one in metadata["sort-orders"]
+    }
 
 
 def table_folder(root: Path, content: TableContent) -> Path:
@@ -210,6 +243,14 @@ def _total(metadata: dict[str, Any], name: str) -> int:
     return int(snapshot["summary"][name]) if snapshot else 0
 
 
+def _live_rows(root: Path, files: FileSet) -> int:
+    from instep.engines.duckdb import DuckDB
+
+    with DuckDB(root / "staging") as engine:
+        engine.view(files)
+        return int(engine.rows('SELECT count(*) FROM "counted"')[0][0])
+
+
 def _ends(values: list[str]) -> tuple[str, str]:
     return values[0], values[1]
 
@@ -226,6 +267,7 @@ class _Planned:
     manifest: Manifest
     index: int
     name: str
+    partition: tuple[int, Partition]
 
 
 def _planned(root: Path, content: TableContent, part: Slice | None) -> list[_Planned]:
@@ -247,7 +289,14 @@ def _planned(root: Path, content: TableContent, part: Slice | None) -> list[_Pla
             )
         base = load_base(folder, manifest)
         found += [
-            _Planned(base.sequences[index], manifest, index, base.names[index]) for index in indexes
+            _Planned(
+                base.sequences[index],
+                manifest,
+                index,
+                base.names[index],
+                (manifest.spec_id, base.partitions[index]),
+            )
+            for index in indexes
         ]
     found.sort(key=lambda one: one.sequence)
     return found
@@ -272,7 +321,8 @@ def _deletes(
 ) -> dict[str, tuple[DeleteFile, ...]]:
     """Returns the delete files by the data file they apply to, by Iceberg's rules.
 
-    A delete file reaches data files that are not newer than itself.
+    A delete file reaches data files that are not newer than itself: the one it is for, or all of
+    its own partition.
     """
     metadata = load_metadata(root, content)
     folder = table_folder(root, content)
@@ -289,15 +339,18 @@ def _deletes(
         path = f"{folder}/data/{data.name}"
         applying = tuple(
             file
-            for sequence, file in files
-            if sequence >= data.sequence and file.data_file in (None, path)
+            for sequence, where, file in files
+            if sequence >= data.sequence
+            and (file.data_file == path or (file.data_file is None and where == data.partition))
         )
         if applying:
             found[path] = applying
     return found
 
 
-def _delete_files(folder: Path, manifest: Manifest) -> list[tuple[int, DeleteFile]]:
+def _delete_files(
+    folder: Path, manifest: Manifest
+) -> list[tuple[int, tuple[int, Partition], DeleteFile]]:
     base = load_base(folder, manifest)
     digests = load_digests(folder, manifest)
     found = []
@@ -307,7 +360,7 @@ def _delete_files(folder: Path, manifest: Manifest) -> list[tuple[int, DeleteFil
             f"{folder}/data/{base.names[index]}", base.rows[index], base.sizes[index],
             digests[index], data_file, applies.offset, applies.length,
         )  # fmt: skip
-        found.append((base.sequences[index], file))
+        found.append((base.sequences[index], (manifest.spec_id, base.partitions[index]), file))
     return found
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from instep.engines.engine import WrittenFile
+from instep.engines.engine import DeleteFile, WrittenFile
 from instep.errors import ConflictError
 from instep.faults import reached
 from instep.history.objects import write_all_durably
@@ -35,6 +35,7 @@ from instep.tables.manifest import (
     Applies,
     Entries,
     Manifest,
+    Partition,
     chosen,
     entries_of,
     groups_to_write,
@@ -76,11 +77,9 @@ class Counts:
     rows: int = 0
     size_bytes: int = 0
 
-    def plus(self, more: Counts, sign: int = 1) -> Counts:
+    def plus(self, more: Counts) -> Counts:
         return Counts(
-            self.files + sign * more.files,
-            self.rows + sign * more.rows,
-            self.size_bytes + sign * more.size_bytes,
+            self.files + more.files, self.rows + more.rows, self.size_bytes + more.size_bytes
         )
 
 
@@ -110,6 +109,27 @@ class Writer:
             marked.append(Marked(Status.ADDED, record, file.rows, self.snapshot_id, None))
         entries = entries_of(names, files, self.snapshot_id, self.sequence, applies)
         return Pending(entries, tuple(marked), spec, bool(applies))
+
+    def deletes(self, manifests: Sequence[Manifest], files: Sequence[DeleteFile]) -> list[Pending]:
+        """Returns new delete files by partition spec: each has the partition of its data file."""
+        wanted = [one.data_file for one in files if one.data_file is not None]
+        parts: dict[str, tuple[int, Partition]] = {}
+        for number, indexes in places_of(self.folder, manifests, wanted).items():
+            base = load_base(self.folder, manifests[number])
+            for index in indexes:
+                path = f"{self.folder}/data/{base.names[index]}"
+                parts[path] = (manifests[number].spec_id, base.partitions[index])
+        by_spec: dict[int, list[tuple[WrittenFile, Applies]]] = {}
+        for one in files:
+            spec_id, partition = parts.get(one.data_file or "", (0, ()))
+            file = WrittenFile(one.path, one.rows, one.size_bytes, one.digest, (), partition)
+            data_file = one.data_file and one.data_file.removeprefix(f"{self.folder}/data/")
+            applies = Applies(data_file, one.offset, one.length)
+            by_spec.setdefault(spec_id, []).append((file, applies))
+        return [
+            self.added([file for file, _ in found], self.specs[spec_id], [one for _, one in found])
+            for spec_id, found in by_spec.items()
+        ]
 
     def opened(self, manifest: Manifest) -> Pending:
         """Returns the live files of an older manifest."""
@@ -301,6 +321,41 @@ def places_of(
             path=path,
         )
     return found
+
+
+def deletes_to_drop(
+    folder: Path, manifests: Sequence[Manifest], places: Mapping[int, Sequence[int]]
+) -> dict[int, list[int]]:
+    """Returns where the delete files are that apply to nothing once the files at `places` go."""
+    if not places or not any(one.holds_deletes for one in manifests):
+        return {}
+    gone = {
+        load_base(folder, manifests[number]).names[index]
+        for number, indexes in places.items()
+        for index in indexes
+    }
+    oldest = min(
+        (
+            sequence
+            for number, manifest in enumerate(manifests)
+            if not manifest.holds_deletes
+            for index, sequence in enumerate(load_base(folder, manifest).sequences)
+            if index not in places.get(number, ())
+        ),
+        default=None,
+    )
+    found: dict[int, list[int]] = {}
+    for number, manifest in enumerate(manifests):
+        if manifest.holds_deletes:
+            base = load_base(folder, manifest)
+            found[number] = [
+                index
+                for index, (one, sequence) in enumerate(
+                    zip(base.applies, base.sequences, strict=True)
+                )
+                if one.data_file in gone or oldest is None or oldest > sequence
+            ]
+    return {number: indexes for number, indexes in found.items() if indexes}
 
 
 def digest_of_files(folder: Path, manifests: Sequence[Manifest | Pending]) -> str:

@@ -17,12 +17,12 @@ from datetime import datetime
 from pathlib import Path
 
 from instep.canonical import to_microseconds
-from instep.engines.engine import WrittenFile
+from instep.engines.engine import DeleteFile, WrittenFile
 from instep.engines.schema import Column, Schema, sql_type_of
 from instep.errors import InternalError, InvalidError
 from instep.tables.content import TableContent
 from instep.tables.copies import load_base
-from instep.tables.iceberg import Metadata, new_metadata, with_schema
+from instep.tables.iceberg import Metadata, new_metadata, with_layout, with_schema
 from instep.tables.manifest import Manifest
 from instep.tables.partition import Order, Part, make_order, make_spec
 from instep.tables.read import (
@@ -30,10 +30,20 @@ from instep.tables.read import (
     current_snapshot,
     files_digest,
     load_manifests,
+    orders_of,
+    specs_of,
     table_folder,
 )
 from instep.tables.relocate import metadata_here
-from instep.tables.snapshot import Pending, Writer, digest_of_files, places_of, save
+from instep.tables.snapshot import (
+    Counts,
+    Pending,
+    Writer,
+    deletes_to_drop,
+    digest_of_files,
+    places_of,
+    save,
+)
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
@@ -107,28 +117,40 @@ def replace(
     removed: Collection[str],
     *,
     at: datetime,
+    deletes: Sequence[DeleteFile] = (),
 ) -> TableContent:
     """Returns the table without the files `removed` (absolute paths) and with `added`.
 
+    `deletes` are new delete files, each of one data file of this state. A delete file goes with its
+    data file, or as soon as no file is left that it could apply to.
+
     Raises:
-        ConflictError (kind "file-not-live"): one of `removed` is not in this state.
+        ConflictError (kind "file-not-live"): one of `removed`, or the data file of a delete file,
+            is not in this state.
         InternalError (kind "misplaced-file").
     """
-    if not added and not removed:
+    if not added and not removed and not deletes:
         return content
     metadata = metadata_here(root, content)
     folder = table_folder(root, content)
-    _check_placed(folder, added)
+    _check_placed(folder, [*(one.path for one in added), *(one.path for one in deletes)])
     manifests = [one for one in load_manifests(folder, metadata) if one.live_files]
-    places = places_of(folder, manifests, removed)
     writer = Writer(folder, metadata)
+    places = places_of(folder, manifests, removed)
+    gone = deletes_to_drop(folder, manifests, places)
+    places |= gone
     kept: list[Manifest | Pending] = [
         writer.without(one, places[number]) if number in places else one
         for number, one in enumerate(manifests)
     ]
     if added:
         kept.append(writer.added(added, writer.specs[metadata["default-spec-id"]]))
-    summary = _summary(metadata, added, _files_at(folder, manifests, places))
+    kept += writer.deletes(manifests, deletes)
+    summary = _summary(
+        metadata,
+        (_counts_of(added), _counts_at(folder, manifests, places, is_deletes=False)),
+        (_counts_of(deletes), _counts_at(folder, manifests, places, is_deletes=True)),
+    )
     after = writer.snapshot(writer.merged(kept), summary, to_microseconds(at) // 1000)
     return writer.save(root, content.uuid, after, digest_of_files(folder, kept))
 
@@ -184,6 +206,33 @@ def rename_column(
     return _with_schema(root, content, metadata, Schema(columns), at)
 
 
+def set_layout(
+    root: Path,
+    content: TableContent,
+    partition: Sequence[Part],
+    sort: Sequence[Order],
+    *,
+    at: datetime,
+) -> TableContent:
+    """Returns the table whose new files are partitioned and sorted this way; old files stay.
+
+    Raises:
+        InvalidError (kind "no-such-column", "bad-transform").
+    """
+    metadata = metadata_here(root, content)
+    schema = current_schema(metadata)
+    specs = specs_of(metadata)
+    spec = make_spec(max(specs) + 1, partition, schema, list(specs.values()))
+    spec = next((one for one in specs.values() if one.fields == spec.fields), spec)
+    orders = orders_of(metadata)
+    order = make_order(max(orders) + 1 if sort else 0, sort, schema)
+    order = next((one for one in orders.values() if one.fields == order.fields), order)
+    if (spec.id, order.id) == (metadata["default-spec-id"], metadata["default-sort-order-id"]):
+        return content
+    after = with_layout(metadata, spec, order, to_microseconds(at) // 1000)
+    return save(root, content.uuid, after, content.files, {})
+
+
 def _with_schema(
     root: Path, content: TableContent, metadata: Metadata, schema: Schema, at: datetime
 ) -> TableContent:
@@ -192,44 +241,60 @@ def _with_schema(
 
 
 def _summary(
-    metadata: Metadata, added: Sequence[WrittenFile], removed: Sequence[tuple[int, int]]
+    metadata: Metadata, data: tuple[Counts, Counts], deletes: tuple[Counts, Counts]
 ) -> dict[str, str]:
-    """Totals are carried from the parent: no manifest is read for them."""
-    operation = "append" if not removed else "overwrite" if added else "delete"
+    """What came and went; totals are carried from the parent, no manifest is read for them."""
+    (added, removed), (new, dropped) = data, deletes
+    is_append = not removed.files and not new.files
     parent = current_snapshot(metadata)
     before = parent["summary"] if parent else {}
-    rows = sum(file.rows for file in added)
-    size = sum(file.size_bytes for file in added)
 
     def total(name: str, change: int) -> int:
         return int(before.get(name, 0)) + change
 
+    size = added.size_bytes + new.size_bytes - removed.size_bytes - dropped.size_bytes
     counts = {
-        "added-data-files": len(added),
-        "added-records": rows,
-        "added-files-size": size,
-        "deleted-data-files": len(removed),
-        "deleted-records": sum(one[0] for one in removed),
-        "total-data-files": total("total-data-files", len(added) - len(removed)),
-        "total-records": total("total-records", rows - sum(one[0] for one in removed)),
-        "total-files-size": total("total-files-size", size - sum(one[1] for one in removed)),
-        "total-delete-files": total("total-delete-files", 0),
-        "total-position-deletes": total("total-position-deletes", 0),
+        "added-data-files": added.files,
+        "added-records": added.rows,
+        "added-files-size": added.size_bytes + new.size_bytes,
+        "added-delete-files": new.files,
+        "added-position-deletes": new.rows,
+        "deleted-data-files": removed.files,
+        "deleted-records": removed.rows,
+        "removed-delete-files": dropped.files,
+        "total-data-files": total("total-data-files", added.files - removed.files),
+        "total-records": total("total-records", added.rows - removed.rows),
+        "total-files-size": total("total-files-size", size),
+        "total-delete-files": total("total-delete-files", new.files - dropped.files),
+        "total-position-deletes": total("total-position-deletes", new.rows - dropped.rows),
         "total-equality-deletes": 0,
     }
+    operation = "append" if is_append else "overwrite" if added.files else "delete"
     return {"operation": operation, **{name: str(count) for name, count in counts.items()}}
 
 
-def _files_at(
-    folder: Path, manifests: Sequence[Manifest], places: Mapping[int, Sequence[int]]
-) -> list[tuple[int, int]]:
-    """Returns rows and bytes of each file that goes."""
-    bases = {number: load_base(folder, manifests[number]) for number in places}
-    return [
-        (bases[number].rows[index], bases[number].sizes[index])
-        for number, indexes in places.items()
-        for index in indexes
-    ]
+def _counts_of(files: Sequence[WrittenFile | DeleteFile]) -> Counts:
+    return Counts(
+        len(files), sum(file.rows for file in files), sum(file.size_bytes for file in files)
+    )
+
+
+def _counts_at(
+    folder: Path,
+    manifests: Sequence[Manifest],
+    places: Mapping[int, Sequence[int]],
+    *,
+    is_deletes: bool,
+) -> Counts:
+    """Counts the data files, or the delete files, that go."""
+    found = Counts()
+    for number, indexes in places.items():
+        if manifests[number].holds_deletes == is_deletes:
+            base = load_base(folder, manifests[number])
+            rows = sum(base.rows[index] for index in indexes)
+            size = sum(base.sizes[index] for index in indexes)
+            found = found.plus(Counts(len(indexes), rows, size))
+    return found
 
 
 def _reserved_ids(folder: Path, last: int, count: int) -> list[int]:
@@ -291,14 +356,14 @@ def _is_promotion(before: str, after: str) -> bool:
     return bool(old and new and old[2] == new[2] and int(new[1]) >= int(old[1]))
 
 
-def _check_placed(folder: Path, files: Sequence[WrittenFile]) -> None:
-    for file in files:
-        if not Path(file.path).is_relative_to(folder / "data"):
+def _check_placed(folder: Path, paths: Sequence[str]) -> None:
+    for path in paths:
+        if not Path(path).is_relative_to(folder / "data"):
             raise InternalError(
-                f"File {file.path} lies outside the table: expected a file in {folder / 'data'}. "
+                f"File {path} lies outside the table: expected a file in {folder / 'data'}. "
                 "Report this as a fault of Instep.",
                 kind="misplaced-file",
-                path=file.path,
+                path=path,
             )
 
 
