@@ -21,16 +21,15 @@ from instep.faults import reached
 from instep.history.objects import write_durably
 from instep.tables.content import TableContent
 from instep.tables.copies import load_copy
-from instep.tables.iceberg import (
+from instep.tables.iceberg import Metadata, listing_bytes
+from instep.tables.manifest import Manifest
+from instep.tables.manifest_avro import (
     Marked,
-    Metadata,
     Status,
-    listing_bytes,
     manifest_bytes,
     manifest_list_bytes,
     record_bytes,
 )
-from instep.tables.manifest import Manifest
 from instep.tables.read import (
     LIST_DIGEST,
     LISTING,

@@ -21,16 +21,7 @@ from instep.history.objects import write_all_durably
 from instep.tables.avro import block_records
 from instep.tables.content import TableContent
 from instep.tables.copies import copy_bytes, encode, load_base, load_copy, load_digests, verified
-from instep.tables.iceberg import (
-    Marked,
-    Metadata,
-    Status,
-    listing_bytes,
-    manifest_bytes,
-    manifest_list_bytes,
-    record_bytes,
-    with_snapshot,
-)
+from instep.tables.iceberg import Metadata, listing_bytes, with_snapshot
 from instep.tables.manifest import (
     Applies,
     Entries,
@@ -41,6 +32,13 @@ from instep.tables.manifest import (
     groups_to_write,
     joined,
     time_bounds,
+)
+from instep.tables.manifest_avro import (
+    Marked,
+    Status,
+    manifest_bytes,
+    manifest_list_bytes,
+    record_bytes,
 )
 from instep.tables.partition import Spec, summaries
 from instep.tables.read import (
