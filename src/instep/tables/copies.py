@@ -225,10 +225,16 @@ def _head(folder: Path, manifest: Manifest) -> dict[str, Json]:
 
 
 def _line(folder: Path, manifest: Manifest, number: int, parsed: Callable[[Json], T]) -> T:
-    lines = _head(folder, manifest)["lines"]
-    length, digest = lines[number]
-    start = manifest.head[0] + 1 + sum(one[0] + 1 for one in lines[:number])
-    return load_parsed(folder / "metadata" / manifest.entries, digest, parsed, start, length)
+    path = folder / "metadata" / manifest.entries
+    key = f"{manifest.digest}:{number}"
+    found: T | None = CACHE.get(path, key)
+    if found is None:
+        lines = _head(folder, manifest)["lines"]
+        length, digest = lines[number]
+        start = manifest.head[0] + 1 + sum(one[0] + 1 for one in lines[:number])
+        found = parsed(json.loads(verified(path, digest, start, length)))
+        CACHE.put(path, key, length, found)
+    return found
 
 
 def _base(found: Json) -> Base:
