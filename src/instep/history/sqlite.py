@@ -17,7 +17,7 @@ from pathlib import Path
 
 from instep.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from instep.faults import reached
-from instep.history.objects import publish_durably
+from instep.history.objects import make_folder_durably, publish_durably
 from instep.history.store import (
     FORMAT_VERSION,
     LOCK_WAIT_S,
@@ -136,7 +136,7 @@ def create_sqlite(path: Path, fill: Fill) -> SqliteStore:
             'Use it ("instep status"), or name another folder in instep.yaml.',
             kind="lake-exists",
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_durably(path.parent)
     file_system = _file_system(path.parent)
     if file_system in _NETWORK_FILE_SYSTEMS:
         raise InvalidError(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import secrets
 import uuid
@@ -25,7 +24,7 @@ from instep.engines.engine import WrittenFile
 from instep.engines.schema import Column, Schema, sql_type_of
 from instep.errors import ConflictError, InternalError, InvalidError
 from instep.faults import reached
-from instep.history.objects import write_durably
+from instep.history.objects import make_folder_durably, sync_folder, write_durably
 from instep.tables.content import TableContent
 from instep.tables.iceberg import (
     Marked,
@@ -86,8 +85,7 @@ def create_table(root: Path, name: str, columns: Sequence[Column], *, at: dateti
     table = str(uuid.uuid4())
     folder = root.resolve() / "tables" / table
     for part in ("data", "metadata", "profiles"):
-        (folder / part).mkdir(parents=True)
-    _sync_folders(folder, folder.parent)
+        make_folder_durably(folder / part)
     metadata = new_metadata(table, str(folder), schema, to_microseconds(at) // 1000)
     return _save(root, table, metadata, files_digest(()))
 
@@ -369,7 +367,7 @@ def _reserved_ids(folder: Path, last: int, count: int) -> list[int]:
         except FileExistsError:
             continue
         reserved.append(candidate)
-    _sync_folders(folder / "metadata")
+    sync_folder(folder / "metadata")
     return reserved
 
 
@@ -437,12 +435,3 @@ def _check_live(
                 kind="file-not-live",
                 path=path,
             )
-
-
-def _sync_folders(*folders: Path) -> None:
-    for folder in folders:
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
