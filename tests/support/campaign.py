@@ -64,17 +64,21 @@ class World:
 
     def reset(self) -> None:
         shutil.rmtree(self.work, ignore_errors=True)
-        shutil.copytree(self.top / "saved", self.work, copy_function=_copy)
+        shutil.copytree(self.top / "saved", self.work, copy_function=_copy, dirs_exist_ok=True)
         if self.databases is not None:
             self.databases.copy("saved", "work")
 
 
 def _copy(source: str, target: str) -> None:
     """Copies a file; one that never changes stays the same one, as collections know it."""
-    if {"objects", "tables"} & set(Path(source).parts):
+    if {"objects", "tables"} & set(Path(source).parts) and _is_one_disk(source, target):
         os.link(source, target)
     else:
         shutil.copy2(source, target)
+
+
+def _is_one_disk(one: str, other: str) -> bool:
+    return Path(one).stat().st_dev == Path(other).parent.stat().st_dev
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,17 +180,25 @@ class Campaign:
 
     def break_at(self, fault: str) -> None:
         """Lets the act meet one fault, and writes down what is wrong afterwards."""
-        self.tried += 1
         self.world.reset()
         ended = self.run(fault)
-        for problem in (*self._wrong_now(ended, "=" in fault), *self._wrong_again()):
+        is_error = "=" in fault
+        if not is_error and ended.code == 0:
+            self.wrong.append(f"{self.act.name}, {fault}: it was not reached")
+        self.look(fault, ended, may_fail=is_error)
+
+    def look(self, fault: str, ended: Ended, *, may_fail: bool) -> None:
+        """Writes down what is wrong after the act met a fault, and after it is given again.
+
+        Where it `may_fail`, it says so itself, as a disk that cannot be written.
+        """
+        self.tried += 1
+        for problem in (*self._wrong_now(ended, may_fail), *self._wrong_again()):
             self.wrong.append(f"{self.act.name}, {fault}: {problem}")
 
-    def _wrong_now(self, ended: Ended, is_error: bool) -> Iterator[str]:
-        if is_error and ended.code not in (0, UnavailableError.exit_code):
+    def _wrong_now(self, ended: Ended, may_fail: bool) -> Iterator[str]:
+        if may_fail and ended.code not in (0, UnavailableError.exit_code):
             yield f"ended with {ended.code}: {ended.err}"
-        if not is_error and ended.code == 0:
-            yield "it was not reached"
         if "Nothing was" in ended.err and not self._shows(self.before):
             yield f"it said that nothing was changed: {ended.err}"
         if "Traceback" in ended.err:
