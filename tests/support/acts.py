@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from campaign import Act, World
+from campaign import DATABASE, Act, World
 from shop import CONFIG, CONTRACT, Shop, make_shop
 
 from instep.clock import system_clock
@@ -24,11 +24,12 @@ _RELATIVE = "lake: lake\n"
 
 def _project(world: World) -> None:
     make_shop(world.shop)
-    if world.databases is not None:
-        lake = "{folder: lake, database: {secret: SHOP_DATABASE}, schema: lake}"
+    if world.catalog is not None:
+        schema = world.catalog.database.schema
+        lake = f"{{folder: lake, database: {{secret: {DATABASE}}}, schema: {schema}}}"
         config = CONFIG.replace(_RELATIVE, f"lake: {lake}\n")
         (world.shop / "instep.yaml").write_text(config)
-        world.databases.copy("template1", "work")
+        world.catalog.remove()
 
 
 def _made(world: World) -> None:
@@ -66,7 +67,7 @@ def _three_months(world: World) -> None:
 def _held(world: World) -> None:
     _ingested(world)
     name = Shop(world.shop).month(2, ROWS, _HELD_HEADER)
-    assert world.forks.instep("ingest", name, at=world.shop).code == 5
+    assert world.forks.instep("ingest", name, at=world.shop, env=world.env).code == 5
 
 
 def _released(world: World) -> None:
@@ -114,6 +115,7 @@ def _backed_up(world: World) -> None:
 
 
 def _restores(world: World) -> None:
+    """Makes a lake, with its catalog in SQLite, of what was backed up."""
     make_shop(world.work / "again")
     world.forks.must("restore", "../backup", at=world.work / "again")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,15 @@ from instep.canonical import JsonObject
 from instep.changes.records import list_changes
 from instep.cli.doctor import check
 from instep.clock import system_clock
-from instep.errors import InstepError, NotFoundError, UnavailableError
+from instep.errors import InstepError, NotFoundError, OutcomeUnknownError, UnavailableError
 from instep.faults import ERRORS
 from instep.history.commits import load_commit
+from instep.history.dump import dump_lines, load_lines
 from instep.history.erasure import erased_digests
+from instep.history.postgres import create_postgres, open_postgres
 from instep.history.refs import list_refs
 from instep.history.repository import Repository, home_of, open_repository, open_unchecked
+from instep.history.store import Database, Store, Transaction
 from instep.pipelines.project import find_lake
 from instep.tables.content import TYPE as TABLE
 from instep.tables.content import TableContent
@@ -33,16 +37,28 @@ from instep.tables.read import row_count
 
 State = dict[str, Any]  # what a lake shows, in facts that two runs of one act share
 
+DATABASE = "SHOP_DATABASE"
+"""The secret that holds the address."""
+
 KILLED = -9
+FAILED = frozenset({UnavailableError.exit_code})
+"""How an act ends whose disk cannot be written."""
+UNANSWERED = FAILED | {OutcomeUnknownError.exit_code}
+"""How an act ends whose database is silent."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What acts change: the folder `work`, and a database where `databases` is given."""
+    """What acts change: the folder `work`, and the catalog where it is in PostgreSQL."""
 
     forks: Forks
     top: Path
-    databases: Databases | None = None
+    catalog: Catalog | None = None
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Returns where commands find the database."""
+        return {} if self.catalog is None else {DATABASE: self.catalog.reached_by}
 
     @property
     def work(self) -> Path:
@@ -53,20 +69,20 @@ class World:
         return self.work / "shop"
 
     def must(self, *words: str, actor: str = "ana") -> Ended:
-        return self.forks.must(*words, at=self.shop, actor=actor)
+        return self.forks.must(*words, at=self.shop, actor=actor, **self.env)
 
     def save(self) -> None:
         """Keeps the state that `reset` brings back."""
         shutil.rmtree(self.top / "saved", ignore_errors=True)
         shutil.copytree(self.work, self.top / "saved", copy_function=_copy)
-        if self.databases is not None:
-            self.databases.copy("work", "saved")
+        if self.catalog is not None:
+            self.catalog.save()
 
     def reset(self) -> None:
         shutil.rmtree(self.work, ignore_errors=True)
         shutil.copytree(self.top / "saved", self.work, copy_function=_copy, dirs_exist_ok=True)
-        if self.databases is not None:
-            self.databases.copy("saved", "work")
+        if self.catalog is not None:
+            self.catalog.reset()
 
 
 def _copy(source: str, target: str) -> None:
@@ -81,22 +97,36 @@ def _is_one_disk(one: str, other: str) -> bool:
     return Path(one).stat().st_dev == Path(other).parent.stat().st_dev
 
 
-@dataclass(frozen=True, slots=True)
-class Databases:
-    """The databases of one PostgreSQL server: "work" is used, "saved" is its copy."""
+@dataclass(slots=True)
+class Catalog:
+    """A schema of PostgreSQL that acts change, and the rows that `reset` brings back."""
 
-    url: str
+    database: Database
+    reached_by: str
+    """The address that acts are given."""
+    _saved: list[str] = field(default_factory=list, repr=False)
 
-    def address(self, name: str) -> str:
-        return self.url.replace("/postgres?", f"/{name}?")
+    def save(self) -> None:
+        self._saved = []
+        with suppress(NotFoundError):
+            store = open_postgres(self.database)
+            with store.reading() as tx:
+                self._saved = list(dump_lines(tx))
+            store.close()
 
-    def copy(self, source: str, target: str) -> None:
-        """Makes the database `target` anew, as a copy of `source`."""
+    def reset(self) -> None:
+        self.remove()
+        if self._saved:
+            create_postgres(self.database, self._fill).close()
+
+    def _fill(self, store: Store, tx: Transaction) -> None:
+        load_lines(tx, self._saved)
+
+    def remove(self) -> None:
         import psycopg
 
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(f"drop database if exists {target} with (force)")
-            connection.execute(f"create database {target} template {source} strategy file_copy")
+        with psycopg.connect(self.database.url) as connection:
+            connection.execute(f'drop schema if exists "{self.database.schema}" cascade')
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +191,12 @@ class Campaign:
 
     def run(self, fault: str = "", trace: str = "") -> Ended:
         return self.world.forks.instep(
-            *self.act.words, at=self.folder, actor=self.act.actor, fault=fault, trace=trace
+            *self.act.words,
+            at=self.folder,
+            actor=self.act.actor,
+            fault=fault,
+            trace=trace,
+            env=self.world.env,
         )
 
     def faults(self) -> Iterator[str]:
@@ -185,20 +220,20 @@ class Campaign:
         is_error = "=" in fault
         if not is_error and ended.code == 0:
             self.wrong.append(f"{self.act.name}, {fault}: it was not reached")
-        self.look(fault, ended, may_fail=is_error)
+        self.look(fault, ended, FAILED if is_error else frozenset({KILLED}))
 
-    def look(self, fault: str, ended: Ended, *, may_fail: bool) -> None:
-        """Writes down what is wrong after the act met a fault, and after it is given again.
+    def look(self, fault: str, ended: Ended, codes: frozenset[int]) -> None:
+        """Writes down what is wrong after a fault, and after the act is given again.
 
-        Where it `may_fail`, it says so itself, as a disk that cannot be written.
+        The act has ended with one of `codes`, unless it was done in spite of the fault.
         """
         self.tried += 1
-        for problem in (*self._wrong_now(ended, may_fail), *self._wrong_again()):
+        if ended.code not in codes | {0}:
+            self.wrong.append(f"{self.act.name}, {fault}: ended with {ended.code}: {ended.err}")
+        for problem in (*self._wrong_now(ended), *self._wrong_again()):
             self.wrong.append(f"{self.act.name}, {fault}: {problem}")
 
-    def _wrong_now(self, ended: Ended, may_fail: bool) -> Iterator[str]:
-        if may_fail and ended.code not in (0, UnavailableError.exit_code):
-            yield f"ended with {ended.code}: {ended.err}"
+    def _wrong_now(self, ended: Ended) -> Iterator[str]:
         if "Nothing was" in ended.err and not self._shows(self.before):
             yield f"it said that nothing was changed: {ended.err}"
         if "Traceback" in ended.err:
@@ -214,7 +249,7 @@ class Campaign:
             return
         if state not in (self.before, self.after):
             yield f"neither before nor after: {difference(self.before, state)}"
-        if is_done and state != self.after:
+        if is_done and not self._shows(self.after):
             yield f"it said it was done: {difference(self.after, state)}"
         expected = "" if state == self.after else str(self.before["open"])
         if (found := doctor(self.folder)) != expected:
