@@ -1,29 +1,47 @@
-"""Named places where a process may die, so that a test can make it die there.
+"""Named places where a process may die or the disk may fail, so that a test can make it so.
 
-`INSTEP_FAULT=name` or `INSTEP_FAULT=name:3` kills this process with SIGKILL when it reaches the
-place for the first (or third) time; `INSTEP_FAULT_TRACE=file` writes each place as it is reached.
-Without these variables a place costs one comparison.
+`INSTEP_FAULT=name:3=kind` lets it happen when the place is reached for the third time; without a
+number it is the first time. The kind `kill` (the default) ends this process with SIGKILL; `full`,
+`failing` and `read-only` raise what the system call that comes next would raise then.
+`INSTEP_FAULT_TRACE=file` writes each place as it is reached. Without these variables a place costs
+one comparison.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
 
-_FAULT = os.environ.get("INSTEP_FAULT", "")
-_TRACE = os.environ.get("INSTEP_FAULT_TRACE", "")
+ERRORS = {"full": errno.ENOSPC, "failing": errno.EIO, "read-only": errno.EROFS}
+
 _seen: dict[str, int] = {}
+_fault = ""
+_trace = ""
+
+
+def arm(fault: str, trace: str = "") -> None:
+    """Sets which fault happens and where places are written, as the two variables do."""
+    global _fault, _trace
+    _fault, _trace = fault, trace
+    _seen.clear()
 
 
 def reached(place: str) -> None:
     """Says that the process is at `place`, such as "file.rename.before"."""
-    if not _FAULT and not _TRACE:
+    if not _fault and not _trace:
         return
     _seen[place] = _seen.get(place, 0) + 1
-    if _TRACE:
-        with Path(_TRACE).open("a") as trace:
+    if _trace:
+        with Path(_trace).open("a") as trace:
             trace.write(f"{place}:{_seen[place]}\n")
-    name, _, count = _FAULT.partition(":")
+    where, _, kind = _fault.partition("=")
+    name, _, count = where.partition(":")
     if name == place and _seen[place] == int(count or "1"):
+        if kind in ERRORS:
+            raise OSError(ERRORS[kind], os.strerror(ERRORS[kind]), place)
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+arm(os.environ.get("INSTEP_FAULT", ""), os.environ.get("INSTEP_FAULT_TRACE", ""))

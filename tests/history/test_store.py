@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from databases import on_both
+from wire import Wire
 
 from instep.clock import system_clock
 from instep.errors import (
@@ -193,64 +192,6 @@ def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
 BEGIN, COMMIT = b"begin; ", b"q\0\0\0\x0bcommit\0"
 """How statements begin in PostgreSQL's protocol (Query, length, text), in small letters."""
-
-
-class Wire:
-    """A proxy before PostgreSQL that can lose what the server answers, or be cut."""
-
-    def __init__(self, target: str) -> None:
-        self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.loses_answer_to: bytes | None = None
-        self.refuses = False
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            if self.refuses:
-                client.close()
-                continue
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(self._target)
-            lost = threading.Event()
-            for source, sink, is_question in ((client, server, True), (server, client, False)):
-                threading.Thread(
-                    target=self._carry, args=(source, sink, is_question, lost), daemon=True
-                ).start()
-
-    def _carry(
-        self, source: socket.socket, sink: socket.socket, is_question: bool, lost: threading.Event
-    ) -> None:
-        while True:
-            try:
-                data = source.recv(65_536)
-            except OSError:
-                data = b""
-            if is_question and self.loses_answer_to and self.loses_answer_to in data.lower():
-                self.loses_answer_to = None
-                lost.set()
-            if not data or (not is_question and lost.is_set()):
-                for end in (source, sink):
-                    with _ignored():
-                        end.shutdown(socket.SHUT_RDWR)
-                return
-            sink.sendall(data)
-
-
-@contextmanager
-def _ignored() -> Iterator[None]:
-    try:
-        yield
-    except OSError:
-        return
 
 
 @pytest.fixture

@@ -38,7 +38,9 @@ from instep.history.examine import Examination
 from instep.history.objects import (
     Objects,
     file_digest,
+    is_unpublished,
     make_durable,
+    make_folder_durably,
     publish_durably,
     write_durably,
 )
@@ -231,10 +233,10 @@ def _claim(folder: Path, final: str, mark: dict[str, Json]) -> None:
             "Name another folder.",
             kind="lake-exists",
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder_durably(folder)
     if marker.exists() and marker.read_bytes() == text:
         return
-    if any(folder.iterdir()):
+    if not all(is_unpublished(path) for path in folder.iterdir()):
         raise InvalidError(
             f"The folder {folder} is not empty: expected a new one, or one in which the same act "
             "was interrupted. Name another.",
@@ -264,7 +266,7 @@ def _copy(source: Path, target: Path) -> tuple[int, str]:
     is_log = target.parent.name == "predictions"
     if target.exists() and target.stat().st_size == size and not is_log:
         return size, file_digest(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_durably(target.parent)
     digest, size = hashlib.sha256(), 0
     part = target.with_name(f".{target.name}.part")
     try:

@@ -156,13 +156,13 @@ def _disk_error(error: OSError) -> InstepError:
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in _FULL:
         return UnavailableError(
-            f"The disk is full or failing{where}: {error.strerror}. Nothing was recorded. Make "
-            "room, then try again.",
+            f"The disk is full or failing{where}: {error.strerror}. Make room, then give the same "
+            "command again: what is done already is not done twice.",
             kind="disk-failed",
         )
     return UnavailableError(
-        f"A file cannot be written{where}: {error.strerror}. Nothing was recorded. Make it "
-        "writable, then try again.",
+        f"A file cannot be written{where}: {error.strerror}. Make it writable, then give the same "
+        "command again: what is done already is not done twice.",
         kind="read-only-lake",
     )
 

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from instep.canonical import Json, JsonObject, from_microseconds, to_microseconds
 from instep.clock import format_instant
-from instep.errors import InvalidError, NotFoundError, RefusedError
+from instep.errors import InvalidError, NotFoundError, RefusedError, UnavailableError
 from instep.faults import reached
 from instep.history.locks import blobs_locked
 from instep.history.objects import sync_folder, write_durably
@@ -62,6 +62,7 @@ def erase(
         NotFoundError (kinds "no-such-object", "no-such-key").
         InvalidError (kinds "ambiguous-object", "not-an-object").
         RefusedError (kind "still-live"): a ref needs it now.
+        UnavailableError (kind "disk-failed"): it is on record, and its bytes are there still.
     """
     digests = _named(repo, text, objects_of)
     with repo.store.transaction() as tx:
@@ -78,7 +79,16 @@ def erase(
         known = erasures(tx)
     found = tuple(known[digest] for digest in digests)
     for erasure in found:
-        _remove(repo, erasure)
+        try:
+            _remove(repo, erasure)
+        except OSError as error:
+            raise UnavailableError(
+                f"The erasure of {erasure.digest} is on record, but its bytes could not be removed "
+                f"({error.strerror}): expected a disk that can be written. Mend it, then give the "
+                "same command again.",
+                kind="disk-failed",
+                digest=erasure.digest,
+            ) from error
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ ERASED = ".erased"
 """Ends the name of the note that stands for erased bytes."""
 
 _CHUNK_BYTES = 1 << 20
+_UNPUBLISHED = re.compile(r"\.[0-9a-f]{32}")
 _WANTED_NS = 2_000_000_000
 """How far a file's time moves when it is wanted again: a counter, not a clock, and coarse enough
 for every file system."""
@@ -74,11 +76,13 @@ class Objects:
         Raises:
             RefusedError (kind "erased"): these bytes were erased from the lake.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder_durably(self.folder)
         temporary = self.folder / f".{uuid.uuid4().hex}"
         try:
+            reached("file.write.before")
             with source.open("rb") as reader, temporary.open("wb") as writer:
                 shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
+            reached("file.write.after")
             digest = file_digest(temporary)
             with blobs_locked(self.folder, alone=False):
                 if not self._wanted(digest):
@@ -118,7 +122,10 @@ class Objects:
         return self.get(digest).decode(errors="replace")
 
     def _wanted(self, digest: str) -> bool:
-        """Says whether the blob is there, and marks it as wanted again."""
+        """Says whether the blob is there, and marks it as wanted again.
+
+        Then its name is durable too: who put it there may not have come so far.
+        """
         if self.note(digest).exists():
             raise RefusedError(
                 f"Object {digest} was erased from the lake ({self.note(digest).read_text()}): "
@@ -132,6 +139,8 @@ class Objects:
         except FileNotFoundError:
             return False
         os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns + _WANTED_NS))
+        sync_folder(path.parent)
+        sync_folder(self.folder)
         return True
 
     def _missing(self, digest: str) -> NotFoundError:
@@ -158,11 +167,12 @@ def file_digest(path: Path) -> str:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Writes a file that is either complete and durable, or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_durably(path.parent)
     temporary = path.parent / f".{uuid.uuid4().hex}"
-    reached("file.write.before")
     try:
+        reached("file.write.before")
         temporary.write_bytes(data)
+        reached("file.write.after")
         publish_durably(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -174,19 +184,19 @@ def write_all_durably(files: Mapping[Path, bytes]) -> None:
     They may become visible in any order; none may be named by what is durable already.
     """
     temporary = {path: path.parent / f".{uuid.uuid4().hex}" for path in files}
-    reached("file.write.before")
     try:
         for path, data in files.items():
+            reached("file.write.before")
             temporary[path].write_bytes(data)
-        reached("file.fsync.before")
+            reached("file.write.after")
         for one in temporary.values():
-            _fsync(one)
-        reached("file.rename.before")
+            _fsync(one, "file.fsync")
         for path, one in temporary.items():
+            reached("file.rename.before")
             one.rename(path)
-        reached("file.rename.after")
+            reached("file.rename.after")
         for folder in {path.parent for path in files}:
-            _fsync(folder)
+            sync_folder(folder)
     finally:
         for one in temporary.values():
             one.unlink(missing_ok=True)
@@ -194,33 +204,50 @@ def write_all_durably(files: Mapping[Path, bytes]) -> None:
 
 def publish_durably(temporary: Path, path: Path) -> None:
     """Moves a written file to its name: fsync the file, rename, fsync the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    reached("file.fsync.before")
-    _fsync(temporary)
+    make_folder_durably(path.parent)
+    _fsync(temporary, "file.fsync")
     reached("file.rename.before")
     temporary.rename(path)
     reached("file.rename.after")
-    _fsync(path.parent)
+    sync_folder(path.parent)
+
+
+def is_unpublished(path: Path) -> bool:
+    """Says whether a file is what a killed `write_durably` leaves: not named yet, and garbage."""
+    return _UNPUBLISHED.fullmatch(path.name) is not None
 
 
 def make_durable(path: Path) -> None:
     """Makes a file that somebody else wrote under its final name durable, and its folder."""
-    reached("file.fsync.before")
-    _fsync(path)
-    _fsync(path.parent)
-    reached("file.fsync.after")
+    _fsync(path, "file.fsync")
+    sync_folder(path.parent)
+
+
+def make_folder_durably(folder: Path) -> None:
+    """Makes a folder, and those above it, where missing; then the name of each new one is durable.
+
+    A folder that is there costs no fsync. Whoever may find one that another process has only just
+    made, and needs it durable, calls `sync_folder` on the folder above.
+    """
+    if folder.is_dir():
+        return
+    make_folder_durably(folder.parent)
+    reached("folder.make.before")
+    folder.mkdir(exist_ok=True)
+    reached("folder.make.after")
+    sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
     """Makes names that were added to or removed from a folder durable."""
-    reached("file.fsync.before")
-    _fsync(folder)
-    reached("file.fsync.after")
+    _fsync(folder, "folder.fsync")
 
 
-def _fsync(path: Path) -> None:
+def _fsync(path: Path, place: str) -> None:
+    reached(f"{place}.before")
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+    reached(f"{place}.after")

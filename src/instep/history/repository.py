@@ -16,7 +16,7 @@ from instep.clock import Clock
 from instep.errors import NotFoundError, RefusedError
 from instep.history import tree
 from instep.history.commits import Commit, load_commit, make_commit, save_commit
-from instep.history.objects import Objects
+from instep.history.objects import Objects, make_folder_durably
 from instep.history.postgres import create_postgres, open_postgres
 from instep.history.refs import MAIN as MAIN
 from instep.history.refs import RefKind, create_ref, resolve
@@ -97,7 +97,7 @@ def create_repository(
         save_commit(tx, commit)
         create_ref(tx, MAIN, RefKind.BRANCH, commit.id, owner=actor, at=at, is_protected=True)
 
-    root.mkdir(parents=True, exist_ok=True)
+    make_folder_durably(root)
     if database is None:
         create_sqlite(root / CATALOG, fill).close()
     else:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from instep.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 from instep.faults import reached
-from instep.history.objects import publish_durably
+from instep.history.objects import make_folder_durably, publish_durably
 from instep.history.store import (
     FORMAT_VERSION,
     LOCK_WAIT_S,
@@ -68,20 +68,20 @@ class SqliteStore:
 
         Raises:
             UnavailableError (kind "lake-busy"): another writer held the lock for 30 seconds.
+            UnavailableError (kinds "disk-failed", "read-only-lake").
         """
-        connection = self._connection()
         reached("transaction.begin.before")
-        try:
-            _begin(connection, self.lock_wait_s)
-            yield SqliteTransaction(connection)
-            reached("transaction.commit.before")
-            connection.execute("commit")
-        except BaseException as error:
-            if connection.in_transaction:
-                connection.execute("rollback")
-            if isinstance(error, sqlite3.OperationalError):
-                raise _unavailable(self.path, error) from error
-            raise
+        with _named(self.path):
+            connection = self._connection()
+            try:
+                _begin(connection, self.lock_wait_s)
+                yield SqliteTransaction(connection)
+                reached("transaction.commit.before")
+                connection.execute("commit")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("rollback")
+                raise
         reached("transaction.commit.after")
 
     @contextmanager
@@ -90,15 +90,17 @@ class SqliteStore:
 
         Inside a transaction of the same thread it is that transaction.
         """
-        connection = self._connection()
-        if connection.in_transaction:
-            yield SqliteTransaction(connection)
-            return
-        connection.execute("begin")
-        try:
-            yield SqliteTransaction(connection)
-        finally:
-            connection.execute("rollback")
+        with _named(self.path):
+            connection = self._connection()
+            if connection.in_transaction:
+                yield SqliteTransaction(connection)
+                return
+            connection.execute("begin")
+            try:
+                yield SqliteTransaction(connection)
+            finally:
+                if connection.in_transaction:
+                    connection.execute("rollback")
 
     def close(self) -> None:
         """Closes this thread's connection."""
@@ -109,8 +111,9 @@ class SqliteStore:
 
     def settle(self, path: Path) -> None:
         """Gives a database that nobody else uses yet its final name, durably."""
-        self._connection().execute("pragma wal_checkpoint(truncate)")
-        self.close()
+        with _named(self.path):
+            self._connection().execute("pragma wal_checkpoint(truncate)")
+            self.close()
         publish_durably(self.path, path)
 
     def _connection(self) -> sqlite3.Connection:
@@ -129,6 +132,7 @@ def create_sqlite(path: Path, fill: Fill) -> SqliteStore:
     Raises:
         ConflictError (kind "lake-exists").
         InvalidError (kind "network-file-system"): SQLite's locks do not hold there.
+        UnavailableError (kinds "disk-failed", "read-only-lake").
     """
     if path.exists():
         raise ConflictError(
@@ -136,7 +140,7 @@ def create_sqlite(path: Path, fill: Fill) -> SqliteStore:
             'Use it ("instep status"), or name another folder in instep.yaml.',
             kind="lake-exists",
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder_durably(path.parent)
     file_system = _file_system(path.parent)
     if file_system in _NETWORK_FILE_SYSTEMS:
         raise InvalidError(
@@ -145,11 +149,14 @@ def create_sqlite(path: Path, fill: Fill) -> SqliteStore:
             kind="network-file-system",
         )
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    connection = _connect(temporary)
-    connection.execute("pragma journal_mode=wal")
     script = "\n".join(migration_scripts())
-    connection.executescript(f"begin;\n{script}\npragma user_version={FORMAT_VERSION};\ncommit;")
-    connection.close()
+    with _named(path):
+        connection = _connect(temporary)
+        connection.execute("pragma journal_mode=wal")
+        connection.executescript(
+            f"begin;\n{script}\npragma user_version={FORMAT_VERSION};\ncommit;"
+        )
+        connection.close()
     store = SqliteStore(temporary)
     with store.transaction() as tx:
         fill(store, tx)
@@ -211,6 +218,15 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("pragma synchronous=full")
     connection.execute("pragma foreign_keys=on")
     return connection
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Names what SQLite could not do with the database at `path`, for who can act on it."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise _unavailable(path, error) from error
 
 
 def _unavailable(path: Path, error: sqlite3.OperationalError) -> Exception:

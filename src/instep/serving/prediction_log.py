@@ -28,6 +28,7 @@ from instep import faults
 from instep.canonical import Json, from_microseconds, to_microseconds
 from instep.clock import Clock
 from instep.errors import InternalError, InvalidError, NotFoundError, UnavailableError
+from instep.history.objects import make_folder_durably, sync_folder
 from instep.serving import segments
 from instep.serving.records import Draft, PredictionRecord, decode, encode
 from instep.serving.segments import Data, Ending, Frame
@@ -88,7 +89,7 @@ class PredictionLog:
     """The writing side, for one process. Opening it recovers what dead processes left."""
 
     def __init__(self, folder: Path, mode: LogMode, clock: Clock) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder_durably(folder)
         self._folder = folder
         self._mode = mode
         self._clock = clock
@@ -234,7 +235,7 @@ class _Segment:
             os.fsync(descriptor)
             faults.reached("predictions.create.before")
             draft.rename(path)
-            _sync_folder(folder)
+            sync_folder(folder)
             faults.reached("predictions.create.after")
         except OSError:
             os.close(descriptor)
@@ -415,7 +416,7 @@ def _keep_cut(path: Path, torn: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _has_later_frame(data: Data, offset: int) -> bool:
@@ -470,11 +471,3 @@ def _write_whole(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,6 @@ Deletes of single rows are not here: a file is replaced as a whole.
 
 from __future__ import annotations
 
-import os
 import re
 import uuid
 from collections.abc import Collection, Mapping, Sequence
@@ -20,6 +19,7 @@ from instep.canonical import to_microseconds
 from instep.engines.engine import DeleteFile, WrittenFile
 from instep.engines.schema import Column, Schema, sql_type_of
 from instep.errors import InternalError, InvalidError
+from instep.history.objects import make_folder_durably, sync_folder
 from instep.tables.content import TableContent
 from instep.tables.copies import load_base
 from instep.tables.iceberg import Metadata, new_metadata, with_layout, with_schema
@@ -84,8 +84,7 @@ def create_table(
     table = str(uuid.uuid4())
     folder = root.resolve() / "tables" / table
     for part in ("data", "metadata", "profiles"):
-        (folder / part).mkdir(parents=True)
-    _sync_folders(folder, folder.parent)
+        make_folder_durably(folder / part)
     spec = make_spec(0, partition, schema, ())
     order = make_order(1 if sort else 0, sort, schema)
     metadata = new_metadata(table, str(folder), schema, spec, order, to_microseconds(at) // 1000)
@@ -311,7 +310,7 @@ def _reserved_ids(folder: Path, last: int, count: int) -> list[int]:
         except FileExistsError:
             continue
         reserved.append(candidate)
-    _sync_folders(folder / "metadata")
+    sync_folder(folder / "metadata")
     return reserved
 
 
@@ -365,12 +364,3 @@ def _check_placed(folder: Path, paths: Sequence[str]) -> None:
                 kind="misplaced-file",
                 path=path,
             )
-
-
-def _sync_folders(*folders: Path) -> None:
-    for folder in folders:
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

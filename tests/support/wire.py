@@ -1,0 +1,72 @@
+"""A wire to PostgreSQL that can lose what the server answers, or be cut."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Wire:
+    """A proxy before PostgreSQL that can lose what the server answers, or be cut."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.loses_answer_to: bytes | None = None
+        self.loses_answer_number = 0
+        self.questions = 0
+        """How often something was asked; the answer to one number may get lost."""
+        self.refuses = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if self.refuses:
+                client.close()
+                continue
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(self._target)
+            lost = threading.Event()
+            for source, sink, is_question in ((client, server, True), (server, client, False)):
+                threading.Thread(
+                    target=self._carry, args=(source, sink, is_question, lost), daemon=True
+                ).start()
+
+    def _carry(
+        self, source: socket.socket, sink: socket.socket, is_question: bool, lost: threading.Event
+    ) -> None:
+        while True:
+            try:
+                data = source.recv(65_536)
+            except OSError:
+                data = b""
+            if is_question and self.loses_answer_to and self.loses_answer_to in data.lower():
+                self.loses_answer_to = None
+                lost.set()
+            self.questions += is_question and bool(data)
+            if is_question and self.questions == self.loses_answer_number:
+                lost.set()
+            if not data or (not is_question and lost.is_set()):
+                for end in (source, sink):
+                    with _ignored():
+                        end.shutdown(socket.SHUT_RDWR)
+                return
+            sink.sendall(data)
+
+
+@contextmanager
+def _ignored() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        return
