@@ -1,7 +1,8 @@
 """The one gate to main: open, approve, merge, reject. Each act is one transaction.
 
-An approval binds to the changed contents, the contents of the keys that the evidence read, and the
-evidence itself. Other keys of main may move: the change is rebased silently.
+An approval binds to the changed contents, the contents of the keys that the evidence read, the
+slices of tables that changed tables and models were computed from, and the evidence itself. Other
+keys of main, and other rows, may move: the change is rebased silently.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from instep.canonical import Json, JsonObject, digest_of
 from instep.changes import records
+from instep.changes.inputs import Moved, moved_inputs
 from instep.changes.policy import Decision, Wait, decide, kinds_of_change, needed_approvals
 from instep.changes.records import Approval, Change, Kind, State
 from instep.errors import ConflictError, RefusedError
@@ -159,7 +161,17 @@ def judge(tx: Transaction, repo: Repository, change: Change) -> Decision:
         needed=needed_approvals(config.approvals if config else Approvals(), kinds),
         authors=authors_of(tx, change),
         people=tuple(config.people) if config else (),
+        moved=moved_of(tx, repo, change),
     )
+
+
+def moved_of(tx: Transaction, repo: Repository, change: Change) -> tuple[Moved, ...]:
+    """Returns the inputs of what a change brings that are others on main now than when read."""
+    inputs = change.evidence.get("inputs")
+    if change.has_ended or not isinstance(inputs, list):
+        return ()
+    read = [one for one in inputs if isinstance(one, Mapping)]
+    return moved_inputs(tx, repo, change.base, changed_contents(tx, repo, change), read)
 
 
 def authors_of(tx: Transaction, change: Change) -> frozenset[str]:
@@ -235,6 +247,9 @@ def binding_of(tx: Transaction, repo: Repository, change: Change) -> str:
         "reads": reads,
         "evidence": change.evidence_digest,
     }
+    moved = moved_of(tx, repo, change)
+    if moved:
+        body["moved"] = [one.to_json() for one in moved]
     return digest_of(_BINDING, body)
 
 
