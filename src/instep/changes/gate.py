@@ -149,18 +149,24 @@ def approve(
 def judge(tx: Transaction, repo: Repository, change: Change) -> Decision:
     """Returns whether a change may be merged now, and why not.
 
-    The policy is main's own; the first change of a lake brings it.
+    The policy is main's own. Before the first is merged it is the built-in one, and the people are
+    those whom the change brings: where they are its authors alone, nobody else could agree.
     """
-    config = lake_config(repo, get_ref(tx, MAIN).commit) or lake_config(repo, change.head)
+    config = lake_config(repo, get_ref(tx, MAIN).commit)
+    brought = config or lake_config(repo, change.head)
+    people = tuple(brought.people) if brought else ()
+    authors = authors_of(tx, change)
     keys = changed_contents(tx, repo, change)
     kinds = {Kind.ARRIVAL} if change.kind is Kind.ARRIVAL else kinds_of_change(keys)
+    needed = needed_approvals(config.approvals if config else Approvals(), kinds)
+    is_alone = config is None and bool(people) and authors.issuperset(people)
     return decide(
         change,
         records.approvals_of(tx, change.number),
         binding=binding_of(tx, repo, change),
-        needed=needed_approvals(config.approvals if config else Approvals(), kinds),
-        authors=authors_of(tx, change),
-        people=tuple(config.people) if config else (),
+        needed=0 if is_alone else needed,
+        authors=authors,
+        people=people,
         moved=moved_of(tx, repo, change),
     )
 

@@ -118,7 +118,7 @@ def decide(
     reasons += map(str, moved)
     if moved:
         reasons.append(
-            f'run it again on what main is now ("instep run {moved[0].pipeline} --branch NEW", then '
-            f'propose that), or agree to it as it is ("instep approve {change.number}")'
+            f'run it on what main is now ("instep run {moved[0].pipeline} --branch NEW") and '
+            f'propose that, or agree to it as it is ("instep approve {change.number}")'
         )
     return Wait(tuple(reasons))
