@@ -162,6 +162,17 @@ def test_too_many_bad_rows_hold_the_batch(lake: Repository, tmp_path: Path) -> N
     assert rows_of(lake, "select count(*) from readings") == [(360,)]
 
 
+def test_accepting_a_batch_without_a_good_row_says_what_came_of_it(
+    lake: Repository, tmp_path: Path
+) -> None:
+    rows = [[*row[:2], "-1", row[3]] for row in month(1)]
+    held = arrive(lake, write(tmp_path / "readings-1.csv", rows))
+    said = accept(lake, held.arrival.change, "ben", why="keep the raw rows").to_text()
+    assert "no row into readings, merged as change 1; 400 in quarantine" in said
+    assert "accepted in spite of this: 400 of 400 rows" in said
+    assert "stop" not in said
+
+
 def test_a_renamed_column_is_held_accepted_and_remembered(lake: Repository, tmp_path: Path) -> None:
     arrive(lake, write(tmp_path / "readings-1.csv", month(1)))
     renamed = HEADER.replace("late", "lateness_minutes")
