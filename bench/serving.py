@@ -72,7 +72,7 @@ def _figure(bench: str, measured: dict[str, Any], more: dict[str, int]) -> Figur
 
 def _killed(project: Path) -> dict[str, int]:
     """Kills a server under load; returns how many receipts clients held, and how many are there."""
-    from instep.serving.prediction_log import read_predictions, recover
+    from instep.serving.log_files import read_predictions, recover
 
     with _server(project, "durable") as (process, port):
         timer = threading.Timer(KILL_AFTER_S, process.send_signal, (signal.SIGKILL,))

@@ -148,10 +148,20 @@ def raised(paths: Iterator[Path]) -> set[tuple[str, str]]:
     return found
 
 
-def documented_kinds() -> set[tuple[str, str]]:
+def rows_of_kinds() -> list[tuple[str, str]]:
+    """Returns the kind and the families of each row of the errors page."""
     rows = re.findall(r"^\| ([\w-]+) \| ([\w -]+) \| .+ \| .+ \|$", page("errors.md"), re.MULTILINE)
-    listed = [row for row in rows if row[0] not in ("kind", "---")]
+    return [row for row in rows if row[0] not in ("kind", "---")]
+
+
+def documented_kinds() -> set[tuple[str, str]]:
+    listed = rows_of_kinds()
     return {(kind, family) for kind, families in listed for family in families.split(" or ")}
+
+
+def test_every_error_kind_stands_in_one_row() -> None:
+    kinds = [kind for kind, _ in rows_of_kinds()]
+    assert sorted(kinds) == sorted(set(kinds))
 
 
 def test_every_error_kind_is_documented_with_its_family_and_no_other() -> None:

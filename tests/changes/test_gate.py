@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import pytest
 from databases import on_both
@@ -164,15 +163,34 @@ def test_approving_twice_counts_once(team: Repository) -> None:
         assert len(approvals_of(tx, change.number)) == 1
 
 
-def test_the_first_change_of_a_lake_brings_its_own_policy(repo: Repository, tmp_path: Path) -> None:
-    blob = repo.objects.put(CONFIG.encode())
-    change = propose(
-        repo, {"config/instep": {"type": "instep.config.v1", "blob": blob}}, kind=Kind.PROJECT
-    )
-    with pytest.raises(RefusedError, match="ben, eve may give one"):
+NO_APPROVALS = "policies: {approvals: {project: 0, pipeline: 0, model: 0}}\n"
+
+
+def bring(repo: Repository, config: str) -> Change:
+    blob = repo.objects.put(config.encode())
+    contents: Contents = {"config/instep": {"type": "instep.config.v1", "blob": blob}}
+    return propose(repo, contents, kind=Kind.PROJECT)
+
+
+def test_the_first_change_is_judged_by_the_built_in_policy_not_by_the_one_it_brings(
+    repo: Repository,
+) -> None:
+    change = bring(repo, CONFIG + NO_APPROVALS)
+    with pytest.raises(RefusedError, match=r"0 of 1 approvals.*ben, eve may give one"):
         merge(repo, change.number)
     approve(repo, change.number, "eve")
     merge(repo, change.number)
+    merge(repo, propose(repo, {"table/a": {"n": 1}}).number)
+
+
+def test_somebody_alone_brings_the_first_policy_themselves(repo: Repository) -> None:
+    merge(repo, bring(repo, "lake: lake\npeople: [ana]\n" + NO_APPROVALS).number)
+
+
+def test_a_policy_that_loosens_is_judged_by_the_one_before_it(team: Repository) -> None:
+    change = bring(team, "lake: lake\npeople: [ana]\n" + NO_APPROVALS)
+    with pytest.raises(RefusedError, match="ben, eve may give one"):
+        merge(team, change.number)
 
 
 def test_a_number_that_does_not_exist_is_said_so(team: Repository) -> None:

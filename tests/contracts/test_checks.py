@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation, localcontext
 
 import duckdb
 import pytest
@@ -207,10 +207,35 @@ def test_a_decimal_text_fits_exactly_when_it_has_no_more_places(
     connection.executemany("INSERT INTO staged VALUES (?)", [[text] for text in texts])
     good = connection.execute(checks.good_rows(contract, Batch("staged", {"v": "VARCHAR"})))
     exact = [Decimal(text) for text in texts]
-    whole = [one for one in exact if one * 10**scale == (one * 10**scale).to_integral_value()]
+    with localcontext(prec=60):  # 28 digits, the default, would round what is compared
+        whole = [one * 10**scale == (one * 10**scale).to_integral_value() for one in exact]
+    plain = [bool(scale) or "e" not in text.lower() for text in texts]
     assert [Decimal(value) for (value,) in good.fetchall()] == [
-        one for one in whole if scale or abs(one) < 2**63
+        one
+        for one, is_whole, is_plain in zip(exact, whole, plain, strict=True)
+        if is_whole and is_plain and (scale or abs(one) < 2**63)
     ]
+
+
+@pytest.mark.parametrize(
+    ("type_", "fitting", "unfitting"),
+    [
+        ("long", ["7", "-7", "+7", "007", " 7", "7.0"], ["1e1", "1_000", "0x10", "7.5", "x", ""]),
+        ("decimal(9,2)", ["7.50", "75e-1"], ["1_000", "1_0.5", "7.505", "x"]),
+        ("double", ["7.5", "1e1"], ["1_000", "x", "nan"]),
+    ],
+)
+def test_a_number_is_read_only_as_it_is_usually_written(
+    type_: str, fitting: list[str], unfitting: list[str]
+) -> None:
+    contract = Contract("t", "1", (ColumnTerm("v", type_),))
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE staged (v VARCHAR)")
+    texts = [[text] for text in fitting + unfitting]
+    connection.executemany("INSERT INTO staged VALUES (?)", texts)
+    batch = Batch("staged", {"v": "VARCHAR"})
+    [(_, bad, *_)] = connection.execute(checks.broken_counts(contract, batch)).fetchall()
+    assert bad == len(unfitting)
 
 
 @pytest.mark.parametrize("kind", ["DOUBLE", "FLOAT"])

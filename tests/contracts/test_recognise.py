@@ -13,13 +13,8 @@ import duckdb
 import pytest
 
 from instep.contracts.infer import guess_columns
-from instep.contracts.recognise import (
-    Conversion,
-    distribution_changes,
-    name_likeness,
-    renames,
-    unit_change,
-)
+from instep.contracts.renames import name_likeness, renames
+from instep.contracts.units import Conversion, distribution_changes, unit_change
 from instep.engines.schema import Column
 from instep.engines.types import iceberg_type
 from instep.findings import Severity

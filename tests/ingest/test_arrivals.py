@@ -162,6 +162,17 @@ def test_too_many_bad_rows_hold_the_batch(lake: Repository, tmp_path: Path) -> N
     assert rows_of(lake, "select count(*) from readings") == [(360,)]
 
 
+def test_accepting_a_batch_without_a_good_row_says_what_came_of_it(
+    lake: Repository, tmp_path: Path
+) -> None:
+    rows = [[*row[:2], "-1", row[3]] for row in month(1)]
+    held = arrive(lake, write(tmp_path / "readings-1.csv", rows))
+    said = accept(lake, held.arrival.change, "ben", why="keep the raw rows").to_text()
+    assert "no row into readings, merged as change 1; 400 in quarantine" in said
+    assert "accepted in spite of this: 400 of 400 rows" in said
+    assert "stop" not in said
+
+
 def test_a_renamed_column_is_held_accepted_and_remembered(lake: Repository, tmp_path: Path) -> None:
     arrive(lake, write(tmp_path / "readings-1.csv", month(1)))
     renamed = HEADER.replace("late", "lateness_minutes")
@@ -290,6 +301,57 @@ def test_unreadable_files_leave_nothing_behind(lake: Repository, tmp_path: Path)
     unchanged(lake, file("readings-wide.csv", b"station,at\nA,2013-01-01,3\nA,1\n"), "bad-row")
     unchanged(lake, file("readings-twice.csv", b"station,Station\nA,B\n"), "bad-header")
     unchanged(lake, file("readings-parquet.csv", b"PAR1xxxxPAR1"), "wrong-format")
+
+
+def test_another_delimiter_than_the_contract_says_is_named(
+    lake: Repository, tmp_path: Path
+) -> None:
+    whole = write(tmp_path / "whole.csv", month(1)).read_text()
+    file = tmp_path / "readings-1.csv"
+    file.write_text(whole.replace(",", ";").replace("00Z;1", "00Z;1,5"))
+    assert "by ';': expected ','" in unchanged(lake, file, "wrong-delimiter")
+
+
+WORDS = "town;degrees\nKöln;1\nZürich;2\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1", "utf-8"])
+def test_the_encoding_of_a_first_file_is_seen_drafted_and_read(
+    repo: Repository, tmp_path: Path, encoding: str
+) -> None:
+    file = tmp_path / "towns.csv"
+    file.write_bytes(WORDS.encode(encoding))
+    held = arrive(repo, file)
+    draft = (tmp_path / "contracts" / "towns.yaml").read_text()
+    assert ("not UTF-8" in held_error(held).message) == (encoding != "utf-8")
+    assert (f"value: {encoding}" in draft) == (encoding != "utf-8")
+    merge_contract(repo, draft, "towns")
+    assert accept(repo, held.arrival.change, "ben").state is State.MERGED
+    assert rows_of(repo, "select town from towns order by degrees", "towns") == [
+        ("Köln",),
+        ("Zürich",),
+    ]
+
+
+def test_the_encoding_of_a_packed_file_is_that_of_what_it_holds(
+    repo: Repository, tmp_path: Path
+) -> None:
+    file = tmp_path / "towns.csv.gz"
+    file.write_bytes(gzip.compress(WORDS.encode("latin-1")))
+    assert "read as latin-1" in held_error(arrive(repo, file)).message
+
+
+def test_a_first_file_in_no_known_encoding_is_told_so(repo: Repository, tmp_path: Path) -> None:
+    file = tmp_path / "prices.csv"
+    file.write_bytes("item,price\nbread,2 €\n".encode("windows-1252"))
+    assert "neither UTF-8, UTF-16 nor Latin-1" in unchanged(repo, file, "wrong-encoding")
+
+
+def test_a_file_name_in_other_letters_needs_a_table(repo: Repository, tmp_path: Path) -> None:
+    file = tmp_path / "продажи.csv"
+    file.write_text("a,b\n1,2\n")
+    assert "--table" in unchanged(repo, file, "no-table-name")
+    assert arrive(repo, file, "sales").arrival.table == "sales"
 
 
 def test_a_cut_inside_the_last_value_is_noticed(lake: Repository, tmp_path: Path) -> None:

@@ -85,3 +85,7 @@ def test_no_pattern_is_overlooked(pattern: str) -> None:
 def test_a_table_is_named_by_its_file() -> None:
     assert table_name("My Trips-2013.csv.gz") == "my_trips_2013"
     assert table_name("2013.csv") == "t_2013"
+    assert table_name("Café Straße.csv") == "cafe_strasse"
+    assert table_name("cafe\u0301.csv") == "cafe"
+    assert table_name("Łódź.csv") is None
+    assert table_name("--.csv") is None

@@ -125,7 +125,23 @@ def test_a_seeded_sample_and_rows_from_arguments_are_allowed() -> None:
         ("select id\nfrom slaes", 'Did you mean "sales"?'),
         ("select id,\n  amunt\nfrom sales", 'steps/x.sql:2: column "amunt" does not exist'),
         ("select id,\n  amunt\nfrom sales", 'Did you mean "amount"?'),
-        ("select id,\n  now() as at\nfrom sales", "steps/x.sql:"),
+        ("select id,\n  now() as at\nfrom sales", "steps/x.sql:2: the step's SQL uses now()"),
+        (
+            "select 'random' as a,\n  Random() as b\nfrom sales",
+            "x.sql:2: the step's SQL uses Random()",
+        ),
+        ("select id,\n  today() as at\nfrom sales", "x.sql:2: the step's SQL uses today()"),
+        (
+            "select id\nfrom sales\nwhere sold_at < current_date",
+            "x.sql:3: the step's SQL uses current_date:",
+        ),
+        (
+            "select id,\n gen_random_uuid() as k from sales",
+            "x.sql:2: the step's SQL uses gen_random_uuid()",
+        ),
+        ("select *\nfrom sales\nusing sample 10%", "x.sql:3: the step's SQL uses a sample"),
+        ("select id\nfrom sales\nwhere id = $1", "x.sql:3: the step's SQL uses parameter $1"),
+        ("select *\nfrom\n read_csv('a.csv')", "x.sql:3: the step's SQL uses read_csv()"),
     ],
 )
 def test_a_fault_names_file_line_and_the_nearest_name(sql: str, says: str) -> None:

@@ -406,12 +406,23 @@ def test_a_run_trains_and_publishes_a_model_with_its_table(training: Bakery) -> 
         ("import socket\n\n\ndef fit(train, params, seed):\n"
          "    return socket.create_connection(('127.0.0.1', 9))\n",
          InvalidError, "network-in-step", "127.0.0.1"),
+        ("from pathlib import Path\n\n\n"
+         "def fit(train, params, seed):\n    return Path('/etc/hostname').read_text()\n",
+         InvalidError, "undeclared-file", '"/etc/hostname", which is outside of the run'),
+        ("import os\n\n\n"
+         "def fit(train, params, seed):\n    return os.open(b'/etc/hostname', os.O_RDONLY)\n",
+         InvalidError, "undeclared-file", "/etc/hostname"),
+        ("import sys\n\n\ndef fit(train, params, seed):\n    sys.exit('no luck')\n",
+         InvalidError, "step-exited", "sys.exit('no luck')\n  steps/late.py:5 in fit"),
+        ("raise SystemExit\n",
+         InvalidError, "step-exited", "steps/late.py:1"),
         ("import os\n\n\ndef fit(train, params, seed):\n    os._exit(3)\n",
          UnavailableError, "worker-died", "exit code 3"),
         ("def other():\n    pass\n",
          InvalidError, "no-such-function", '"fit"'),
     ],
-    ids=["raises", "imports", "opens", "connects", "dies", "lacks"],
+    ids=["raises", "imports", "opens", "connects", "opens-outside", "opens-by-bytes", "exits",
+         "exits-at-import", "dies", "lacks"],
 )  # fmt: skip
 def test_a_training_step_that_goes_wrong_leaves_nothing_and_says_where(
     training: Bakery, code: str, family: type[InstepError], kind: str, says: str
@@ -422,6 +433,23 @@ def test_a_training_step_that_goes_wrong_leaves_nothing_and_says_where(
     error = fails(training, family, kind)
     assert says in str(error)
     assert last_run_state(training) is RunState.FAILED
+
+
+def test_a_step_has_time_zones_and_temporary_files_of_its_own(training: Bakery) -> None:
+    training.write(
+        "steps/late.py",
+        "import tempfile\nfrom pathlib import Path\nfrom zoneinfo import ZoneInfo\n\n"
+        "from sklearn.tree import DecisionTreeClassifier\n\n\n"
+        "def fit(train, params, seed):\n"
+        "    ZoneInfo('Europe/Berlin')\n"
+        "    with tempfile.TemporaryDirectory() as folder:\n"
+        "        (Path(folder) / 'depth.txt').write_text('1')\n"
+        "        depth = int((Path(folder) / 'depth.txt').read_text())\n"
+        "    assert not list(Path.home().iterdir())\n"
+        "    tree = DecisionTreeClassifier(max_depth=depth, random_state=seed)\n"
+        "    return tree.fit(train.features, train.target)\n",
+    )
+    assert "model/late" in training.run().changed
 
 
 def test_declared_data_is_read_by_its_relative_path(training: Bakery) -> None:

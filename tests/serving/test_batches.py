@@ -18,7 +18,8 @@ from instep.history.repository import create_repository
 from instep.models.signature import Matrix
 from instep.serving.batches import WAITING_LIMIT, Answer, Batches
 from instep.serving.guard import Admitted
-from instep.serving.prediction_log import LogMode, PredictionLog, read_predictions
+from instep.serving.log_files import read_predictions
+from instep.serving.prediction_log import LogMode, PredictionLog
 from instep.serving.records import Predicted, Refused
 from instep.serving.served import ServedModel, load_served
 

@@ -93,6 +93,32 @@ def test_a_missing_key_field_is_refused() -> None:
     assert (reason.kind, reason.subject) == ("missing-key", "tail")
 
 
+@pytest.mark.parametrize(
+    ("type_", "fitting", "unfitting"),
+    [
+        ("long", [7, -7], ["7", "1e1", 1e1, 7.0, True]),
+        ("double", [7, 7.5], ["7.5", False]),
+        ("string", ["UA"], [7, True]),
+        ("boolean", [True], ["true", 1]),
+        ("date", ["2013-09-03"], [20130903, "soon"]),
+        ("timestamptz", ["2013-09-03T10:00:00Z"], [0, "soon"]),
+    ],
+)
+def test_a_key_is_of_the_type_of_its_column_or_refused(
+    type_: str, fitting: list[Json], unfitting: list[Json]
+) -> None:
+    guard = replace(GUARD, key_types={"carrier": "string", "flight": type_})
+    for value in fitting:
+        asked = replace(question(), key={"carrier": "UA", "flight": value})
+        assert isinstance(check(guard, asked), Admitted), value
+    for value in unfitting:
+        verdict = check(guard, replace(question(), key={"carrier": "UA", "flight": value}))
+        assert isinstance(verdict, Refused), value
+        (reason,) = verdict.reasons
+        assert (reason.kind, reason.subject) == ("wrong-key-type", "flight")
+        assert f"expected a value of type {type_}" in reason.message
+
+
 def test_every_reason_is_said_at_once() -> None:
     kinds = [reason.kind for reason in refused(GUARD, hour="x", dest="ILM", nonsense=1).reasons]
     assert kinds == ["unknown-feature", "wrong-type", "unseen-category"]

@@ -13,14 +13,8 @@ from serving_builders import START, clock_of, draft
 
 from instep.errors import InternalError, InvalidError, NotFoundError, UnavailableError
 from instep.serving import segments
-from instep.serving.prediction_log import (
-    LogMode,
-    PredictionLog,
-    find_receipt,
-    read_predictions,
-    recover,
-    segment_paths,
-)
+from instep.serving.log_files import find_receipt, read_predictions, recover, segment_paths
+from instep.serving.prediction_log import LogMode, PredictionLog
 from instep.serving.records import PredictionRecord, Reason, Refused
 
 

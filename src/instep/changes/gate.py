@@ -1,7 +1,8 @@
 """The one gate to main: open, approve, merge, reject. Each act is one transaction.
 
-An approval binds to the changed contents, the contents of the keys that the evidence read, and the
-evidence itself. Other keys of main may move: the change is rebased silently.
+An approval binds to the changed contents, the contents of the keys that the evidence read, the
+slices of tables that changed tables and models were computed from, and the evidence itself. Other
+keys of main, and other rows, may move: the change is rebased silently.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from instep.canonical import Json, JsonObject, digest_of
 from instep.changes import records
+from instep.changes.inputs import Moved, moved_inputs
 from instep.changes.policy import Decision, Wait, decide, kinds_of_change, needed_approvals
 from instep.changes.records import Approval, Change, Kind, State
 from instep.errors import ConflictError, RefusedError
@@ -147,19 +149,35 @@ def approve(
 def judge(tx: Transaction, repo: Repository, change: Change) -> Decision:
     """Returns whether a change may be merged now, and why not.
 
-    The policy is main's own; the first change of a lake brings it.
+    The policy is main's own. Before the first is merged it is the built-in one, and the people are
+    those whom the change brings: where they are its authors alone, nobody else could agree.
     """
-    config = lake_config(repo, get_ref(tx, MAIN).commit) or lake_config(repo, change.head)
+    config = lake_config(repo, get_ref(tx, MAIN).commit)
+    brought = config or lake_config(repo, change.head)
+    people = tuple(brought.people) if brought else ()
+    authors = authors_of(tx, change)
     keys = changed_contents(tx, repo, change)
     kinds = {Kind.ARRIVAL} if change.kind is Kind.ARRIVAL else kinds_of_change(keys)
+    needed = needed_approvals(config.approvals if config else Approvals(), kinds)
+    is_alone = config is None and bool(people) and authors.issuperset(people)
     return decide(
         change,
         records.approvals_of(tx, change.number),
         binding=binding_of(tx, repo, change),
-        needed=needed_approvals(config.approvals if config else Approvals(), kinds),
-        authors=authors_of(tx, change),
-        people=tuple(config.people) if config else (),
+        needed=0 if is_alone else needed,
+        authors=authors,
+        people=people,
+        moved=moved_of(tx, repo, change),
     )
+
+
+def moved_of(tx: Transaction, repo: Repository, change: Change) -> tuple[Moved, ...]:
+    """Returns the inputs of what a change brings that are others on main now than when read."""
+    inputs = change.evidence.get("inputs")
+    if change.has_ended or not isinstance(inputs, list):
+        return ()
+    read = [one for one in inputs if isinstance(one, Mapping)]
+    return moved_inputs(tx, repo, change.base, changed_contents(tx, repo, change), read)
 
 
 def authors_of(tx: Transaction, change: Change) -> frozenset[str]:
@@ -235,6 +253,9 @@ def binding_of(tx: Transaction, repo: Repository, change: Change) -> str:
         "reads": reads,
         "evidence": change.evidence_digest,
     }
+    moved = moved_of(tx, repo, change)
+    if moved:
+        body["moved"] = [one.to_json() for one in moved]
     return digest_of(_BINDING, body)
 
 

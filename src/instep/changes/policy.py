@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from instep.changes.inputs import Moved
 from instep.changes.records import Approval, Change, Kind, State
 from instep.history.tree import kind_of
 from instep.pipelines.project import Approvals
@@ -76,12 +77,15 @@ def decide(
     needed: int,
     authors: frozenset[str],
     people: Sequence[str],
+    moved: Sequence[Moved] = (),
 ) -> Decision:
     """Returns whether `change` may be merged now.
 
     Only an approval of exactly this content (`binding`), by one of the `people` (anybody, where
-    none are listed) who is not among its `authors`, counts.
+    none are listed) who is not among its `authors`, counts. What was computed from inputs that
+    `moved` since needs somebody to agree to that, even where its kind needs nobody.
     """
+    needed = max(needed, 1) if moved else needed
     match change.state:
         case State.MERGED | State.REFUSED:
             return Wait((f"it has ended already ({change.state.value})",))
@@ -110,5 +114,11 @@ def decide(
     if lapsed:
         reasons.append(
             f"what {', '.join(dict.fromkeys(lapsed))} approved is no longer what would be merged"
+        )
+    reasons += map(str, moved)
+    if moved:
+        reasons.append(
+            f'run it on what main is now ("instep run {moved[0].pipeline} --branch NEW") and '
+            f'propose that, or agree to it as it is ("instep approve {change.number}")'
         )
     return Wait(tuple(reasons))

@@ -9,6 +9,7 @@ from pathlib import Path
 from instep.canonical import Json, JsonObject
 from instep.changes import gate, records
 from instep.changes.evidence import Comparison, Say, compare, reads_of
+from instep.changes.inputs import inputs_of
 from instep.changes.policy import kinds_of_change, main_kind
 from instep.changes.records import Change, Listed, State
 from instep.errors import InternalError, RefusedError
@@ -112,9 +113,13 @@ def record(
     `more` is added to the evidence.
     """
     comparison = compare(repo, edit.base, head, say)
+    with repo.store.reading() as tx:
+        made = {key.key: repo.find(head, key.key) for key in comparison.keys}
+        inputs = inputs_of(tx, repo, made)
     evidence: dict[str, Json] = {
         **comparison.to_json(),
         "reads": list(reads_of(comparison)),
+        "inputs": inputs,
         **(more or {}),
     }
     kind = main_kind(kinds_of_change(key.key for key in comparison.keys))

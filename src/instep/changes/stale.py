@@ -83,7 +83,7 @@ def _outdated(
 ) -> tuple[str, ...]:
     """Returns the keys that a run read with another content than there will be, by key."""
     changed = made.reads & changes.keys()
-    outdated = {key for key in changed if _read(tx, repo, made.run, key) != changes[key]}
+    outdated = {key for key in changed if content_read(tx, repo, made.run, key) != changes[key]}
     return tuple(sorted(outdated | made.reads & stale))
 
 
@@ -95,7 +95,7 @@ def _made(tx: Transaction, key: str, content: JsonObject) -> _Made | None:
     return _Made(load_run(tx, past.run), frozenset(f"table/{table}" for table in tables))
 
 
-def _read(tx: Transaction, repo: Repository, run: Run, key: str) -> JsonObject | None:
+def content_read(tx: Transaction, repo: Repository, run: Run, key: str) -> JsonObject | None:
     """Returns the content of a table as a run read it: its own, or that of its input commit."""
     own = run.outputs.get(key)
     if own is not None:

@@ -9,6 +9,7 @@ import click
 
 from instep.canonical import Json
 from instep.changes import gate, records
+from instep.changes.inputs import Moved
 from instep.changes.policy import Decision, Merge, Wait
 from instep.changes.records import Approval, Change, Listed, State
 from instep.cli.comparison import comparison_of, comparison_text
@@ -26,6 +27,8 @@ class Review:
     approvals: tuple[Approval, ...]
     decision: Decision
     binding: str
+    moved: tuple[Moved, ...] = ()
+    """What the change was computed from and is another now."""
 
     @property
     def waits_for(self) -> tuple[str, ...]:
@@ -51,6 +54,7 @@ class Review:
             "binding": self.binding,
             "can_be_merged": isinstance(self.decision, Merge),
             "waits_for": list(self.waits_for),
+            "moved_inputs": [str(one) for one in self.moved],
         }
 
     def to_text(self) -> str:
@@ -71,6 +75,7 @@ class Review:
         if change.has_ended:
             lines.append(f"  {change.state} by {change.ended_by} {change.why}".rstrip())
         elif isinstance(self.decision, Merge):
+            lines += [f"  agreed to as it is: {one}" for one in self.moved]
             lines.append(f'Next: "instep merge {change.number}".')
         else:
             lines += [f"  waits: {reason}" for reason in self.waits_for]
@@ -111,6 +116,7 @@ def review_of(repo: Repository, number: int) -> Review:
             tuple(records.approvals_of(tx, number)),
             gate.judge(tx, repo, change),
             gate.binding_of(tx, repo, change),
+            gate.moved_of(tx, repo, change),
         )
 
 

@@ -1,12 +1,13 @@
 """A contract as SQL over one staged batch: its good rows, its broken terms, its bad rows.
 
-A staged batch is a relation whose columns bear the contract's names; a value is text where the
-file is text, and null where the file has a null marker. A term is broken only when its predicate is
+A staged batch is a relation whose columns bear the contract's names; a value is text where the file
+is text, and null where the file has a null marker. A term is broken only when its predicate is
 definitely true: a null breaks no term but `required`. A value fits a type only when the cast loses
 nothing, except that decimal fractions become the nearest binary ones; text of no finite number
-(nan, inf, 1e400) fits no float or double. A typed NaN lies in no range: it breaks `minimum` and
-`maximum`, and infinity breaks them as the order of numbers has it. All rows of a key that occurs
-twice, here or in the table already, break the key. Nothing is executed here.
+(nan, inf, 1e400) fits no float or double, and an integer has no exponent. A typed NaN lies in no
+range: it breaks `minimum` and `maximum`, and infinity breaks them as the order of numbers has it.
+All rows of a key that occurs twice, here or in the table already, break the key. Nothing is
+executed here.
 """
 
 from __future__ import annotations
@@ -201,12 +202,15 @@ def _misfit(column: ColumnTerm, source: str) -> str | None:
         return f"CAST({value} AS {source}) IS DISTINCT FROM {raw}"
     match family:
         case "int" | "long":
-            # DuckDB rounds the text 1.5 to the integer 2, and reads 0x10, which is no decimal.
-            is_other = f"TRY_CAST({raw} AS DECIMAL(38, 9)) IS DISTINCT FROM {value}"
-            return _unless_written_so(raw, value, f"{is_other} OR {_has_more_places(raw, 0)}")
+            # DuckDB rounds the text 1.5 to the integer 2, and reads 0x10, 1_000 and 1e1.
+            is_whole = f"regexp_full_match({raw}, '[ ]*[+-]?[0-9]+([.]0*)?[ ]*')"
+            return _unless_written_so(raw, value, f"NOT {is_whole}")
         case "decimal":
             scale = int(column.type.rpartition(",")[2].rstrip(")"))
-            return _unless_written_so(raw, value, _has_more_places(raw, scale))
+            differs = f"{_has_more_places(raw, scale)} OR {_is_grouped(raw)}"
+            return _unless_written_so(raw, value, differs)
+        case "float" | "double":
+            return f"{value} IS NULL OR {_is_grouped(raw)}"
         case "date" | "timestamp":
             # DuckDB drops the time of day, and the offset, without a word.
             exact = f"CAST(TRY_CAST({raw} AS TIMESTAMPTZ) AS TIMESTAMP)"
@@ -241,6 +245,11 @@ def _has_more_places(raw: str, scale: int) -> str:
         f"(regexp_matches({raw}, '[.eE]') AND regexp_matches({mantissa}, '[1-9]') "
         f"AND {places} > {scale})"
     )
+
+
+def _is_grouped(raw: str) -> str:
+    """The predicate of a number such as 1_000, which DuckDB reads as 1000."""
+    return f"contains({raw}, '_')"
 
 
 def _is_finer(raw: str) -> str:

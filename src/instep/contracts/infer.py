@@ -99,9 +99,13 @@ def _lines(table: str, source: Source, guesses: Sequence[Guess]) -> Iterator[str
     if source.format is Format.CSV:
         yield f"    delimiter: {json.dumps(source.delimiter)}"
         markers = [marker for marker in source.null_markers if marker]
-        if markers:
+        is_utf_8 = source.encoding == "utf-8"
+        if markers or not is_utf_8:
             yield "    customProperties:"
+        if markers:
             yield f"      - {{property: nullMarker, value: {json.dumps(markers)}}}"
+        if not is_utf_8:
+            yield f"      - {{property: encoding, value: {source.encoding}}} # guessed: see letters"
     yield "schema:"
     yield f"  - name: {table}"
     yield "    customProperties:"

@@ -22,7 +22,7 @@ from instep.history.repository import Repository
 from instep.history.store import Transaction
 from instep.models.card import Card, card_of
 from instep.pipelines.records import Run, load_run
-from instep.serving.prediction_log import find_receipt
+from instep.serving.log_files import find_receipt
 from instep.serving.records import PredictionRecord, Source
 
 _COMMITS = 100_000

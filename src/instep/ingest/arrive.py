@@ -30,7 +30,7 @@ from instep.ingest.arrived import NO_CONTRACT, Arrived, findings_of
 from instep.ingest.attempts import on_newest_main
 from instep.ingest.batch import Delivery, Outcome, Reading
 from instep.ingest.files import check_arrived, load_rows, open_raw, sniffed_source
-from instep.ingest.in_force import find_contract, table_name
+from instep.ingest.in_force import find_contract, named_table
 from instep.ingest.records import Arrival, insert_arrival, mappings_of, same_file
 from instep.tables.write import check_table_name
 
@@ -50,6 +50,7 @@ def ingest(
 
     Raises:
         InvalidError (kind "bad-name"): no table can be called `table`.
+        InvalidError (kind "no-table-name"): the file's own name suggests none.
         InvalidError: the file is missing, empty, cut off, in another encoding, or has no row;
             nothing was recorded.
         ConflictError (kind "keys-moved"): main moved on at every attempt.
@@ -63,7 +64,7 @@ def _ingest(
     repo: Repository, project: Path, file: Path, actor: str, table: str | None, say: Say
 ) -> Arrived:
     in_force, _ = find_contract(repo, repo.resolve(MAIN), file.name, table)
-    name = in_force.contract.table if in_force else table or table_name(file.name)
+    name = in_force.contract.table if in_force else table or named_table(file.name)
     check_table_name(name)
     say(f"{file.name}: keeping the file")
     reached("ingest.keep.before")
@@ -186,12 +187,17 @@ def _hold_without_contract(
         told = f"a draft was written to contracts/{path.name}."
     else:
         told = f"the draft contracts/{path.name} is on disk, but not in the lake."
+    encoding = delivery.source.encoding
+    if encoding != "utf-8":
+        told += (
+            f" The file is not UTF-8 and was read as {encoding}: see whether its letters are right."
+        )
     finding = Finding(
         NO_CONTRACT,
         f"table/{table}",
         Severity.STOP,
         f'Table "{table}" has no contract: {told}',
-        {"draft": f"contracts/{path.name}"},
+        {"draft": f"contracts/{path.name}", "encoding": encoding},
     )
     identifier = new_id("arr")
     evidence: dict[str, Json] = {

@@ -16,6 +16,14 @@ NO_CONTRACT = "no-contract"
 """What a file is held for whose table has no contract."""
 
 
+_WORDS = {
+    Severity.STOP: "accepted in spite of this",
+    Severity.WARNING: "warning",
+    Severity.NOTE: "note",
+}
+"""How a finding is told of an arrival that is held no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arrived:
     """What became of one file; `state` is that of its change, and it may have been here before."""
@@ -56,7 +64,8 @@ class Arrived:
         where = f"merged as change {arrival.change}"
         if self.state is State.OPEN:
             where = f"fits, and waits for approval as change {arrival.change}"
-        line = f"{arrival.file_name}: {good:,} rows into {arrival.table}, {where}"
+        rows = f"{good:,} rows" if good else "no row"
+        line = f"{arrival.file_name}: {rows} into {arrival.table}, {where}"
         if arrival.quarantined:
             terms = ", ".join(f"{name} {count}" for name, count in self.broken.items())
             line += f"; {arrival.quarantined:,} in quarantine ({terms})"
@@ -66,7 +75,7 @@ class Arrived:
         """What is worth a line; columns that moved share one, since seasons move many."""
         told = ("quarantined-rows", "distribution-change")
         lines = [
-            f"  {finding.severity}: {finding.message}"
+            f"  {_WORDS[finding.severity]}: {finding.message}"
             for finding in self.findings
             if finding.kind not in told
         ]

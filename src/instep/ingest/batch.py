@@ -26,7 +26,7 @@ from instep.ingest.examine import (
     examine,
     stage,
 )
-from instep.ingest.files import load_rows, open_raw
+from instep.ingest.files import check_delimiter, load_rows, open_raw
 from instep.ingest.in_force import InForce
 from instep.ingest.records import last_accepted, load_profile, save_profile
 from instep.tables.content import TableContent
@@ -156,6 +156,7 @@ def read_batch(
     try:
         path = repo.objects.existing(delivery.digest)
         raw = open_raw(path, delivery.file_name, delivery.source, folder)
+        check_delimiter(raw, (*contract.names, *reading.mapping))
         with DuckDB(repo.root / "staging") as engine:
             rows = load_rows(engine, raw)
             staged = stage(engine, contract, rows.types, reading.mapping)

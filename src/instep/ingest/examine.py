@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from instep.clock import Window, parse_instant
 from instep.contracts import checks
 from instep.contracts.checks import Batch
-from instep.contracts.recognise import Rename, distribution_changes, renames, unit_change
+from instep.contracts.renames import Rename, renames
 from instep.contracts.terms import Contract, MergePolicy, Metric
+from instep.contracts.units import distribution_changes, unit_change
 from instep.engines.engine import Slice, WrittenFile
 from instep.engines.schema import Column, Schema, quoted
 from instep.errors import InvalidError

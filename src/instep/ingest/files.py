@@ -7,12 +7,16 @@ its contract, is not judged here.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
+import re
 import shutil
 import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +40,11 @@ _HEADER_BYTES = 1 << 20
 
 _GZIP = b"\x1f\x8b"
 _PARQUET = b"PAR1"
+
+_DELIMITERS = ",;\t|"
+
+_CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
+"""Bytes that are no sign in Latin-1; Windows-1252 has some of its own there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +88,57 @@ def check_arrived(path: Path) -> None:
 
 
 def sniffed_source(path: Path, name: str) -> Source:
-    """Returns how a file without a contract is probably read: by its first bytes."""
+    """Returns how a file without a contract is probably read: by its bytes.
+
+    Text that is not UTF-8 is UTF-16 if it says so at its beginning, or else taken for Latin-1,
+    whose every byte is a letter or sign. Which one it is stands in the draft, for people to see.
+
+    Raises:
+        InvalidError (kind "truncated-file"): its compression is broken.
+        InvalidError (kind "wrong-encoding"): it is none of the three.
+    """
     with path.open("rb") as file:
         first = file.read(4096)
     if first.startswith(_PARQUET):
         return Source(name, Format.PARQUET)
-    if first.startswith(_GZIP):
-        with gzip.open(path) as file:
+    is_packed = first.startswith(_GZIP)
+    try:
+        with gzip.open(path) if is_packed else path.open("rb") as file:
+            first = file.read(4096)
+            encoding = _sniffed_encoding(chain([first], iter(lambda: file.read(1 << 20), b"")))
+    except (OSError, EOFError, zlib.error):
+        if not is_packed:
+            raise
+        raise _cut_off(name, "its compression is broken") from None
+    if encoding is None:
+        raise InvalidError(
+            f"File {name} is neither UTF-8, UTF-16 nor Latin-1: expected one of them. Convert it "
+            "to UTF-8.",
+            kind="wrong-encoding",
+            path=name,
+        )
+    header = next(iter(first.decode(encoding, "ignore").splitlines()), "")
+    delimiter = max(_DELIMITERS, key=header.count)
+    markers = ("", "NA", "NULL", "null")
+    return Source(name, Format.CSV, delimiter, null_markers=markers, encoding=encoding)
+
+
+def _sniffed_encoding(chunks: Iterable[bytes]) -> str | None:
+    """Returns in which encoding text probably is; None if in none that is supported."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    is_utf_8 = is_latin_1 = True
+    for number, chunk in enumerate(chunks):
+        if number == 0 and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return "utf-16"
+        if is_utf_8:
             try:
-                first = file.read(4096)
-            except (OSError, EOFError, zlib.error):
-                raise _cut_off(name, "its compression is broken") from None
-    header = first.splitlines()[0].decode("utf-8", "replace") if first else ""
-    delimiter = max(",;\t|", key=header.count)
-    return Source(name, Format.CSV, delimiter=delimiter, null_markers=("", "NA", "NULL", "null"))
+                decoder.decode(chunk)
+            except UnicodeDecodeError:
+                is_utf_8 = False
+        is_latin_1 = is_latin_1 and not _CONTROLS.search(chunk)
+        if not is_utf_8 and not is_latin_1:
+            return None
+    return "utf-8" if is_utf_8 else "latin-1"
 
 
 def open_raw(path: Path, name: str, source: Source, folder: Path) -> RawFile:
@@ -117,6 +163,29 @@ def open_raw(path: Path, name: str, source: Source, folder: Path) -> RawFile:
                 raise _wrong_format(name, "CSV")
             plain = _unpacked(path, name, folder) if first.startswith(_GZIP) else path
             return _open_csv(plain, name, source)
+
+
+def check_delimiter(raw: RawFile, known: Sequence[str]) -> None:
+    """Checks that a file without any `known` column is not one with another delimiter.
+
+    Raises:
+        InvalidError (kind "wrong-delimiter").
+    """
+    names = {name.lower() for name in known}
+    if not raw.columns or any(name.lower() in names for name in raw.columns):
+        return
+    expected = raw.source.delimiter
+    header = expected.join(raw.columns)
+    for found in _DELIMITERS:
+        columns = next(csv.reader([header], delimiter=found))
+        if len(columns) > 1 and names.intersection(name.strip().lower() for name in columns):
+            raise InvalidError(
+                f"File {raw.name} separates its columns by {found!r}: expected {expected!r}, as "
+                "its contract says. Ask for the file as agreed, or correct `delimiter` of the "
+                "server in the contract.",
+                kind="wrong-delimiter",
+                path=raw.name,
+            )
 
 
 def load_rows(engine: DuckDB, raw: RawFile) -> RawRows:

@@ -7,6 +7,7 @@ with a thousand tables, parsing all of them costs many seconds.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -58,7 +59,8 @@ def find_contract(
             )
         if hits:
             return hits[0]
-    in_force = contract_of(repo, commit, table or re.sub(r"\W+", "_", _stem(file_name)))
+    name = table or table_name(file_name)
+    in_force = contract_of(repo, commit, name) if name is not None else None
     if in_force is None:
         return None, None
     sources = in_force.contract.sources
@@ -66,14 +68,34 @@ def find_contract(
     return in_force, next(iter([*matching, *sources]), None)
 
 
-def table_name(file_name: str) -> str:
-    """Returns the table name that a file's own name suggests."""
-    name = re.sub(r"[^a-z0-9_]+", "_", _stem(file_name)).strip("_")
-    return f"t_{name}" if not name or name[0].isdigit() else name
+def table_name(file_name: str) -> str | None:
+    """Returns the table name that a file's own name suggests, without accents.
+
+    None where that would drop a letter, or nothing is left: two names must not become one.
+    """
+    stem = unicodedata.normalize("NFKD", file_name.split(".")[0].casefold())
+    letters = "".join(sign for sign in stem if not unicodedata.combining(sign))
+    name = re.sub(r"[^a-z0-9_]+", "_", letters).strip("_")
+    if not name or any(sign.isalnum() and not sign.isascii() for sign in letters):
+        return None
+    return f"t_{name}" if name[0].isdigit() else name
 
 
-def _stem(file_name: str) -> str:
-    return file_name.split(".")[0].lower()
+def named_table(file_name: str) -> str:
+    """Returns the table name that a file's own name suggests.
+
+    Raises:
+        InvalidError (kind "no-table-name").
+    """
+    name = table_name(file_name)
+    if name is None:
+        raise InvalidError(
+            f'File "{file_name}" suggests no table name: expected letters from a to z, with or '
+            "without accents. Name the table with --table.",
+            kind="no-table-name",
+            path=file_name,
+        )
+    return name
 
 
 def _matching(repo: Repository, commit: str, file_name: str) -> Iterator[tuple[InForce, Source]]:

@@ -335,7 +335,8 @@ def _validate_sql(draft: Captured) -> None:
             continue
         for path, digest in files_of(content).items():
             if path.endswith(".sql"):
-                refuse_outside(parse_select(_decoded(draft.blobs[digest], path), path), path)
+                sql = _decoded(draft.blobs[digest], path)
+                refuse_outside(parse_select(sql, path), sql, path)
 
 
 def files_of(content: JsonObject) -> dict[str, str]:

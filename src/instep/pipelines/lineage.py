@@ -108,7 +108,7 @@ def analyse(
         InvalidError (kinds "no-such-table", "no-such-column").
     """
     tree = parse_select(sql, path)
-    refuse_outside(tree, path)
+    refuse_outside(tree, sql, path)
     tables = tables_of(tree, path)
     schemas: dict[str, Sequence[str]] = {}
     for name, place in tables.items():
@@ -143,8 +143,10 @@ def parse_select(sql: str, path: str) -> exp.Query:
     )
 
 
-def refuse_outside(tree: exp.Expr, path: str) -> None:
+def refuse_outside(tree: exp.Expr, sql: str, path: str) -> None:
     """Refuses what is not a table: files, network, clocks, randomness, settings.
+
+    `tree` is what `sql` was read as.
 
     Raises:
         InvalidError (kinds "sql-reads-file", "sql-reads-clock", "sql-random",
@@ -154,16 +156,21 @@ def refuse_outside(tree: exp.Expr, path: str) -> None:
 
     for node in tree.walk():
         if isinstance(node, exp.Table) and not isinstance(node.this, exp.Identifier):
-            _refuse_table_function(node, path)
+            _refuse_table_function(node, sql, path)
         if isinstance(node, exp.Func):
-            for name in _function_names(node):
-                _refuse_function(node, name, path)
+            kind = next(filter(None, (_refused(node, name) for name in _function_names(node))), "")
+            if kind:
+                written, line = _written(node, sql)
+                raise _outside(path, line, written, kind)
         if isinstance(node, exp.TableSample) and node.args.get("seed") is None:
-            raise _outside(path, node, "a sample without a seed", "sql-random")
+            line = _first(sql, ("sample", "tablesample"))[1]
+            raise _outside(path, line, "a sample without a seed", "sql-random")
         if isinstance(node, exp.Columns):
-            raise _outside(path, node, "COLUMNS(...)", "bad-sql", "columns by name")
+            line = _first(sql, ("columns",))[1]
+            raise _outside(path, line, "COLUMNS(...)", "bad-sql", "columns by name")
         if isinstance(node, exp.Parameter | exp.Placeholder):
-            raise _outside(path, node, f"parameter {node.sql('duckdb')}", "sql-reads-session")
+            what = f"parameter {node.sql('duckdb')}"
+            raise _outside(path, _first(sql, ("$", "?", ":"))[1], what, "sql-reads-session")
 
 
 def tables_of(tree: exp.Expr, path: str) -> dict[str, int]:
@@ -182,7 +189,7 @@ def tables_of(tree: exp.Expr, path: str) -> dict[str, int]:
                 continue
             if source.args.get("db") is not None or not re.fullmatch(r"\w+", source.name):
                 name = ".".join(part.name for part in source.parts)
-                raise _outside(path, source, f'"{name}"', "sql-reads-file")
+                raise _outside(path, _line(source), f'"{name}"', "sql-reads-file")
             found.setdefault(source.name.lower(), _line(source))
     return dict(sorted(found.items(), key=lambda item: (item[1], item[0])))
 
@@ -252,22 +259,47 @@ def _takes_rows_whole(qualified: exp.Expr) -> bool:
     )
 
 
-def _refuse_table_function(node: exp.Table, path: str) -> None:
-    names = list(_function_names(node.this))
-    if any(name in TABLE_FUNCTIONS for name in names):
+def _refuse_table_function(node: exp.Table, sql: str, path: str) -> None:
+    if any(name in TABLE_FUNCTIONS for name in _function_names(node.this)):
         return
-    raise _outside(path, node, f"{names[0] if names else node.sql('duckdb')}()", "sql-reads-file")
+    written, line = _written(node.this, sql)
+    raise _outside(path, line, written, "sql-reads-file")
 
 
-def _refuse_function(node: exp.Func, name: str, path: str) -> None:
+def _refused(node: exp.Func, name: str) -> str:
+    """Returns for which kind of error a function is refused; empty if it is not."""
     if name in CLOCKS or (name == "age" and len(_arguments(node)) == 1):
-        raise _outside(path, node, f"{name}()", "sql-reads-clock")
+        return "sql-reads-clock"
     if name in RANDOM:
-        raise _outside(path, node, f"{name}()", "sql-random")
+        return "sql-random"
     if name in SESSION:
-        raise _outside(path, node, f"{name}()", "sql-reads-session")
-    if FILES.match(name):
-        raise _outside(path, node, f"{name}()", "sql-reads-file")
+        return "sql-reads-session"
+    return "sql-reads-file" if FILES.match(name) else ""
+
+
+def _written(node: Any, sql: str) -> tuple[str, int]:
+    """Returns a function as it was written, and its line.
+
+    What is written without parentheses keeps no place of its own, and is looked for.
+    """
+    start, end = node.meta.get("start"), node.meta.get("end")
+    if start is not None and end is not None:
+        return f"{sql[start : end + 1]}()", int(node.meta["line"])
+    names = tuple(_function_names(node))
+    written, line = _first(sql, names)
+    return written or f"{names[0] if names else node.sql('duckdb')}()", line
+
+
+def _first(sql: str, words: Sequence[str]) -> tuple[str, int]:
+    """Returns the first of these words that stands in `sql` outside of quotes, and its line."""
+    import sqlglot
+    from sqlglot import TokenType
+
+    for token in sqlglot.tokenize(sql, read="duckdb"):
+        is_quoted = token.token_type in (TokenType.STRING, TokenType.IDENTIFIER)
+        if not is_quoted and token.text.lower() in words:
+            return token.text, token.line
+    return "", 1
 
 
 def _function_names(node: Any) -> Iterator[str]:
@@ -298,13 +330,13 @@ _MENDS = {
 }
 
 
-def _outside(path: str, node: exp.Expr, what: str, kind: str, expected: str = "") -> InvalidError:
+def _outside(path: str, line: int, what: str, kind: str, expected: str = "") -> InvalidError:
     wanted, mend = _MENDS[kind]
     return InvalidError(
-        f"{path}:{_line(node)}: the step's SQL uses {what}: expected {expected or wanted}. {mend}",
+        f"{path}:{line}: the step's SQL uses {what}: expected {expected or wanted}. {mend}",
         kind=kind,
         path=path,
-        line=_line(node),
+        line=line,
     )
 
 

@@ -135,7 +135,11 @@ class Worker:
         except subprocess.TimeoutExpired:
             code = 0
         how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        cause = " Perhaps memory ran out: make the slice smaller." if code == -9 else ""
+        cause = ""
+        if code == -9:
+            cause = " Perhaps memory ran out: make the slice smaller."
+        elif code > 0:
+            cause = " Perhaps a step calls os._exit: let it raise an error instead."
         return UnavailableError(
             f"The worker process of the run ended {how}: expected a result. Its last words are in "
             f"{self._log}.{cause} Run it again.",

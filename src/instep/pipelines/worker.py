@@ -7,7 +7,6 @@ its own; what steps print goes to the log. It knows no catalog, and publishes no
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
 import os
@@ -15,7 +14,6 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +22,7 @@ from typing import Any, TextIO
 from instep.canonical import from_microseconds
 from instep.errors import InstepError, InternalError, InvalidError
 from instep.pipelines import compute, messages
+from instep.pipelines.closed import closed_to_the_rest
 
 _PR_SET_PDEATHSIG = 1
 """From linux/prctl.h: the signal that this process gets when its parent ends."""
@@ -42,7 +41,7 @@ def main() -> None:
             _answer(answers, {"result": _perform(request, code, project, answers)})
         except InstepError as error:
             _answer(answers, {"error": messages.error_json(error)})
-        except Exception as error:  # whatever a step raises is told to the parent
+        except (Exception, SystemExit) as error:  # whatever a step raises is told to the parent
             found = _translated(error, request.get("step", ""), code, project)
             _answer(answers, {"error": messages.error_json(found)})
 
@@ -63,7 +62,7 @@ def _perform(request: messages.Message, code: Path, project: Path, answers: Text
             }
         case "train":
             work = _train_work(request, code)
-            with _closed_to_the_rest(project, code, Path(request["staging"])):
+            with closed_to_the_rest(project, code, Path(request["staging"]), work.scratch):
                 bundle = compute.train_model(work, progress)
             return {
                 "names": list(bundle.names),
@@ -110,47 +109,7 @@ def _train_work(request: messages.Message, code: Path) -> compute.TrainWork:
     )
 
 
-@contextlib.contextmanager
-def _closed_to_the_rest(project: Path, *open_folders: Path) -> Iterator[None]:
-    """Refuses, while it holds, files of the project that were not captured, and the network.
-
-    An audit hook cannot be removed, so it looks at a flag. Compiled libraries can still go round
-    it: it catches mistakes, not malice.
-    """
-    allowed = [*open_folders, Path(sys.prefix), Path(sys.base_prefix)]
-    state = {"closed": True}
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if not state["closed"]:
-            return
-        if event == "open" and isinstance(arguments[0], str):
-            path = Path(os.path.abspath(arguments[0]))  # noqa: PTH100, resolve() would open files
-            if path.is_relative_to(project) and not any(map(path.is_relative_to, allowed)):
-                raise _undeclared(path.relative_to(project))
-        elif event == "socket.connect" and isinstance(arguments[1], tuple):
-            raise InvalidError(
-                f"A step connects to {arguments[1][0]}: expected only its tables and declared "
-                "files. Ingest what it needs, then read it as a table.",
-                kind="network-in-step",
-            )
-
-    sys.addaudithook(hook)
-    try:
-        yield
-    finally:
-        state["closed"] = False
-
-
-def _undeclared(path: Path) -> InvalidError:
-    return InvalidError(
-        f'A step opens "{path}", which was not captured: expected only declared files. Add it to '
-        "`data:` of the pipeline, and open it by this relative path.",
-        kind="undeclared-file",
-        path=str(path),
-    )
-
-
-def _translated(error: Exception, step: str, code: Path, project: Path) -> InstepError:
+def _translated(error: Exception | SystemExit, step: str, code: Path, project: Path) -> InstepError:
     missing = _uncaptured(error, step, project)
     if missing is not None:
         return missing
@@ -160,6 +119,16 @@ def _translated(error: Exception, step: str, code: Path, project: Path) -> Inste
         for frame in traceback.extract_tb(error.__traceback__)
         if Path(frame.filename).is_relative_to(code)
     ]
+    if isinstance(error, SystemExit):
+        return InvalidError(
+            f'Step "{step}" ended its process with sys.exit({_shown(error.code)})\n'
+            + "\n".join(frames)
+            + "\nExpected a result. Return one, or raise an error that says what is wrong; nothing "
+            "was published.",
+            kind="step-exited",
+            step=step,
+            frames=tuple(frame.strip() for frame in frames),
+        )
     what = "".join(traceback.format_exception_only(error)).strip()
     if frames or isinstance(error, SyntaxError):
         return InvalidError(
@@ -179,7 +148,11 @@ def _translated(error: Exception, step: str, code: Path, project: Path) -> Inste
     )
 
 
-def _uncaptured(error: Exception, step: str, project: Path) -> InvalidError | None:
+def _shown(code: object) -> str:
+    return "" if code is None else repr(code)
+
+
+def _uncaptured(error: Exception | SystemExit, step: str, project: Path) -> InvalidError | None:
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return None
     stem = error.name.replace(".", "/")

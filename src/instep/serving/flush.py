@@ -24,7 +24,7 @@ from instep.history.repository import Repository
 from instep.history.store import Transaction
 from instep.history.tree import empty_tree
 from instep.serving import segments
-from instep.serving.prediction_log import segment_paths, whole_frames
+from instep.serving.log_files import segment_paths, whole_frames
 from instep.serving.records import Predicted, PredictionRecord, Refused, decode
 from instep.tables.content import TableContent
 from instep.tables.read import schema_of

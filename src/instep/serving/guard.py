@@ -2,10 +2,10 @@
 
 Pure. A guard is made once per model version from its signature, the contracts of the tables its
 features came from, and its card; then each question is admitted, perhaps with flags, or refused for
-every reason that holds. Refused: an unknown or missing feature, a wrong type, a category that
-training never saw, a value that breaks a contract, and a value outside the training range when the
-card says so. Flagged: other values outside that range, a missing value where training had some, an
-event time outside the period the model is intended for.
+every reason that holds. Refused: an unknown or missing feature, a wrong type of it or of a key
+field, a category that training never saw, a value that breaks a contract, and a value outside the
+training range when the card says so. Flagged: other values outside that range, a missing value
+where training had some, an event time outside the period the model is intended for.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from math import isfinite
 from typing import TYPE_CHECKING
 
 from instep.canonical import Json
-from instep.clock import Window, format_instant
+from instep.clock import Window, format_instant, parse_instant
 from instep.contracts.terms import Bound, ColumnTerm
+from instep.errors import InvalidError
 from instep.serving.records import Question, Reason, Refused
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Guard:
 
     rules: tuple[Rule, ...]
     key: tuple[str, ...] = ()
+    key_types: Mapping[str, str] = field(default_factory=dict)
+    """The Iceberg types of key fields; what is not known is not held."""
     intended: Window | None = None
     refuses_outside: bool = False
 
@@ -71,7 +74,7 @@ class Admitted:
 
 def check(guard: Guard, question: Question) -> Admitted | Refused:
     """Returns the row that the model may be asked, or every reason why it may not."""
-    reasons = [*_unknown(guard, question), *_missing_key(guard, question)]
+    reasons = [*_unknown(guard, question), *_key_faults(guard, question)]
     flags: list[str] = []
     row: list[Plain | None] = []
     for rule in guard.rules:
@@ -131,15 +134,48 @@ def _unknown(guard: Guard, question: Question) -> Iterator[Reason]:
             )
 
 
-def _missing_key(guard: Guard, question: Question) -> Iterator[Reason]:
+def _key_faults(guard: Guard, question: Question) -> Iterator[Reason]:
     for name in guard.key:
-        if question.key.get(name) is None:
+        value, type_ = question.key.get(name), guard.key_types.get(name, "")
+        if value is None:
             yield Reason(
                 "missing-key",
                 name,
                 f'Key field "{name}" is missing: expected {", ".join(guard.key)}. Send it, so that '
                 "the outcome can be joined later.",
             )
+        elif not _is_of(type_, value):
+            yield Reason(
+                "wrong-key-type",
+                name,
+                f'Key field "{name}" is {_shown(value)}: expected a value of type {type_}, as in '
+                "the table, so that the outcome can be joined later. Correct the value.",
+            )
+
+
+def _is_of(type_: str, value: Json) -> bool:
+    """Says whether a key's value is what a column of this Iceberg type holds, nothing coerced."""
+    match type_.partition("(")[0]:
+        case "int" | "long":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case "float" | "double" | "decimal":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case "boolean":
+            return isinstance(value, bool)
+        case "date" | "timestamp" | "timestamptz":
+            return isinstance(value, str) and _is_instant(value)
+        case "string" | "uuid" | "time":
+            return isinstance(value, str)
+        case _:
+            return True
+
+
+def _is_instant(text: str) -> bool:
+    try:
+        parse_instant(text)
+    except InvalidError:
+        return False
+    return True
 
 
 def _missing(feature: Feature) -> Reason:

@@ -42,13 +42,20 @@ def terms_of(documents: Documents, model: str, feature: str) -> tuple[Term, ...]
     return tuple(found)
 
 
-def _tables_of(documents: Documents, model: str, feature: str) -> Iterator[str]:
-    """Yields the tables that hold the feature under its name, from the training table back."""
+def trained_on(documents: Documents, model: str) -> str | None:
+    """Returns the table that a step trains `model` on, or None where no pipeline does."""
     for pipeline, _ in documents.pipelines:
         for step in pipeline.steps:
             if isinstance(step, TrainStep) and step.model == model:
-                yield from _back(documents, step.reads, feature, seen=())
-                return
+                return step.reads
+    return None
+
+
+def _tables_of(documents: Documents, model: str, feature: str) -> Iterator[str]:
+    """Yields the tables that hold the feature under its name, from the training table back."""
+    table = trained_on(documents, model)
+    if table is not None:
+        yield from _back(documents, table, feature, seen=())
 
 
 def _back(documents: Documents, table: str, feature: str, seen: tuple[str, ...]) -> Iterator[str]:

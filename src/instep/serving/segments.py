@@ -5,7 +5,7 @@ each), then the payload in JSON. A record's payload begins with its receipt; the
 segment that was ended says how. Receipts of a segment were all given in the `MAXIMUM_AGE_MS` after
 the start in its name, which is what lets one be found without reading the others.
 
-Pure: bytes in, frames out. Files belong to `prediction_log`.
+Pure: bytes in, frames out. Files belong to `prediction_log` and `log_files`.
 """
 
 from __future__ import annotations

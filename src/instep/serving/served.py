@@ -17,7 +17,7 @@ from instep.history.refs import RefKind, get_ref
 from instep.history.repository import Repository
 from instep.pipelines.config import parse_pipeline
 from instep.serving.guard import Guard, Plain, Rule
-from instep.serving.origins import Documents, terms_of
+from instep.serving.origins import Documents, terms_of, trained_on
 from instep.serving.records import Source
 from instep.tables.content import TableContent
 from instep.tables.read import schema_of
@@ -49,6 +49,7 @@ class ServedModel:
             "environment": source.environment,
             "digest": source.digest,
             "key": list(guard.key),
+            "key_types": dict(guard.key_types),
             "features": [rule.feature.to_json() for rule in guard.rules],
             "terms": {
                 rule.feature.name: [
@@ -119,7 +120,7 @@ def load_served(
             if known is not None and known.content == content
             else _bundle(repo, content)
         )
-        guard = _guard(bundle, documents, name)
+        guard = _guard(bundle, documents, name, _key_types(repo, commit, documents, name))
         models[name] = ServedModel(source, guard, bundle, content)
     return ServedCommit(environment, commit, models)
 
@@ -150,7 +151,9 @@ def _bundle(repo: Repository, content: JsonObject) -> LoadedModel:
     return read_bundle({name: repo.objects.get(str(digest)) for name, digest in files.items()})
 
 
-def _guard(bundle: LoadedModel, documents: Documents, model: str) -> Guard:
+def _guard(
+    bundle: LoadedModel, documents: Documents, model: str, types: Mapping[str, str]
+) -> Guard:
     card = bundle.card
     return Guard(
         rules=tuple(
@@ -158,9 +161,20 @@ def _guard(bundle: LoadedModel, documents: Documents, model: str) -> Guard:
             for feature in bundle.signature.features
         ),
         key=card.key,
+        key_types={name: types[name.lower()] for name in card.key if name.lower() in types},
         intended=card.intended,
         refuses_outside=card.outside == "refuse",
     )
+
+
+def _key_types(repo: Repository, commit: str, documents: Documents, model: str) -> dict[str, str]:
+    """Returns the types of the columns that a model's key may name; none without its table."""
+    table = trained_on(documents, model)
+    content = repo.find(commit, f"table/{table}") if table is not None else None
+    if content is None:
+        return {}
+    schema = schema_of(repo.root, TableContent.from_content(content))
+    return {column.name.lower(): column.type for column in schema.columns}
 
 
 def _documents(repo: Repository, commit: str) -> Documents:

@@ -18,7 +18,7 @@ from instep.history.operations import operations
 from instep.history.repository import MAIN, Repository
 from instep.models.bundle import LoadedModel, read_bundle
 from instep.releases.environments import has_earlier
-from instep.serving.prediction_log import read_predictions
+from instep.serving.log_files import read_predictions
 from instep.watch.alert import Alert, Receipts, raise_alert
 from instep.watch.comparison import Comparison, Scored, compare_with_baseline, score_events
 from instep.watch.receipts import join_receipts

@@ -1,8 +1,8 @@
-"""Recognises two faults of an arriving batch that no term sees: a renamed column, another unit.
+"""Recognises that a column of an arriving batch is in another unit, or else moved.
 
-Both are pure readings of column profiles: the batch against the last accepted one. They propose,
-with evidence in a sentence, and never repair. A change of distribution alone is neither: unless
-the old values are gone and a conversion brings them back, a column is left alone.
+A pure reading of column profiles: the batch against the last accepted one. It proposes, with
+evidence in a sentence, and never repairs. A change of distribution alone is no change of unit:
+unless the old values are gone and a conversion brings them back, a column is only told of.
 
 The thresholds were set on New York flights and weather, 132 pairs of months and every column of
 numbers: without any conversion no pair is taken for one; of converted columns more than nine in
@@ -11,8 +11,6 @@ ten are named rightly. Not here: several units inside one column.
 
 from __future__ import annotations
 
-import difflib
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +25,7 @@ TIMES = ("date", "time", "timestamp", "timestamptz")
 FEWEST_VALUES = 8
 """Below so many different values a column has no shape to compare."""
 
-_SHARE_CHANGE = 3.0
+SHARE_CHANGE = 3.0
 """How far the share of one value may change between two batches and still count as the same."""
 
 
@@ -163,34 +161,6 @@ class UnitChange:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Rename:
-    """A missing column that seems to arrive under another name; `agreement` is from 0 to 1."""
-
-    old: str
-    new: str
-    agreement: float
-    reasons: tuple[str, ...]
-
-    @property
-    def sentence(self) -> str:
-        return f'"{self.old}" is missing and "{self.new}" looks like it: {"; ".join(self.reasons)}.'
-
-    def finding(self, table: str) -> Finding:
-        return Finding(
-            kind="renamed-column",
-            subject=f"table/{table}.{self.old}",
-            severity=Severity.STOP,
-            message=self.sentence,
-            evidence={
-                "old": self.old,
-                "new": self.new,
-                "agreement": f"{self.agreement:.2f}",
-                "reasons": list(self.reasons),
-            },
-        )
-
-
 def unit_change(before: ColumnProfile, after: ColumnProfile, unit: str = "") -> UnitChange | None:
     """Returns the change of unit between two profiles of one column, or None.
 
@@ -198,7 +168,7 @@ def unit_change(before: ColumnProfile, after: ColumnProfile, unit: str = "") -> 
     converted back many were. Shape: the quantiles fit far better when converted back. A column
     that keeps its values is never taken; `unit`, as a contract names it, narrows the conversions.
     """
-    if not (_is_number(before) and _is_number(after)):
+    if not (is_number(before) and is_number(after)):
         return None
     if is_identifier(before) and is_identifier(after):
         return None
@@ -240,50 +210,6 @@ def is_identifier(profile: ColumnProfile) -> bool:
     return profile.type in ("int", "long") and values > 0 and profile.distinct >= 0.95 * values
 
 
-def renames(
-    missing: Sequence[ColumnProfile],
-    unknown: Sequence[ColumnProfile],
-    known: Sequence[ColumnProfile] = (),
-) -> tuple[Rename, ...]:
-    """Returns which missing columns arrive under which unknown names, each at most once.
-
-    `missing` and `known` are profiles of the last accepted batch, `unknown` of the arriving one. A
-    pair is named when each is the other's best by a margin, and the unknown column does not look
-    more like another known one: many columns look like a small enumeration.
-    """
-    scores = {
-        (old.name, new.name): _agreement(old, new)
-        for old in missing
-        for new in unknown
-        if _family(old.type) == _family(new.type) or _are_same_letters(old.name, new.name)
-    }
-    rivals = {
-        new.name: max(
-            (
-                _content(other, new)[0]
-                for other in known
-                if _family(other.type) == _family(new.type)
-            ),
-            default=0.0,
-        )
-        for new in unknown
-    }
-    content = {(old.name, new.name): _content(old, new)[0] for old in missing for new in unknown}
-    found = []
-    while True:
-        best = _best_pair(scores, content, rivals)
-        if best is None:
-            break
-        found.append(best)
-        scores = {
-            pair: score
-            for pair, score in scores.items()
-            if pair[0] != best.old and pair[1] != best.new
-        }
-    order = [profile.name for profile in missing]
-    return tuple(sorted(found, key=lambda rename: order.index(rename.old)))
-
-
 def distribution_changes(
     before: Mapping[str, ColumnProfile], after: Sequence[ColumnProfile], table: str
 ) -> tuple[Finding, ...]:
@@ -303,8 +229,8 @@ def distribution_changes(
                     f"{last.null_share:.0%} in the last accepted batch",
                 )
             )
-        if _is_number(last) and _is_number(profile):
-            gap = _rank_gap(last.quantiles, profile.quantiles)
+        if is_number(last) and is_number(profile):
+            gap = rank_gap(last.quantiles, profile.quantiles)
             if gap > 0.2:
                 old, new = last.quantiles[50], profile.quantiles[50]
                 notes.append(
@@ -368,13 +294,8 @@ def _unit_name(unit: str) -> str:
     return wanted
 
 
-def _is_number(profile: ColumnProfile) -> bool:
+def is_number(profile: ColumnProfile) -> bool:
     return profile.type.partition("(")[0] in NUMBERS and len(profile.quantiles) > 2
-
-
-def _family(type_: str) -> str:
-    name = type_.partition("(")[0]
-    return "number" if name in NUMBERS else "time" if name in TIMES else name
 
 
 _Values = tuple[tuple[float, float, float], ...]
@@ -421,7 +342,7 @@ def _returned(new: _Values, old: _Values, conversion: Conversion | None) -> floa
         near = abs(rounding / conversion.factor) if conversion else 0.0
         near += 1e-6 * abs(at)
         low, high = bisect_left(values, at - near), bisect_right(values, at + near)
-        found += min(share, _SHARE_CHANGE * sum(part for _, _, part in old[low:high]))
+        found += min(share, SHARE_CHANGE * sum(part for _, _, part in old[low:high]))
     return found
 
 
@@ -446,7 +367,7 @@ def _distance(old: Sequence[float], new: Sequence[float], conversion: Conversion
     return sum(abs(conversion.back(after) - before) for before, after in pairs) / len(pairs)
 
 
-def _rank_gap(old: Sequence[float], new: Sequence[float]) -> float:
+def rank_gap(old: Sequence[float], new: Sequence[float]) -> float:
     """The largest difference of the two distribution functions, at the old quantiles."""
     gap = 0.0
     for value in old:
@@ -457,118 +378,3 @@ def _rank_gap(old: Sequence[float], new: Sequence[float]) -> float:
         (low0, high0), (low1, high1) = ranks
         gap = max(gap, low1 - high0, low0 - high1, abs(high1 - high0) if high0 < 1 else 0.0)
     return gap
-
-
-def _agreement(old: ColumnProfile, new: ColumnProfile) -> tuple[float, tuple[str, ...]]:
-    content, reasons = _content(old, new)
-    name = name_likeness(old.name, new.name)
-    score = 0.7 * content + 0.3 * name
-    if _are_same_letters(old.name, new.name):
-        # Only a rename changes nothing but punctuation; its values may have changed as well.
-        return max(score, 0.8), (*reasons, "the names differ in punctuation only")
-    if name >= 0.5:
-        reasons = (*reasons, "the names are alike")
-    return score, reasons
-
-
-def _are_same_letters(first: str, second: str) -> bool:
-    return "".join(_words(first)) == "".join(_words(second)) != ""
-
-
-def _content(old: ColumnProfile, new: ColumnProfile) -> tuple[float, tuple[str, ...]]:
-    """How alike two columns are but for their names, from 0 to 1, and why."""
-    reasons = [f"both are {new.type}" if old.type == new.type else f"{old.type} and {new.type}"]
-    values = _value_likeness(old, new)
-    if values >= 0.6:
-        reasons.append(f"{values:.0%} of the values agree")
-    nulls = 1 - min(1.0, abs(old.null_share - new.null_share) / 0.1)
-    if nulls >= 0.5:
-        reasons.append(f"null in {old.null_share:.1%} and {new.null_share:.1%} of rows")
-    distinct = _distinct_likeness(old, new)
-    if distinct >= 0.5:
-        reasons.append(f"{old.distinct} and {new.distinct} different values")
-    return 0.65 * values + 0.15 * nulls + 0.2 * distinct, tuple(reasons)
-
-
-def _value_likeness(old: ColumnProfile, new: ColumnProfile) -> float:
-    common = _common(old.frequent, new.frequent)
-    if _is_number(old) and _is_number(new):
-        shape = 1 - _rank_gap(old.quantiles, new.quantiles)
-        return shape * (0.5 + 0.5 * max(common, shape if old.distinct > 200 else 0.0))
-    if _family(old.type) == "time":
-        # Two periods share no instants; only their kind and number can agree.
-        return max(common, 0.5)
-    if old.minimum and new.minimum and old.maximum and new.maximum and not common:
-        return 0.5 * (old.minimum[:1] == new.minimum[:1]) * (old.maximum[:1] == new.maximum[:1])
-    return common
-
-
-def _common(old: Sequence[tuple[str, int]], new: Sequence[tuple[str, int]]) -> float:
-    """The share of the listed rows whose values both list, a value's share changing 3-fold."""
-    before, after = sum(count for _, count in old), sum(count for _, count in new)
-    if not before or not after:
-        return 0.0
-    shares = {text: count / before for text, count in old}
-    return sum(min(count / after, _SHARE_CHANGE * shares.get(text, 0.0)) for text, count in new)
-
-
-def _distinct_likeness(old: ColumnProfile, new: ColumnProfile) -> float:
-    if not old.distinct or not new.distinct:
-        return float(old.distinct == new.distinct)
-    plain = old.distinct / new.distinct
-    by_rows = plain * new.count / old.count if old.count and new.count else plain
-    return max(min(ratio, 1 / ratio) for ratio in (plain, by_rows))
-
-
-def _best_pair(
-    scores: Mapping[tuple[str, str], tuple[float, tuple[str, ...]]],
-    content: Mapping[tuple[str, str], float],
-    rivals: Mapping[str, float],
-) -> Rename | None:
-    for (old, new), (score, reasons) in sorted(
-        scores.items(), key=lambda item: (-item[1][0], item[0])
-    ):
-        others = [
-            other
-            for pair, (other, _) in scores.items()
-            if pair != (old, new) and (pair[0] == old or pair[1] == new)
-        ]
-        likes_another_more = rivals.get(new, 0.0) > content[old, new] + 0.1
-        alike = name_likeness(old, new) >= 0.6
-        if (
-            score >= 0.5
-            and score - max(others, default=0.0) >= 0.05
-            and (alike or not likes_another_more)
-        ):
-            return Rename(old, new, score, reasons)
-    return None
-
-
-def name_likeness(first: str, second: str) -> float:
-    """How alike two column names are, from 0 to 1; an abbreviation counts as nearly the same."""
-    one, two = _words(first), _words(second)
-    if not one or not two:
-        return 0.0
-    by_word = (
-        sum(max(_word_likeness(a, b) for b in two) for a in one)
-        + sum(max(_word_likeness(a, b) for a in one) for b in two)
-    ) / (len(one) + len(two))
-    return max(by_word, _word_likeness("".join(one), "".join(two)))
-
-
-def _words(name: str) -> list[str]:
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
-    return [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
-
-
-def _word_likeness(one: str, two: str) -> float:
-    short, long = sorted((one, two), key=len)
-    if short == long:
-        return 1.0
-    if len(short) >= 3 and long.startswith(short):
-        return 0.9
-    letters = iter(long)
-    if len(short) >= 3 and short[0] == long[0] and all(letter in letters for letter in short):
-        return 0.7
-    ratio = difflib.SequenceMatcher(None, one, two).ratio()
-    return ratio if ratio >= 0.75 else 0.0
