@@ -24,7 +24,8 @@ from instep.history.store import Transaction
 from instep.pipelines.messages import parse_window
 from instep.pipelines.records import find_past, load_run
 from instep.tables.content import TableContent
-from instep.tables.read import DataFile, data_files, reaches, schema_of
+from instep.tables.prune import reaches
+from instep.tables.read import DataFile, data_files, schema_of
 
 
 @dataclass(frozen=True, slots=True)
