@@ -157,12 +157,17 @@ def fail_lost_runs(tx: Transaction, now: datetime) -> tuple[str, ...]:
         "kind": "process-lost",
         "message": "The process of the run ended before the run did. Run it again.",
     }
+    lost = []
     for (run,) in rows:
-        tx.execute(
-            "update runs set state = ?, ended_at = ?, error = ? where id = ?",
-            (RunState.FAILED.value, at, json.dumps(error), run),
+        # It may end, or show that it lives, at this moment: then it is not lost.
+        changed = tx.execute(
+            "update runs set state = ?, ended_at = ?, error = ? "
+            "where id = ? and state = ? and lease_until < ?",
+            (RunState.FAILED.value, at, json.dumps(error), run, RunState.RUNNING.value, at),
         )
-    return tuple(str(run) for (run,) in rows)
+        if changed:
+            lost.append(str(run))
+    return tuple(lost)
 
 
 def load_run(tx: Transaction, text: str) -> Run:
