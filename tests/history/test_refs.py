@@ -15,9 +15,9 @@ from instep.history.edits import Edit, commit_edit
 from instep.history.log import Filter, entries
 from instep.history.operations import is_whole, operations
 from instep.history.refs import RefKind, create_ref, find_ref, get_ref, list_refs
-from instep.history.tips import move_ref
 from instep.history.repository import Repository
 from instep.history.store import Transaction
+from instep.history.tips import move_ref
 
 pytestmark = on_both
 BRANCH, TAG = RefKind.BRANCH, RefKind.TAG

@@ -28,10 +28,10 @@ from instep.history.commits import load_commit, make_commit, save_commit
 from instep.history.edits import Edit, publish
 from instep.history.postgres import PostgresStore
 from instep.history.refs import RefKind, create_ref
-from instep.history.tips import move_ref
 from instep.history.repository import CATALOG, Repository, create_repository, open_repository
 from instep.history.sqlite import SqliteStore
 from instep.history.store import Database, Store
+from instep.history.tips import move_ref
 
 
 def put(repo: Repository, key: str, number: int) -> str:
@@ -237,8 +237,10 @@ class Wire:
                 data = source.recv(65_536)
             except OSError:
                 data = b""
-            if is_question and self.loses_answer_to and re.search(
-                self.loses_answer_to, data.lower()
+            if (
+                is_question
+                and self.loses_answer_to
+                and re.search(self.loses_answer_to, data.lower())
             ):
                 self.loses_answer_to = None
                 lost.set()

@@ -11,8 +11,8 @@ import garbage
 from shop import Shop, make_shop
 
 from instep.clock import system_clock
+from instep.history.forgetting import forgotten_commits
 from instep.history.repository import Repository, open_repository
-from instep.history.retention import forgotten_commits
 from instep.tables.content import TableContent
 from instep.tables.read import row_count
 

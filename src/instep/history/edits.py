@@ -89,9 +89,7 @@ def _publish(
     if moved:
         raise _keys_moved(tx, repo, ref, edit, head, moved)
     commit = _commit_on(tx, repo, head, edit, None if edit.merged else tip.following)
-    advance(
-        tx, tip, commit.id, actor=edit.author, at=commit.at, kind=kind, why=edit.message
-    )
+    advance(tx, tip, commit.id, actor=edit.author, at=commit.at, kind=kind, why=edit.message)
     if token is not None:
         keep_done(tx, token, digest, ref=ref, commit=commit.id, at=commit.at)
     return commit

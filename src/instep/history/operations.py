@@ -72,7 +72,8 @@ def append_operation(
 ) -> Operation:
     """Adds the next entry to the chain of `ref` and returns it.
 
-    `end` is where the chain ends now, looked up where it is not given. Time in one chain never runs back: a clock that did is taken as the time of the entry before.
+    `end` is where the chain ends now, looked up where it is not given. Time in one chain never
+    runs back: a clock that did is taken as the time of the entry before.
     """
     end = end or _end(tx, ref)
     sequence, previous = end.sequence + 1, end.id

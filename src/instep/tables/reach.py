@@ -13,6 +13,7 @@ from pathlib import Path
 from instep.canonical import JsonObject
 from instep.tables.content import TYPE as TYPE
 from instep.tables.content import TableContent
+from instep.tables.names import names_in
 from instep.tables.read import LISTING, LISTING_DIGEST, load_json, located, replacement_path
 
 RESERVED = "metadata/column-*"
@@ -49,11 +50,7 @@ def files_of(root: Path, folder: str, contents: Sequence[JsonObject]) -> frozens
             names.add(f"metadata/{one['entries']}")
             if one["live"]:
                 manifests[one["entries"]] = one["digest"]
-    for name, digest in manifests.items():
-        for entry in load_json(metadata / name, digest)["entries"]:
-            names.add(f"data/{entry[0]}")
-            names.add(f"profiles/{entry[3]}.json")
-    return frozenset(names)
+    return frozenset(names.union(*names_in(root.resolve(), folder, manifests)))
 
 
 def _states(root: Path, table: TableContent, names: set[str]) -> Iterator[TableContent]:
