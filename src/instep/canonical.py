@@ -18,6 +18,7 @@ from instep.errors import InvalidError
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 JsonObject = Mapping[str, Json]
 
+_IN_ORDER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -31,6 +32,25 @@ def canonical_bytes(value: Json) -> bytes:
         InvalidError (kind "same-name"): two names of one record are the same in NFC.
     """
     return _ENCODER.encode(_ordered(value)).encode()
+
+
+def canonical_parts(value: Json) -> Json:
+    """Returns `value` with its names in order and its strings in NFC, of plain dicts and lists.
+
+    Raises:
+        As `canonical_bytes`.
+    """
+    return _ordered(value)
+
+
+def canonical_bytes_of_parts(value: Json) -> bytes:
+    """Returns `canonical_bytes(value)` of plain dicts and lists of canonical parts, faster.
+
+    Whoever changes one entry of many need not look through all the others again.
+    """
+    text = _IN_ORDER.encode(value)
+    # Beyond ASCII the order of names is another one: by UTF-16.
+    return text.encode() if text.isascii() else canonical_bytes(value)
 
 
 def digest_of(kind: str, value: Json) -> str:

@@ -16,8 +16,8 @@ from instep.clock import Duration, Window, parse_duration, parse_instant
 from instep.documents import load_yaml
 from instep.errors import ConflictError, InstepError, NotFoundError, RefusedError
 from instep.history.commits import load_commit
-from instep.history.refs import move_ref
 from instep.history.repository import Repository
+from instep.history.tips import move_ref
 from instep.pipelines.project import parse_project
 
 CONFIG = "lake: lake\npeople: [ana, ben]\nenvironments: {prod: {}}\n"

@@ -14,8 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from instep.canonical import Json, JsonObject, canonical_bytes, digest_of, from_microseconds
+from instep.canonical import (
+    Json,
+    JsonObject,
+    canonical_bytes,
+    canonical_bytes_of_parts,
+    canonical_parts,
+    digest_of,
+    from_microseconds,
+)
 from instep.clock import system_clock
 from instep.errors import InvalidError
 from instep.history import tree
@@ -135,6 +145,22 @@ def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
 def test_half_a_surrogate_pair_has_no_canonical_form() -> None:
     with pytest.raises(UnicodeEncodeError):
         canonical_bytes("\ud83d")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+def test_the_form_of_canonical_parts_is_the_canonical_form(value: Json) -> None:
+    try:
+        expected = canonical_bytes(value)
+    except InvalidError:
+        return
+    assert canonical_bytes_of_parts(canonical_parts(value)) == expected
 
 
 if __name__ == "__main__":

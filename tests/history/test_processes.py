@@ -11,7 +11,8 @@ from databases import on_both
 from instep.history.operations import is_whole, operations
 from instep.history.refs import RefKind, create_ref, list_refs
 from instep.history.repository import MAIN, Repository
-from instep.history.store import Database
+from instep.history.seals import seals_after
+from instep.history.store import Database, Transaction
 
 SECONDS = 600
 BRANCHES = 4
@@ -24,7 +25,9 @@ from instep.history.edits import Edit, publish
 from instep.history.refs import get_ref
 from instep.history.repository import open_repository
 from instep.history.store import Database
+from instep.history import operations
 
+operations.SEALED_EVERY = 5
 root, url, schema, ref, name, count = sys.argv[1:]
 repo = open_repository(Path(root), system_clock, Database(url, schema) if url else None)
 for number in range(int(count)):
@@ -76,3 +79,20 @@ def test_processes_lose_no_update_and_every_chain_is_whole(
             assert len(chain) == 1 + len(names[number::branches]) * commits
             assert chain[-1].after == repo.resolve(ref)
             assert [one.before for one in chain[1:]] == [one.after for one in chain[:-1]]
+        check_seals(tx, refs)
+
+
+def check_seals(tx: Transaction, refs: list[str]) -> None:
+    """Holds that seals taken at the same time are one chain, each of heads that were there."""
+    seals = seals_after(tx, 0, 10_000)
+    assert seals
+    assert [seal.sequence for seal in seals] == list(range(1, len(seals) + 1))
+    assert [seal.previous for seal in seals] == ["", *(seal.id for seal in seals[:-1])]
+    there = {ref: {one.sequence: one.id for one in operations(tx, ref)} for ref in refs}
+    before = dict.fromkeys(refs, 0)
+    for seal in seals:
+        for ref, (sequence, identifier, *_) in seal.heads.items():
+            assert isinstance(sequence, int)
+            assert there[ref][sequence] == identifier
+            assert sequence >= before[ref]
+            before[ref] = sequence

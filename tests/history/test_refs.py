@@ -14,9 +14,10 @@ from instep.errors import ConflictError, InvalidError, NotFoundError, RefusedErr
 from instep.history.edits import Edit, commit_edit
 from instep.history.log import Filter, entries
 from instep.history.operations import is_whole, operations
-from instep.history.refs import RefKind, create_ref, find_ref, get_ref, list_refs, move_ref
+from instep.history.refs import RefKind, create_ref, find_ref, get_ref, list_refs
 from instep.history.repository import Repository
 from instep.history.store import Transaction
+from instep.history.tips import move_ref
 
 pytestmark = on_both
 BRANCH, TAG = RefKind.BRANCH, RefKind.TAG

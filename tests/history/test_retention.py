@@ -19,11 +19,12 @@ from garbage import AT_ONCE, gc, needs, on_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from instep.canonical import JsonObject, to_microseconds
+from instep.canonical import JsonObject, from_microseconds, to_microseconds
 from instep.changes.gate import open_change
 from instep.changes.records import Kind, State, end_change
 from instep.errors import InternalError, NotFoundError, UnavailableError
 from instep.history.edits import Edit
+from instep.history.forgetting import forgotten_commits
 from instep.history.locks import collecting, oldest_writer, writing
 from instep.history.refs import get_ref
 from instep.history.repository import Repository, create_repository
@@ -33,8 +34,8 @@ from instep.history.retention import (
     Policy,
     Verdict,
     decide,
-    forgotten_commits,
 )
+from instep.history.tokens import TOKEN_DAYS, keep_done
 from instep.tables.content import TableContent
 
 FOUND = Found("objects/aa/aa", "1:2:3", 3)
@@ -486,3 +487,57 @@ def test_what_is_condemned_is_written_down(repo: Repository) -> None:
         rows = tx.rows("select name, size_bytes from condemned")
     assert rows == [(f"objects/{digest[:2]}/{digest}", 11)]
     assert json.dumps([line.to_json() for line in gc(repo, is_dry=True).lines])
+
+
+def test_a_manifest_is_read_once_and_a_damaged_cache_is_not_believed(repo: Repository) -> None:
+    table = garbage.grown(repo, garbage.new_table(repo), "kept")
+    garbage.commit(repo, "main", table__t=table.to_content())
+    first = gc(repo)
+    (cache,) = (repo.root / "cache" / "names").iterdir()
+    whole = cache.read_bytes()
+    assert gc(repo).reached == first.reached
+    wrong = whole.replace(b"data/", b"lost/", 1)
+    assert wrong != whole
+    for damaged in (wrong, whole[:-1], b"", b"\n"):
+        cache.write_bytes(damaged)
+        found = gc(repo)
+        assert found.reached == first.reached
+        assert found.lines == ()
+        assert cache.read_bytes() == whole
+
+
+def test_a_staging_folder_is_gone_even_when_its_deletion_was_interrupted(repo: Repository) -> None:
+    left = repo.root / "staging" / "run_1"
+    half = repo.root / "staging" / ".gone-2"
+    for folder in (left, half):
+        (folder / "inside").mkdir(parents=True)
+        (folder / "inside" / "part").write_bytes(b"x")
+    assert gc(repo).count(Verdict.CONDEMN) == 1
+    assert left.exists()
+    assert gc(repo).count(Verdict.DELETE) == 1
+    assert list((repo.root / "staging").iterdir()) == []
+
+
+@on_both
+def test_tokens_are_forgotten_after_days_at_work_and_not_by_a_clock_that_jumps(
+    repo: Repository,
+) -> None:
+    day = 86_400_000_000
+    with repo.store.transaction() as tx:
+        for token, at in (("old", 10 * day), ("new", 11 * day)):
+            keep_done(tx, token, "d", ref="main", commit="c", at=from_microseconds(at))
+        tx.execute("insert into lived_days (day) values (?)", (365_000,))
+    gc(repo)
+    with repo.store.transaction() as tx:
+        assert tx.row("select count(*) from tokens") == (2,)
+        tx.execute("delete from lived_days")
+        for number in range(11, 11 + TOKEN_DAYS):
+            tx.execute("insert into lived_days (day) values (?)", (number,))
+    found = gc(repo)
+    with repo.store.reading() as tx:
+        assert tx.rows("select token from tokens") == [("new",)]
+        assert tx.row("select keep_days, deleted from collected order by number desc limit 1") == (
+            0,
+            1,
+        )
+    assert [(line.kind, line.count) for line in found.lines] == [("token", 1)]

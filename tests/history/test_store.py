@@ -25,10 +25,11 @@ from instep.history import sqlite
 from instep.history.commits import load_commit, make_commit, save_commit
 from instep.history.edits import Edit, publish
 from instep.history.postgres import PostgresStore
-from instep.history.refs import RefKind, create_ref, move_ref
+from instep.history.refs import RefKind, create_ref
 from instep.history.repository import CATALOG, Repository, create_repository, open_repository
 from instep.history.sqlite import SqliteStore
 from instep.history.store import Database, Store
+from instep.history.tips import move_ref
 
 
 def put(repo: Repository, key: str, number: int) -> str:
@@ -190,8 +191,9 @@ def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     assert list((tmp_path / "lake").iterdir()) == []
 
 
-BEGIN, COMMIT = b"begin; ", b"q\0\0\0\x0bcommit\0"
-"""How statements begin in PostgreSQL's protocol (Query, length, text), in small letters."""
+BEGIN, COMMIT = rb"\0begin\0", rb"[\0\x0b]commit\0"
+"""Statements in PostgreSQL's protocol, in small letters: alone (Query, length, text), or sent with
+others (Parse, length, no name, text)."""
 
 
 @pytest.fixture

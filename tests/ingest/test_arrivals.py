@@ -8,10 +8,13 @@ from pathlib import Path
 import duckdb
 import pytest
 from arrival_builders import HEADER, READINGS, merge_contract, month, rows_of, state_of, write
+from garbage import gc
 
 from instep.changes.gate import open_change
 from instep.changes.records import Kind, State, list_changes
-from instep.errors import InvalidError, NotFoundError, RefusedError
+from instep.changes.revert import undo_on_main
+from instep.cli.doctor import check
+from instep.errors import ConflictError, InvalidError, NotFoundError, RefusedError
 from instep.history.edits import Edit
 from instep.history.repository import MAIN, Repository
 from instep.ingest.accept import accept, refuse
@@ -459,3 +462,37 @@ def test_only_a_held_arrival_is_decided_about(lake: Repository, tmp_path: Path) 
     with pytest.raises(NotFoundError) as caught:
         accept(lake, other.number, "ben")
     assert caught.value.kind == "no-such-arrival"
+
+
+def test_the_file_of_a_refused_arrival_goes_and_may_be_brought_again(
+    lake: Repository, tmp_path: Path
+) -> None:
+    rows = month(1)
+    for row in rows[:40]:
+        row[2] = "-1"
+    held = arrive(lake, write(tmp_path / "readings-1.csv", rows))
+    digest = held.arrival.file_digest
+    for _ in range(2):
+        gc(lake)
+    assert lake.objects.has(digest)
+    refuse(lake, held.arrival.change, "ben", "not ours")
+    for _ in range(2):
+        gc(lake)
+    assert not lake.objects.has(digest)
+    check(lake)
+    again = arrive(lake, write(tmp_path / "readings-1.csv", rows))
+    assert (again.was_here, again.state) == (False, State.HELD)
+    assert lake.objects.has(digest)
+
+
+def test_the_file_of_an_undone_arrival_is_said_to_be_known(
+    lake: Repository, tmp_path: Path
+) -> None:
+    first = arrive(lake, write(tmp_path / "readings-1.csv", month(1)))
+    arrive(lake, write(tmp_path / "readings-2.csv", month(2)))
+    assert first.commit is not None
+    with pytest.raises(ConflictError) as caught:
+        undo_on_main(lake, first.commit, (), author="ana", why="wrong", say=lambda text: None)
+    assert caught.value.kind == "keys-moved"
+    again = arrive(lake, write(tmp_path / "readings-1.csv", month(1)))
+    assert (again.was_here, again.state) == (True, State.MERGED)

@@ -11,8 +11,8 @@ import garbage
 from shop import Shop, make_shop
 
 from instep.clock import system_clock
+from instep.history.forgetting import forgotten_commits
 from instep.history.repository import Repository, open_repository
-from instep.history.retention import forgotten_commits
 from instep.tables.content import TableContent
 from instep.tables.read import row_count
 
@@ -81,6 +81,8 @@ def test_a_lake_is_whole_after_a_run_was_forgotten(tmp_path: Path) -> None:
         shop.must("gc", "--keep", "0")
     with repo.store.reading() as tx:
         assert forgotten_commits(tx) == {made}
+        [(runtime,)] = tx.rows("select runtime_blob from runs")
+    assert not repo.objects.has(runtime)
     shop.must("doctor")
     again = shop.must("run", "demand", "--branch", "again", "--json").json
     assert again["output_commit"] == repo.resolve("again")

@@ -60,3 +60,11 @@ def test_a_folder_without_the_file_is_no_project(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError) as caught:
         find_lake(tmp_path)
     assert caught.value.kind == "no-project"
+
+
+def test_what_nothing_names_is_kept_as_long_as_the_policies_say() -> None:
+    assert parse_project("lake: lake").keep_days == 30
+    assert parse_project("lake: lake\npolicies: {keep: 3 months}").keep_days == 90
+    with pytest.raises(InvalidError) as caught:
+        parse_project("lake: lake\npolicies: {keep: soon}")
+    assert caught.value.kind == "bad-document"

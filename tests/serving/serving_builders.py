@@ -14,8 +14,9 @@ import pyarrow as pa
 from instep.canonical import Json, JsonObject
 from instep.clock import Duration, Window
 from instep.history.edits import Edit, publish
-from instep.history.refs import RefKind, create_ref, find_ref, move_ref
+from instep.history.refs import RefKind, create_ref, find_ref
 from instep.history.repository import MAIN, Repository
+from instep.history.tips import move_ref
 from instep.models.bundle import save_bundle
 from instep.models.signature import Feature
 from instep.models.spec import (

@@ -12,11 +12,12 @@ from pathlib import Path
 from instep.canonical import JsonObject
 from instep.engines.engine import WrittenFile
 from instep.engines.schema import Column
+from instep.history.collection import Collected, collect
 from instep.history.edits import Edit, publish
 from instep.history.operations import append_operation
 from instep.history.refs import RefKind, create_ref, get_ref, list_refs
 from instep.history.repository import Repository
-from instep.history.retention import Collected, Policy, collect
+from instep.history.retention import Policy
 from instep.history.store import Transaction
 from instep.lake import retention_of
 from instep.tables.content import TableContent

@@ -103,7 +103,7 @@ def _group(kind: RefKind, example: str, what: str) -> click.Group:
         opened = open_project(project)
         who, repo = opened.actor(actor), opened.repo
         commit = repo.resolve(at)
-        with repo.store.transaction() as tx:
+        with repo.store.transaction(name) as tx:
             made = branches.make(tx, repo, kind, name, commit, actor=who, why=why)
         emit(Acted(made, f"Made {kind} {name} at {commit[:12]}."), as_json)
 
@@ -125,7 +125,7 @@ def _group(kind: RefKind, example: str, what: str) -> click.Group:
     ) -> None:
         opened = open_project(project)
         who, repo = opened.actor(actor), opened.repo
-        with repo.store.transaction() as tx:
+        with repo.store.transaction(name, new) as tx:
             renamed = branches.rename(tx, repo, kind, name, new, actor=who, why=why)
         emit(Acted(renamed, f"Renamed {kind} {name} to {new}."), as_json)
 
@@ -140,7 +140,7 @@ def _group(kind: RefKind, example: str, what: str) -> click.Group:
     def delete(name: str, why: str, project: Path | None, actor: str | None, as_json: bool) -> None:
         opened = open_project(project)
         who, repo = opened.actor(actor), opened.repo
-        with repo.store.transaction() as tx:
+        with repo.store.transaction(name) as tx:
             gone = branches.delete(tx, repo, kind, name, actor=who, why=why)
         sentence = (
             f"Deleted {kind} {name}, which was at {gone.commit[:12]}. Its history stays: "
@@ -162,7 +162,7 @@ def _group(kind: RefKind, example: str, what: str) -> click.Group:
     ) -> None:
         opened = open_project(project)
         who, repo = opened.actor(actor), opened.repo
-        with repo.store.transaction() as tx:
+        with repo.store.transaction(name) as tx:
             ref = branches.protect(tx, repo, kind, name, not off, actor=who, why=why)
         sentence = f"{kind.capitalize()} {name} is {'open again' if off else 'protected'}."
         emit(Acted(ref, sentence), as_json)

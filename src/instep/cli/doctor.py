@@ -26,9 +26,9 @@ from instep.errors import InstepError, InternalError, InvalidError
 from instep.findings import Finding
 from instep.history.erasure import erased_digests
 from instep.history.examine import Examination
+from instep.history.forgetting import forgotten_commits
 from instep.history.objects import Objects, file_digest
 from instep.history.repository import Repository, open_repository
-from instep.history.retention import forgotten_commits
 from instep.history.seals import Seal, take_seal
 from instep.history.verify import blobs_of, damage
 from instep.pipelines.project import find_lake
@@ -249,7 +249,10 @@ def check_references(repo: Repository, files: Files, checked: Counter[str]) -> I
             ),
         ]
         blobs = [
-            *tx.rows("select 'run ' || id, runtime_blob, code from runs where state = 'succeeded'"),
+            *tx.rows(
+                "select 'run ' || r.id, r.runtime_blob, r.code from runs r "
+                "join commits c on c.id = r.output_commit where r.state = 'succeeded'"
+            ),
             *tx.rows(
                 "select 'arrival ' || a.id, a.file_digest, a.contract, a.profile, a.quarantine "
                 "from arrivals a join changes c on c.number = a.change "

@@ -11,7 +11,8 @@ from instep.canonical import Json
 from instep.cli.output import emit, json_option, project_option, table
 from instep.cli.progress import say
 from instep.cli.project import open_project
-from instep.history.retention import KEEP_DAYS, Collected, Policy, Verdict, collect
+from instep.history.collection import Collected, collect
+from instep.history.retention import Policy, Verdict
 from instep.lake import retention_of
 
 
@@ -72,23 +73,24 @@ def _what(found: Collected, verdict: Verdict) -> str:
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option(
     "--keep",
-    default=KEEP_DAYS,
-    show_default=True,
+    default=None,
+    show_default="policies.keep of main",
     type=click.IntRange(0, 36_500),
     metavar="DAYS",
-    help="For how many days at work what is unreached stays.",
+    help="For how many days at work what is unreached stays, this time.",
 )
 @project_option
 @json_option
-def gc(dry_run: bool, keep: int, project: Path | None, as_json: bool) -> None:
+def gc(dry_run: bool, keep: int | None, project: Path | None, as_json: bool) -> None:
     """Delete what no commit, change, run or arrival names, and no writer could need.
 
     \b
     Example:  instep gc --dry-run
               instep gc --keep 90
     """
-    repo = open_project(project).repo
-    policy = Policy(keep_days=keep)
+    opened = open_project(project)
+    repo = opened.repo
+    policy = Policy(keep_days=opened.config().keep_days if keep is None else keep)
     emit(
         Collection(collect(repo, retention_of(repo), policy, is_dry=dry_run, say=say), policy),
         as_json,

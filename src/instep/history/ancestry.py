@@ -59,8 +59,14 @@ def _after_one(tx: Transaction, parent: str) -> Standing | None:
     )
     if row is None:
         return None
-    generation, span, further, further_span = row
-    if span and span == further_span:
+    return standing_after(parent, *row)
+
+
+def standing_after(
+    parent: str, generation: int, span: int, further: str | None, further_span: int | None
+) -> Standing:
+    """Returns where a commit with one parent stands, from where that and what it jumps to do."""
+    if further is not None and span and span == further_span:
         return generation + 1, further, 2 * span + 1
     return generation + 1, parent, 1
 

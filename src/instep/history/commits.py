@@ -10,7 +10,7 @@ from datetime import datetime
 from instep.canonical import Json, digest_of, from_microseconds, to_microseconds
 from instep.clock import format_instant
 from instep.errors import NotFoundError
-from instep.history.ancestry import place_after
+from instep.history.ancestry import Standing, place_after
 from instep.history.store import Row, Transaction
 
 _COMMIT = "instep.commit.v1"
@@ -55,9 +55,12 @@ def make_commit(
     return Commit(digest_of(_COMMIT, body), tree, parents, author, at, message, origin)
 
 
-def save_commit(tx: Transaction, commit: Commit) -> None:
-    """Stores a commit; storing it twice is the same as once."""
-    place = place_after(tx, commit.parents)
+def save_commit(tx: Transaction, commit: Commit, place: Standing | None = None) -> None:
+    """Stores a commit; storing it twice is the same as once.
+
+    `place` is where it stands in the graph, looked up where it is not given.
+    """
+    place = place or place_after(tx, commit.parents)
     if place is None:
         raise NotFoundError(
             f"A parent of the commit does not exist: expected all of {', '.join(commit.parents)}. "
@@ -98,15 +101,6 @@ def load_commit(tx: Transaction, identifier: str) -> Commit:
             commit=identifier,
         )
     return _from_row(row)
-
-
-def head_commit(tx: Transaction, ref: str) -> Commit | None:
-    """Returns the commit that a ref points to, or None where there is no such ref."""
-    row = tx.row(
-        f"select {_COLUMNS} from commits where id = (select commit_id from refs where name = ?)",
-        (ref,),
-    )
-    return _from_row(row) if row else None
 
 
 def first_parents(tx: Transaction, start: str, limit: int) -> Iterator[Commit]:

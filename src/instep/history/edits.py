@@ -13,17 +13,18 @@ from instep.canonical import JsonObject
 from instep.errors import ConflictError, OutcomeUnknownError, UnavailableError
 from instep.faults import reached
 from instep.history import tree
+from instep.history.ancestry import Standing
 from instep.history.commits import (
     Commit,
     first_parents,
-    head_commit,
     load_commit,
     make_commit,
     save_commit,
 )
-from instep.history.refs import get_ref, move_ref, refuse_protected
+from instep.history.refs import refuse_protected
 from instep.history.repository import Repository
 from instep.history.store import Transaction
+from instep.history.tips import Tip, advance, get_tip
 from instep.history.tokens import act_digest, find_done, keep_done
 
 _LOOKED_UP = 64
@@ -71,25 +72,24 @@ def publish(
         ConflictError (kind "keys-moved"): a key read or written by the edit changed on the ref.
         ConflictError (kind "token-reused"): the token stood for another edit.
     """
+    return _publish(tx, repo, get_tip(tx, ref), edit, kind, token)
+
+
+def _publish(
+    tx: Transaction, repo: Repository, tip: Tip, edit: Edit, kind: str, token: str | None
+) -> Commit:
+    ref, head = tip.ref.name, tip.commit
     digest = _digest(ref, edit) if token is not None else ""
     done = find_done(tx, token, digest) if token is not None else None
     if done is not None:
         return load_commit(tx, done)
-    head = head_commit(tx, ref) or load_commit(tx, get_ref(tx, ref).commit)
+    if tip.root is not None:
+        repo.nodes.keep(head.tree, tip.root)
     moved = moved_keys(tx, repo, edit, head)
     if moved:
         raise _keys_moved(tx, repo, ref, edit, head, moved)
-    commit = _commit_on(tx, repo, head, edit)
-    move_ref(
-        tx,
-        ref,
-        expected=head.id,
-        commit=commit.id,
-        actor=edit.author,
-        at=commit.at,
-        kind=kind,
-        why=edit.message,
-    )
+    commit = _commit_on(tx, repo, head, edit, None if edit.merged else tip.following)
+    advance(tx, tip, commit.id, actor=edit.author, at=commit.at, kind=kind, why=edit.message)
     if token is not None:
         keep_done(tx, token, digest, ref=ref, commit=commit.id, at=commit.at)
     return commit
@@ -121,8 +121,9 @@ def commit_edit(
 def _commit_once(repo: Repository, ref: str, edit: Edit, kind: str, token: str | None) -> Commit:
     reached("edit.commit.before")
     with repo.store.transaction(ref) as tx:
-        refuse_protected(get_ref(tx, ref))
-        commit = publish(tx, repo, ref, edit, kind=kind, token=token)
+        tip = get_tip(tx, ref)
+        refuse_protected(tip.ref)
+        commit = _publish(tx, repo, tip, edit, kind, token)
     reached("edit.commit.after")
     return commit
 
@@ -208,10 +209,12 @@ def _digest(ref: str, edit: Edit) -> str:
     )
 
 
-def _commit_on(tx: Transaction, repo: Repository, head: Commit, edit: Edit) -> Commit:
+def _commit_on(
+    tx: Transaction, repo: Repository, head: Commit, edit: Edit, place: Standing | None = None
+) -> Commit:
     root = tree.update(tx, repo.nodes, head.tree, edit.changes)
     commit = make_commit(
         root, (head.id, *edit.merged), edit.author, repo.clock(), edit.message, edit.origin
     )
-    save_commit(tx, commit)
+    save_commit(tx, commit, place)
     return commit

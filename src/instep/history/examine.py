@@ -184,9 +184,11 @@ class Examination:
                     page = sealed_after(tx, kept.table, name)
                     names = [str(row[0]) for row in page]
                     found = record_digests(tx, kept, names) if names else {}
+                if not kept.is_kept:
+                    page = [row for row in page if row[0] in found]
                 yield from check_records(kept.table, page, found)
                 self.checked["records"] += len(page)
-                if not page:
+                if not names:
                     break
                 name = names[-1]
 

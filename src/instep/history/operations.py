@@ -49,6 +49,15 @@ class Operation:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where a chain ends: what its next entry follows. A chain that has none is at 0."""
+
+    id: str
+    sequence: int
+    at: datetime | None
+
+
 def append_operation(
     tx: Transaction,
     *,
@@ -59,15 +68,16 @@ def append_operation(
     at: datetime,
     kind: str,
     why: str,
+    end: End | None = None,
 ) -> Operation:
     """Adds the next entry to the chain of `ref` and returns it.
 
-    Time in one chain never runs back: a clock that did is taken as the time of the entry before.
+    `end` is where the chain ends now, looked up where it is not given. Time in one chain never
+    runs back: a clock that did is taken as the time of the entry before.
     """
-    last = last_operation(tx, ref)
-    sequence = last.sequence + 1 if last else 1
-    previous = last.id if last else ""
-    at = max(at, last.at) if last else at
+    end = end or _end(tx, ref)
+    sequence, previous = end.sequence + 1, end.id
+    at = max(at, end.at) if end.at else at
     identifier = operation_id(
         ref, sequence, previous, before, after, actor, to_microseconds(at), kind, why
     )
@@ -89,6 +99,11 @@ def append_operation(
     if sequence % SEALED_EVERY == 0:
         take_seal(tx, at, with_records=False)
     return Operation(identifier, ref, sequence, previous, before, after, actor, at, kind, why)
+
+
+def _end(tx: Transaction, ref: str) -> End:
+    last = last_operation(tx, ref)
+    return End(last.id, last.sequence, last.at) if last else End("", 0, None)
 
 
 def operation_rows(tx: Transaction, ref: str, after: int, until: int) -> list[Row]:

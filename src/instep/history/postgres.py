@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -37,6 +37,10 @@ from instep.history.store import (
 if TYPE_CHECKING:
     import psycopg
 
+Statement = tuple[str, Sequence[Value]]
+
+_COMMIT: Statement = ("commit", ())
+
 CONNECT_WAIT_S = 10
 """How long a connection may take to open."""
 
@@ -47,16 +51,21 @@ class PostgresTransaction:
 
     Each answer costs a round trip. So what is only written waits, to be sent with the next
     statement that changes something, or that could see it: one that names a table it goes into.
+    What opens the transaction goes with its first statement, what ends it with its last.
     """
 
+    connect: Callable[[], psycopg.Connection[Row]]
     cursor: psycopg.Cursor[Row]
-    _waiting: list[tuple[str, Sequence[Value]]] = field(default_factory=list, repr=False)
+    number: int = 0
+    """By which the server knows it, once it is open."""
+    _opening: tuple[Statement, ...] = ()
+    _waiting: list[Statement] = field(default_factory=list, repr=False)
     _tables: set[str] = field(default_factory=set, repr=False)
 
     def execute(self, sql: str, values: Sequence[Value] = ()) -> int:
         """Runs a statement; returns how many rows it changed."""
         self.write(sql, values)
-        self.flush()
+        self._flush()
         return self.cursor.rowcount
 
     def write(self, sql: str, values: Sequence[Value] = ()) -> None:
@@ -70,23 +79,68 @@ class PostgresTransaction:
     def row(self, sql: str, values: Sequence[Value] = ()) -> Row | None:
         return self._read(sql, values).fetchone()
 
-    def flush(self) -> None:
+    def open(self) -> None:
+        """Opens it now, rather than with its first statement."""
+        if self._opening:
+            self._open(())
+
+    def commit(self) -> None:
+        """Sends what still waits together with the commit."""
+        self.open()
+        self._waiting.append(_COMMIT)
+        self._flush()
+
+    def _flush(self) -> None:
         """Sends what still waits, in its order; the cursor then has the answer to the last."""
         waiting, self._waiting = self._waiting, []
         self._tables.clear()
-        if len(waiting) == 1:
-            self.cursor.execute(_translated(waiting[0][0]), waiting[0][1])
-        elif waiting:
-            others = self.cursor.connection.cursor()
-            with self.cursor.connection.pipeline():
-                for sql, values in waiting[:-1]:
-                    others.execute(_translated(sql), values)
-                self.cursor.execute(_translated(waiting[-1][0]), waiting[-1][1])
+        self._send(waiting)
 
     def _read(self, sql: str, values: Sequence[Value]) -> psycopg.Cursor[Row]:
         if any(table in sql for table in self._tables):
-            self.flush()
-        return self.cursor.execute(_translated(sql), values)
+            self._flush()
+        self._send([(sql, values)])
+        return self.cursor
+
+    def _send(self, statements: Sequence[Statement]) -> None:
+        if self._opening:
+            self._open(statements)
+        elif len(statements) == 1:
+            self.cursor.execute(_translated(statements[0][0]), statements[0][1])
+        else:
+            with self.cursor.connection.pipeline():
+                self._queue(statements)
+
+    def _open(self, statements: Sequence[Statement]) -> None:
+        """Opens the transaction, once more on a connection that has gone, and sends statements."""
+        import psycopg
+
+        for attempt in (1, 2):
+            first, second = self.cursor.connection.cursor(), self.cursor.connection.cursor()
+            begin, locks = self._opening
+            try:
+                with self.cursor.connection.pipeline():
+                    first.execute(begin[0], prepare=False)
+                    second.execute(locks[0], locks[1])
+                    self._queue(statements)
+                break
+            except psycopg.OperationalError:
+                if attempt == 2 or not self.cursor.connection.closed:
+                    raise
+                self.cursor = self.connect().cursor()
+        self._opening = ()
+        answer = second.fetchone()
+        assert answer is not None, "a select without a table gives a row"
+        self.number = int(answer[-1])
+
+    def _queue(self, statements: Sequence[Statement]) -> None:
+        """Sends statements inside a pipeline; the cursor gets the answer to the last."""
+        others = self.cursor.connection.cursor()
+        for statement in statements:
+            sql, values = statement
+            is_last = statement is statements[-1]
+            cursor = self.cursor if is_last else others
+            cursor.execute(_translated(sql), values, prepare=False if sql == _COMMIT[0] else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,30 +157,36 @@ class PostgresStore:
         import psycopg
 
         reached("transaction.begin.before")
-        connection, number = self._begin(refs)
-        tx = self._local.transaction = PostgresTransaction(connection.cursor())
+        is_committing = False
+        connection = self._connection()
+        opening = ("begin", ()), _locks(self.database.schema, refs)
+        tx = PostgresTransaction(self._connection, connection.cursor(), _opening=opening)
+        self._local.transaction = tx
         try:
+            if not refs:
+                tx.open()
             yield tx
-            tx.flush()
+            reached("transaction.commit.before")
+            is_committing = True
+            tx.commit()
         except BaseException as error:
             with suppress(psycopg.Error):
-                connection.execute("rollback")
-            if isinstance(error, psycopg.errors.InsufficientPrivilege):
-                raise _not_allowed(error) from error
-            if isinstance(error, psycopg.errors.DeadlockDetected):
-                raise self._busy() from error
-            if isinstance(error, psycopg.OperationalError):
-                self.close()
+                tx.cursor.connection.execute("rollback")
+            match error:
+                case psycopg.errors.InsufficientPrivilege():
+                    raise _not_allowed(error) from error
+                case psycopg.errors.DeadlockDetected() | psycopg.errors.LockNotAvailable():
+                    raise self._busy() from error
+                case psycopg.OperationalError():
+                    self.close()
+                case _:
+                    raise
+            if not is_committing:
                 raise _unreachable(error) from error
-            raise
+            self._local.transaction = None
+            self._read_back(tx.number, error)
         finally:
             self._local.transaction = None
-        reached("transaction.commit.before")
-        try:
-            connection.execute("commit")
-        except psycopg.OperationalError as error:
-            self.close()
-            self._read_back(number, error)
         reached("transaction.commit.after")
 
     @contextmanager
@@ -141,7 +201,8 @@ class PostgresStore:
         connection = self._connection()
         try:
             connection.execute("begin isolation level repeatable read read only")
-            tx = self._local.transaction = PostgresTransaction(connection.cursor())
+            cursor = connection.cursor()
+            tx = self._local.transaction = PostgresTransaction(self._connection, cursor)
             yield tx
         except psycopg.OperationalError as error:
             self.close()
@@ -157,32 +218,6 @@ class PostgresStore:
         if connection is not None:
             connection.close()
             del self._local.connection
-
-    def _begin(self, refs: tuple[str, ...]) -> tuple[psycopg.Connection[Row], int]:
-        """Opens a transaction and takes its locks, once more on a connection that has gone.
-
-        The number it returns is the one by which the server knows the transaction.
-        """
-        import psycopg
-
-        for attempt in (1, 2):
-            connection = self._connection()
-            try:
-                answers = connection.execute(
-                    f"begin; {_locks(self.database.schema, refs)}; "
-                    "select pg_current_xact_id()::text"
-                )
-                while answers.nextset():
-                    pass
-                return connection, int(answers.fetchall()[0][0])
-            except psycopg.errors.LockNotAvailable as error:
-                connection.execute("rollback")
-                raise self._busy() from error
-            except psycopg.OperationalError as error:
-                self.close()
-                if attempt == 2:
-                    raise _unreachable(error) from error
-        raise AssertionError("one of the two attempts returns or raises")
 
     def _busy(self) -> UnavailableError:
         return UnavailableError(
@@ -298,18 +333,15 @@ def _connect(database: Database, lock_wait_s: float) -> psycopg.Connection[Row]:
 
 
 @lru_cache(maxsize=500)
-def _locks(schema: str, refs: tuple[str, ...]) -> str:
-    """Returns the statements that take the locks of a writer, always in the same order."""
+def _locks(schema: str, refs: tuple[str, ...]) -> Statement:
+    """Returns what takes the locks of a writer, always in the same order, and tells its number."""
     lake = _number(schema)
-    if not refs:
-        return f"select pg_advisory_xact_lock({lake})"
-    each = sorted(_number(f"{schema}\n{ref}") for ref in set(refs))
-    return "; ".join(
-        [
-            f"select pg_advisory_xact_lock_shared({lake})",
-            *(f"select pg_advisory_xact_lock({number})" for number in each),
-        ]
-    )
+    taken, numbers = ["pg_advisory_xact_lock(?)"], [lake]
+    if refs:
+        each = sorted(_number(f"{schema}\n{ref}") for ref in set(refs))
+        taken = ["pg_advisory_xact_lock_shared(?)", *(["pg_advisory_xact_lock(?)"] * len(each))]
+        numbers = [lake, *each]
+    return _translated(f"select {', '.join([*taken, 'pg_current_xact_id()::text'])}"), numbers
 
 
 def _number(name: str) -> int:

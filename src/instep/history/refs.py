@@ -1,4 +1,4 @@
-"""Branches, tags and environments: names that point to one commit, moved by compare-and-swap.
+"""Branches, tags and environments: names that point to one commit.
 
 Making, moving, renaming, protecting and deleting are each an entry of the name's chain, which stays
 when the ref goes: what a name pointed to at an instant can always be asked. A tag never moves, nor
@@ -105,47 +105,6 @@ def create_ref(
         ),
     )
     return Ref(name, kind, commit, is_protected, owner, at)
-
-
-def move_ref(
-    tx: Transaction,
-    name: str,
-    *,
-    expected: str,
-    commit: str,
-    actor: str,
-    at: datetime,
-    kind: str,
-    why: str,
-) -> None:
-    """Moves a ref from `expected` to `commit`, and says so in its chain.
-
-    Raises:
-        ConflictError (kind "ref-moved"): it points to another commit now.
-        RefusedError (kind "tag-would-move"): it is a tag.
-    """
-    operation = append_operation(
-        tx, ref=name, before=expected, after=commit, actor=actor, at=at, kind=kind, why=why
-    )
-    moved = tx.execute(
-        "update refs set commit_id = ?, head = ?, sequence = ? "
-        "where name = ? and commit_id = ? and kind <> 'tag'",
-        (commit, operation.id, operation.sequence, name, expected),
-    )
-    if moved == 1:
-        return
-    ref = get_ref(tx, name)
-    if ref.kind is RefKind.TAG:
-        raise _tag_would_move(name, ref.commit)
-    found = ref.commit
-    raise ConflictError(
-        f'"{name}" moved: expected {expected[:12]}, found {found[:12]}. Plan again, then try '
-        "again.",
-        kind="ref-moved",
-        ref=name,
-        expected=expected,
-        found=found,
-    )
 
 
 def rename_ref(
@@ -255,7 +214,7 @@ def get_ref(tx: Transaction, name: str) -> Ref:
     """
     found = find_ref(tx, name)
     if found is None:
-        raise _missing(tx, name)
+        raise missing_ref(tx, name)
     return found
 
 
@@ -279,7 +238,7 @@ def resolve(tx: Transaction, text: str) -> str:
     name, _, instant = text.partition("@")
     if instant:
         if last_operation(tx, name) is None:
-            raise _missing(tx, name)
+            raise missing_ref(tx, name)
         operation = last_operation(tx, name, parse_instant(instant))
         if operation is None or operation.after is None:
             raise NotFoundError(
@@ -305,7 +264,7 @@ def resolve(tx: Transaction, text: str) -> str:
                 kind="ambiguous-commit",
                 ref=text,
             )
-    raise _missing(tx, text)
+    raise missing_ref(tx, text)
 
 
 def _remove(tx: Transaction, ref: Ref, actor: str, at: datetime, act: str, why: str) -> None:
@@ -321,10 +280,11 @@ def _refuse_moving_tag(tx: Transaction, name: str, kind: RefKind, commit: str) -
     if kind is RefKind.TAG:
         before -= {commit}
     if before:
-        raise _tag_would_move(name, min(before))
+        raise tag_would_move(name, min(before))
 
 
-def _tag_would_move(name: str, commit: str) -> RefusedError:
+def tag_would_move(name: str, commit: str) -> RefusedError:
+    """Returns what is said to who would make a tag mean another commit."""
     return RefusedError(
         f'"{name}" means commit {commit[:12]}: expected a name that never meant anything else, '
         "because a tag never moves. Choose another name.",
@@ -334,7 +294,8 @@ def _tag_would_move(name: str, commit: str) -> RefusedError:
     )
 
 
-def _missing(tx: Transaction, text: str) -> NotFoundError:
+def missing_ref(tx: Transaction, text: str) -> NotFoundError:
+    """Returns what is said to who names no ref and no commit: with the refs there are."""
     rows = tx.rows(
         "select name from refs where kind <> 'system' order by name limit ?", (_NAMED + 1,)
     )

@@ -1,7 +1,8 @@
 """Tokens: a caller's own name for one act, so that the act is never done twice.
 
 A caller that lost the answer tries again with the same token. What was done under it is given back;
-a token that stood for something else is a conflict.
+a token that stood for something else is a conflict. Garbage collection forgets tokens after
+`TOKEN_DAYS`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ from instep.history.store import Transaction
 
 _ACT = "instep.act.v1"
 _LONGEST = 200
+
+TOKEN_DAYS = 90
+"""Days at work for which a token is remembered: far longer than anybody tries again."""
+
+PRUNED_AT_ONCE = 1_000
 
 
 def act_digest(body: Json) -> str:
@@ -58,6 +64,15 @@ def keep_done(
     if added != 1:
         row = tx.row("select commit_id, ref from tokens where token = ?", (token,))
         raise _reused(token, str(row[0]) if row else "?", str(row[1]) if row else "?")
+
+
+def prune_tokens(tx: Transaction, before: int) -> int:
+    """Removes at most a thousand tokens older than an instant in microseconds; says how many."""
+    return tx.execute(
+        "delete from tokens where token in "
+        "(select token from tokens where at < ? order by token limit ?)",
+        (before, PRUNED_AT_ONCE),
+    )
 
 
 def _reused(token: str, commit: str, ref: str) -> ConflictError:

@@ -12,9 +12,9 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
-from instep.canonical import JsonObject, canonical_bytes, digest_of_bytes
+from instep.canonical import JsonObject, canonical_bytes_of_parts, canonical_parts, digest_of_bytes
 from instep.errors import InternalError
 from instep.history.store import Store, Transaction
 
@@ -73,6 +73,11 @@ class Nodes:
         for digest, body in rows:
             self._keep(digest, body)
 
+    def keep(self, digest: str, body: str) -> None:
+        """Holds in memory the text of a node that was read along with something else."""
+        if digest not in self._cache:
+            self._keep(digest, body)
+
     def _body(self, digest: str) -> str:
         with self.store.reading() as tx:
             row = tx.row("select body from nodes where digest = ?", (digest,))
@@ -111,7 +116,8 @@ class _Draft:
         return node
 
     def save(self, node: Node) -> str:
-        body = canonical_bytes(node)
+        """Keeps a node made of nodes' parts and of contents in canonical form; returns its id."""
+        body = canonical_bytes_of_parts(node)
         digest = digest_of_bytes(_NODE, body)
         self.bodies[digest] = body.decode()
         return digest
@@ -165,7 +171,7 @@ def update(tx: Transaction, nodes: Nodes, root: str, changes: Changes) -> str:
     """Returns the root after `changes` (None removes a key), with its new nodes stored."""
     by_kind: dict[str, dict[str, JsonObject | None]] = {}
     for key, content in changes.items():
-        by_kind.setdefault(kind_of(key), {})[key] = content
+        by_kind.setdefault(kind_of(key), {})[key] = _canonical(content)
     kinds = dict(nodes.load(root)["kinds"])
     draft = _Draft(nodes)
     for kind, wanted in by_kind.items():
@@ -195,6 +201,10 @@ def diff(nodes: Nodes, before: str, after: str) -> tuple[Difference, ...]:
     for kind in old.keys() | new.keys():
         found.extend(_diff(nodes, old.get(kind), new.get(kind), 0))
     return tuple(sorted(found, key=lambda difference: difference.key))
+
+
+def _canonical(content: JsonObject | None) -> JsonObject | None:
+    return cast(JsonObject | None, canonical_parts(content))
 
 
 def _path(key: str) -> str:

@@ -170,8 +170,12 @@ def insert_mappings(
 
 
 def named_by_arrivals(tx: Transaction) -> Named:
-    """Returns the objects that arrivals need kept, whatever became of them."""
-    rows = tx.rows("select file_digest, contract, profile, quarantine from arrivals")
+    """Returns the objects that arrivals need kept, unless they were refused."""
+    rows = tx.rows(
+        "select a.file_digest, a.contract, a.profile, a.quarantine from arrivals a "
+        "join changes c on c.number = a.change where c.state <> ?",
+        (State.REFUSED.value,),
+    )
     return Named(objects=frozenset(str(one) for row in rows for one in row if one is not None))
 
 

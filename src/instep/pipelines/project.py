@@ -20,6 +20,7 @@ from instep.history import tree
 from instep.history.commits import load_commit
 from instep.history.refs import get_ref
 from instep.history.repository import MAIN, Repository
+from instep.history.retention import KEEP_DAYS
 from instep.history.store import Transaction
 from instep.pipelines.address import LakeAddress, LakePlace, Secret, locate
 
@@ -80,6 +81,8 @@ class ProjectConfig:
     approvals: Approvals = Approvals()
     run_budget: RunBudget = RunBudget()
     prices: Prices | None = None
+    keep_days: int = KEEP_DAYS
+    """For how many days at work garbage collection lets be what nothing names."""
 
 
 def parse_project(text: str, path: str = FILE) -> ProjectConfig:
@@ -99,6 +102,7 @@ def parse_project(text: str, path: str = FILE) -> ProjectConfig:
         approvals=_approvals(shape),
         run_budget=_run_budget(shape),
         prices=_prices(shape),
+        keep_days=shape.policies.keep.nominal.days,
     )
 
 

@@ -157,12 +157,17 @@ def fail_lost_runs(tx: Transaction, now: datetime) -> tuple[str, ...]:
         "kind": "process-lost",
         "message": "The process of the run ended before the run did. Run it again.",
     }
+    lost = []
     for (run,) in rows:
-        tx.execute(
-            "update runs set state = ?, ended_at = ?, error = ? where id = ?",
-            (RunState.FAILED.value, at, json.dumps(error), run),
+        # It may end, or show that it lives, at this moment: then it is not lost.
+        changed = tx.execute(
+            "update runs set state = ?, ended_at = ?, error = ? "
+            "where id = ? and state = ? and lease_until < ?",
+            (RunState.FAILED.value, at, json.dumps(error), run, RunState.RUNNING.value, at),
         )
-    return tuple(str(run) for (run,) in rows)
+        if changed:
+            lost.append(str(run))
+    return tuple(lost)
 
 
 def load_run(tx: Transaction, text: str) -> Run:
@@ -284,11 +289,19 @@ def take_version(tx: Transaction, model: str, run: str) -> int:
 
 
 def named_by_runs(tx: Transaction) -> Named:
-    """Returns what the records of runs need kept; a run that ended keeps no commit by itself."""
+    """Returns what the records of runs need kept; a run that ended keeps no commit by itself.
+
+    Code and runtime stay while the commit does that they made: as long as there is something to
+    explain or reproduce.
+    """
     commits: set[str] = set()
     objects: set[str] = set()
     running: set[str] = set()
-    rows = tx.rows("select id, state, input_commit, code, runtime_blob from runs")
+    rows = tx.rows(
+        "select r.id, r.state, r.input_commit, r.code, r.runtime_blob from runs r "
+        "left join commits c on c.id = r.output_commit where r.state = ? or c.id is not null",
+        (RunState.RUNNING.value,),
+    )
     for run, state, input_commit, code, runtime_blob in rows:
         objects.add(runtime_blob)
         objects.update(json.loads(code).values())

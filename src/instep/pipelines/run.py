@@ -169,7 +169,7 @@ def _run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> 
         estimated=plan.estimate.to_json(),
     )
     progress(f"run {run.id[:12]}: {describe(plan.estimate)}")
-    with repo.store.transaction() as tx:
+    with repo.store.transaction(run.id) as tx:
         fail_lost_runs(tx, repo.clock())
         insert_run(tx, run, repo.clock() + LEASE)
     planner = Planner(repo, base, source, runtime, request.accept_runtime)
@@ -321,7 +321,7 @@ class _Attempt:
 
     def _model_content(self, staged: StagedModel, plan: StepPlan) -> JsonObject:
         files = {name: self.repo.objects.put_file(staged.folder / name) for name in staged.names}
-        with self.repo.store.transaction() as tx:
+        with self.repo.store.transaction(plan.output) as tx:
             version = take_version(tx, plan.output.partition("/")[2], self.run.id)
         return {
             "type": _MODEL_TYPE,
@@ -372,7 +372,7 @@ class _Attempt:
             reads=plan.reads,
         )
         reached("run.publish.before")
-        with self.repo.store.transaction() as tx:
+        with self.repo.store.transaction(self.request.branch) as tx:
             check_lease(tx, self.run.id, self.repo.clock())
             commit = self._move(tx, edit)
             run = self._finished(commit)
@@ -446,7 +446,7 @@ class _UndoError(Exception):
 
 def _check_name(repo: Repository, branch: str) -> None:
     """Holds that the branch could be made, before any work is done for it."""
-    with contextlib.suppress(_UndoError), repo.store.transaction() as tx:
+    with contextlib.suppress(_UndoError), repo.store.transaction(branch) as tx:
         refuse_environment_name(repo, tx, branch)
         create_ref(tx, branch, RefKind.BRANCH, repo.resolve(MAIN), owner="", at=repo.clock())
         raise _UndoError
@@ -488,7 +488,7 @@ def _record_failure(repo: Repository, run: Run, error: BaseException) -> None:
     else:
         body = {"family": "internal", "kind": "interrupted", "message": repr(error), "facts": {}}
     failed = replace(run, state=RunState.FAILED, ended_at=repo.clock(), error=body)
-    with contextlib.suppress(InstepError), repo.store.transaction() as tx:
+    with contextlib.suppress(InstepError), repo.store.transaction(run.id) as tx:
         finish_run(tx, failed)
 
 
@@ -501,7 +501,7 @@ def _heartbeat(repo: Repository, run: str) -> Iterator[None]:
         for _ in range(round(LONGEST_RUN_S / _HEARTBEAT_S)):
             if stop.wait(_HEARTBEAT_S):
                 break
-            with contextlib.suppress(UnavailableError), repo.store.transaction() as tx:
+            with contextlib.suppress(UnavailableError), repo.store.transaction(run) as tx:
                 if not extend_lease(tx, run, repo.clock() + LEASE):
                     break
         repo.store.close()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from instep.clock import Duration, parse_duration, parse_instant
 from instep.errors import InvalidError
+from instep.history.retention import KEEP_DAYS
 from instep.pipelines.address import FORM, holds_password, is_address
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -117,6 +118,7 @@ class ApprovalsShape(Shape):
 
 class PoliciesShape(Shape):
     approvals: ApprovalsShape = ApprovalsShape()
+    keep: Span = Duration(span=timedelta(days=KEEP_DAYS))
 
 
 class RunBudgetShape(Shape):

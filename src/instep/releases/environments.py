@@ -14,9 +14,10 @@ from instep.history import tree
 from instep.history.commits import load_commit
 from instep.history.edits import Edit, publish
 from instep.history.operations import Operation, has_been_at, operations
-from instep.history.refs import RefKind, create_ref, find_ref, get_ref, list_refs, move_ref
+from instep.history.refs import RefKind, create_ref, find_ref, get_ref, list_refs
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
+from instep.history.tips import move_ref
 from instep.pipelines.project import lake_config
 
 Judge = Callable[[str], tuple[Finding, ...]]

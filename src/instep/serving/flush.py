@@ -137,7 +137,7 @@ def _copy(repo: Repository, parts: Sequence[Part]) -> str:
     count = sum(len(part.records) for part in parts)
     edit = Edit(base, {KEY: content.to_content()}, AUTHOR, f"{count} predictions", "flush")
     faults.reached("predictions.flush.before")
-    with repo.store.transaction() as tx:
+    with repo.store.transaction(REF) as tx:
         for part in parts:
             _advance(tx, part)
         commit = publish(tx, repo, REF, edit, kind="flush")
@@ -230,7 +230,7 @@ def _advance(tx: Transaction, part: Part) -> None:
 
 def _head(repo: Repository) -> str:
     """Returns the commit of `_instep`; makes the ref, with nothing in it, when it is first used."""
-    with repo.store.transaction() as tx:
+    with repo.store.transaction(REF) as tx:
         ref = find_ref(tx, REF)
         if ref is not None:
             return ref.commit

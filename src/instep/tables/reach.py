@@ -13,8 +13,9 @@ from pathlib import Path
 from instep.canonical import JsonObject
 from instep.tables.content import TYPE as TYPE
 from instep.tables.content import TableContent
-from instep.tables.copies import load_base, load_digests, load_json
+from instep.tables.copies import load_json
 from instep.tables.manifest import Manifest
+from instep.tables.names import names_in
 from instep.tables.read import LISTING, LISTING_DIGEST, load_listing, located, replacement_path
 
 RESERVED = "metadata/column-*"
@@ -51,12 +52,7 @@ def files_of(root: Path, folder: str, contents: Sequence[JsonObject]) -> frozens
             names.add(f"metadata/{one.entries}")
             if one.live_files:
                 manifests[one.entries] = one
-    for one in manifests.values():
-        names.update(f"data/{name}" for name in load_base(metadata.parent, one).names)
-        if not one.holds_deletes:
-            digests = load_digests(metadata.parent, one)
-            names.update(f"profiles/{digest}.json" for digest in digests)
-    return frozenset(names)
+    return frozenset(names.union(*names_in(root.resolve(), folder, manifests.values())))
 
 
 def _states(root: Path, table: TableContent, names: set[str]) -> Iterator[TableContent]:

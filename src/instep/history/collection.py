@@ -1,0 +1,402 @@
+"""A garbage collection: it lists what is there, judges what nothing names, and deletes.
+
+The order of its acts is what makes it safe (`docs/decisions/`, "What garbage collection may
+delete"); what may be deleted is decided in `retention`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import uuid
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from instep.canonical import Json, to_microseconds
+from instep.errors import InstepError
+from instep.faults import reached
+from instep.history.forgetting import COMMIT, forget
+from instep.history.locks import blobs_locked, collecting, current_generation, oldest_writer
+from instep.history.naming import Snapshot, named_since, take_snapshot
+from instep.history.objects import ERASED
+from instep.history.repository import Repository
+from instep.history.retention import Condemned, Found, Policy, Rooms, Verdict, decide
+from instep.history.store import Transaction
+from instep.history.tokens import PRUNED_AT_ONCE, TOKEN_DAYS, prune_tokens
+
+_DAY_US = 86_400_000_000
+_PAGE = 2_000
+"""Names condemned in one transaction."""
+_DELETED_AT_ONCE = 500
+"""Files deleted in one transaction, which others wait for: some 25 ms."""
+
+_GONE = ".gone-"
+"""Begins the name of a staging folder whose deletion is decided."""
+
+_PREFIXES = re.compile(r"[0-9a-f]{2}")
+
+Say = Callable[[str], None]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How many things of one kind have met one verdict, and their bytes."""
+
+    verdict: Verdict
+    kind: str
+    count: int
+    size_bytes: int
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "verdict": self.verdict.name.lower(),
+            "why": self.verdict.value,
+            "kind": self.kind,
+            "count": self.count,
+            "bytes": self.size_bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a collection found and did, or, dry, would have done."""
+
+    generation: int
+    is_dry: bool
+    reached: int
+    lines: tuple[Line, ...]
+    spared: tuple[str, ...]
+    """Why something was left alone altogether: a table that is damaged."""
+
+    def count(self, verdict: Verdict) -> int:
+        return sum(line.count for line in self.lines if line.verdict is verdict)
+
+
+def collect(
+    repo: Repository,
+    rooms: Rooms,
+    policy: Policy,
+    *,
+    is_dry: bool = False,
+    say: Say = lambda text: None,
+) -> Collected:
+    """Deletes what may be deleted, condemns what is newly unreached, and tells of both.
+
+    It can be killed and begun again at any moment.
+
+    Raises:
+        UnavailableError (kind "collecting"): another process does so.
+    """
+    with nullcontext() if is_dry else collecting(repo.root):
+        return _Collection(repo, rooms, policy, is_dry, say).perform()
+
+
+@dataclass(slots=True)
+class _Collection:
+    """One collection; `perform` is called once. The order of its acts is what makes it safe."""
+
+    repo: Repository
+    rooms: Rooms
+    policy: Policy
+    is_dry: bool
+    say: Say
+    lived: int = 0
+    oldest: int | None = None
+    reached: int = 0
+    counts: Counter[tuple[Verdict, str]] = field(default_factory=Counter)
+    sizes: Counter[tuple[Verdict, str]] = field(default_factory=Counter)
+    spared: list[str] = field(default_factory=list)
+
+    def perform(self) -> Collected:
+        self.lived = self._live_today()
+        # Writers first, records after: whoever began earlier and has ended meanwhile has published
+        # what these records show.
+        self.oldest = oldest_writer(self.repo.root)
+        reached("gc.snapshot.before")
+        with self.repo.store.reading() as tx:
+            seen = take_snapshot(tx, self.rooms)
+        self.say(f"{len(seen.objects):,} objects and {len(seen.tables):,} tables are named")
+        self._objects(seen)
+        self._tables(seen)
+        self._area("staging/", self._staging(seen), seen)
+        self._commits(seen)
+        self._tokens()
+        self._record()
+        with self.repo.store.reading() as tx:
+            generation = current_generation(tx)
+        lines = tuple(
+            Line(verdict, kind, count, self.sizes[verdict, kind])
+            for (verdict, kind), count in sorted(self.counts.items())
+        )
+        return Collected(generation, self.is_dry, self.reached, lines, tuple(self.spared))
+
+    def _live_today(self) -> int:
+        """Returns on how many days something was written; a dry one does not add today."""
+        today = to_microseconds(self.repo.clock()) // _DAY_US
+        with self.repo.store.reading() as tx:
+            known = {row[0] for row in tx.rows("select day from lived_days")}
+            worked = {row[0] for row in tx.rows(f"select distinct at / {_DAY_US} from operations")}
+        new = ({today} | worked) - known
+        if new and not self.is_dry:
+            with self.repo.store.transaction() as tx:
+                for day in sorted(new):
+                    tx.execute(
+                        "insert into lived_days (day) values (?) on conflict do nothing", (day,)
+                    )
+        return len(known | new)
+
+    def _objects(self, seen: Snapshot) -> None:
+        root = self.repo.objects.folder
+        unfinished = [entry for entry in _files(root) if entry.name.startswith(".")]
+        self._area("objects/.", [_found(entry, "objects/") for entry in unfinished], seen)
+        for folder in sorted(root.iterdir()) if root.is_dir() else []:
+            if not _PREFIXES.fullmatch(folder.name):
+                continue
+            prefix = f"objects/{folder.name}/"
+            unnamed = []
+            for entry in _files(folder):
+                if entry.name in seen.objects:
+                    self.reached += 1
+                elif not entry.name.endswith(ERASED):
+                    unnamed.append(_found(entry, prefix))
+            self._area(prefix, unnamed, seen)
+
+    def _tables(self, seen: Snapshot) -> None:
+        root = self.repo.root / "tables"
+        folders = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+        for number, folder in enumerate(folders, 1):
+            if number % 100 == 0:
+                self.say(f"{number:,} of {len(folders):,} tables looked at")
+            prefix = f"tables/{folder}/"
+            contents = seen.tables.get(folder, ())
+            try:
+                named = self.rooms.reach.files(folder, contents) if contents else ()
+            except InstepError as error:
+                self.spared.append(f"{prefix}: {error.message}")
+                continue
+            self._area(prefix, self._unnamed(root / folder, prefix, named), seen)
+
+    def _unnamed(self, folder: Path, prefix: str, named: Collection[str]) -> list[Found]:
+        open_ended = tuple(name[:-1] for name in named if name.endswith("*"))
+        found = []
+        for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+            below = f"{part.name}/"
+            with os.scandir(part) as entries:
+                for entry in entries:
+                    name = below + entry.name
+                    if name in named or name.startswith(open_ended):
+                        self.reached += 1
+                    elif not entry.is_dir(follow_symlinks=False):
+                        found.append(_found(entry, prefix + below))
+        return found
+
+    def _staging(self, seen: Snapshot) -> list[Found]:
+        folder = self.repo.root / "staging"
+        entries = sorted(os.scandir(folder), key=lambda e: e.name) if folder.is_dir() else []
+        found = []
+        for entry in entries:
+            if entry.name.startswith(_GONE):
+                continue
+            if entry.name in seen.staging:
+                self.reached += 1
+                continue
+            with_size = _found(entry, "staging/")
+            size = sum(file.stat().st_size for file in Path(entry.path).rglob("*"))
+            # A folder's time moves while somebody works in it; its number does not.
+            mark = str(entry.inode())
+            found.append(Found(with_size.name, mark, size))
+        return found
+
+    def _area(self, prefix: str, unnamed: Sequence[Found], seen: Snapshot) -> None:
+        """Judges what is unnamed in one folder; what was condemned there and is named is spared."""
+        with self.repo.store.reading() as tx:
+            before = _condemned(tx, prefix)
+        judged: dict[Verdict, list[Found]] = {verdict: [] for verdict in Verdict}
+        for found in unnamed:
+            verdict = decide(
+                found,
+                before.get(found.name),
+                lived=self.lived,
+                keep_days=self.policy.days_for(found.name),
+                oldest=self.oldest,
+            )
+            judged[verdict].append(found)
+            self._count(verdict, found)
+        if self.is_dry:
+            return
+        spared = before.keys() - {found.name for found in unnamed}
+        self._condemn(judged[Verdict.CONDEMN], spared)
+        for some in _pages(judged[Verdict.DELETE], _DELETED_AT_ONCE):
+            self._delete(some, seen)
+        if prefix == "staging/":
+            self._clear_gone()
+
+    def _count(self, verdict: Verdict, found: Found) -> None:
+        self.counts[verdict, _kind(found.name)] += 1
+        self.sizes[verdict, _kind(found.name)] += found.size_bytes
+
+    def _condemn(self, new: Sequence[Found], spared: Collection[str]) -> None:
+        """Records what is condemned, under a generation that no writer has noted yet."""
+        for names in _pages(sorted(spared)):
+            with self.repo.store.transaction() as tx:
+                for name in names:
+                    tx.execute("delete from condemned where name = ?", (name,))
+        for some in _pages(new):
+            reached("gc.condemn.before")
+            with self.repo.store.transaction() as tx:
+                generation = current_generation(tx) + 1
+                tx.execute(
+                    "insert into collections (generation, at) values (?, ?)",
+                    (generation, to_microseconds(self.repo.clock())),
+                )
+                for found in some:
+                    tx.execute("delete from condemned where name = ?", (found.name,))
+                    tx.execute(
+                        "insert into condemned (name, generation, lived, mark, size_bytes) "
+                        "values (?, ?, ?, ?, ?)",
+                        (found.name, generation, self.lived, found.mark, found.size_bytes),
+                    )
+            reached("gc.condemn.after")
+
+    def _delete(self, some: Sequence[Found], seen: Snapshot) -> None:
+        """Deletes files whose condemnation is on record, alone in the lake, looking once more."""
+        with self.repo.store.transaction() as tx:
+            named = named_since(tx, self.repo, self.rooms.reach, seen)
+            for found in some:
+                if found.name in named:
+                    continue
+                reached("gc.delete.before")
+                self._unlink(found)
+                reached("gc.delete.after")
+                tx.execute("delete from condemned where name = ?", (found.name,))
+
+    def _clear_gone(self) -> None:
+        """Deletes folders that lost their name, now or in a collection that was killed."""
+        for path in (self.repo.root / "staging").glob(f"{_GONE}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _unlink(self, found: Found) -> None:
+        path = self.repo.root / found.name
+        if found.name.startswith("staging/") and path.is_dir():
+            # Only its name goes while others wait; what is in it may be large.
+            path.rename(path.with_name(f"{_GONE}{uuid.uuid4().hex}"))
+        elif found.name.startswith("objects/"):
+            with blobs_locked(self.repo.objects.folder, alone=True):
+                if path.exists() and _mark(path.stat()) == found.mark:
+                    path.unlink()
+        else:
+            path.unlink(missing_ok=True)
+
+    def _tokens(self) -> None:
+        """Removes the tokens that nobody remembers any more."""
+        with self.repo.store.reading() as tx:
+            row = tx.row(
+                "select day from lived_days order by day desc limit 1 offset ?", (TOKEN_DAYS,)
+            )
+        if row is None or self.is_dry:
+            return
+        pruned = PRUNED_AT_ONCE
+        while pruned == PRUNED_AT_ONCE:
+            with self.repo.store.transaction() as tx:
+                pruned = prune_tokens(tx, row[0] * _DAY_US)
+            self.counts[Verdict.DELETE, "token"] += pruned
+        self.counts += Counter()
+
+    def _record(self) -> None:
+        """Writes down by which policy this collection went."""
+        if self.is_dry:
+            return
+        deleted = sum(n for (verdict, _), n in self.counts.items() if verdict is Verdict.DELETE)
+        policy = self.policy
+        with self.repo.store.transaction() as tx:
+            row = tx.row("select coalesce(max(number), 0) + 1 from collected")
+            assert row is not None, "an aggregate gives a row"
+            tx.execute(
+                "insert into collected (number, at, keep_days, staging_days, deleted) "
+                "values (?, ?, ?, ?, ?)",
+                (
+                    row[0],
+                    to_microseconds(self.repo.clock()),
+                    policy.keep_days,
+                    policy.staging_days,
+                    deleted,
+                ),
+            )
+
+    def _commits(self, seen: Snapshot) -> None:
+        """Judges commits that no root reaches; forgets those whose time has come.
+
+        It comes last: what they name was seen named, and spared, before the first is condemned.
+        """
+        with self.repo.store.reading() as tx:
+            before = _condemned(tx, COMMIT)
+        judged: dict[Verdict, list[Found]] = {verdict: [] for verdict in Verdict}
+        for identifier in sorted(seen.dead):
+            found = Found(f"{COMMIT}{identifier}", "", 0)
+            verdict = decide(
+                found,
+                before.get(found.name),
+                lived=self.lived,
+                keep_days=self.policy.keep_days,
+                oldest=self.oldest,
+            )
+            judged[verdict].append(found)
+            self._count(verdict, found)
+        if self.is_dry:
+            return
+        spared = before.keys() - {f"{COMMIT}{identifier}" for identifier in seen.dead}
+        self._condemn(judged[Verdict.CONDEMN], spared)
+        if judged[Verdict.DELETE]:
+            going = [found.name.removeprefix(COMMIT) for found in judged[Verdict.DELETE]]
+            forget(self.repo, self.rooms.records, going)
+
+
+def _condemned(tx: Transaction, prefix: str) -> dict[str, Condemned]:
+    rows = tx.rows(
+        "select name, generation, lived, mark, size_bytes from condemned "
+        "where name >= ? and name < ?",
+        (prefix, prefix + "\x7f"),
+    )
+    return {str(row[0]): Condemned(*row) for row in rows}
+
+
+def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    if folder.is_dir():
+        with os.scandir(folder) as entries:
+            yield from (entry for entry in entries if not entry.is_dir(follow_symlinks=False))
+
+
+def _found(entry: os.DirEntry[str], prefix: str) -> Found:
+    stat = entry.stat(follow_symlinks=False)
+    return Found(f"{prefix}{entry.name}", _mark(stat), stat.st_size)
+
+
+def _mark(stat: os.stat_result) -> str:
+    return f"{stat.st_ino}:{stat.st_mtime_ns}:{stat.st_size}"
+
+
+def _kind(name: str) -> str:
+    match name.split("/"):
+        case ["commit", *_]:
+            return "commit"
+        case ["objects", *_]:
+            return "object"
+        case ["staging", *_]:
+            return "staging folder"
+        case [_, _, "data", *_]:
+            return "data file"
+        case [_, _, "profiles", *_]:
+            return "profile"
+        case _:
+            return "metadata file"
+
+
+def _pages(values: Sequence[Item], size: int = _PAGE) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
