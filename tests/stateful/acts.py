@@ -212,4 +212,3 @@ def _merge(repo: Repository, act: Merge) -> Answer:
             act.ours, merged.changes, AUTHOR, "A merge", "test", merged=(act.theirs,)
         )  # fmt: skip
         return Done(commit_edit(repo, act.ref, edit).id)
-

@@ -108,14 +108,19 @@ class Agreement:
                 if isinstance(value, Rows):
                     self.states.setdefault(value.state, found[key])
 
+    def learn_forgotten(self) -> None:
+        """Reads which commits were collected: none that a root names."""
+        with self.repo.store.reading() as tx:
+            forgotten = forgotten_commits(tx)
+        assert not forgotten & self.model.rooted(), "a commit that a root names was forgotten"
+        self.model.forgotten |= forgotten
+
     def hold(self) -> None:
         """Holds every invariant."""
         repo, model = self.repo, self.model
+        self.learn_forgotten()
         rooted = model.rooted()
         with repo.store.reading() as tx:
-            forgotten = forgotten_commits(tx)
-            assert not forgotten & rooted, "a commit that a root names was forgotten"
-            model.forgotten |= forgotten
             assert model.refs == {
                 ref.name: Name(ref.kind, ref.commit, ref.is_protected) for ref in list_refs(tx)
             }
@@ -168,7 +173,9 @@ class Agreement:
         values = [v for commit in rooted for v in self.model.commits[commit].contents.values()]
         gone = self.model.erased | self.model.erasing
         assert self.objects() - gone == set(digests(v for v in values)) - gone
-        tables = [TableContent.from_content(self.states[v.state]) for v in values if isinstance(v, Rows)]
+        tables = [
+            TableContent.from_content(self.states[v.state]) for v in values if isinstance(v, Rows)
+        ]
         needed = {file.path for table in tables for file in data_files(self.repo.root, table)}
         assert {str(path) for path in self.repo.root.glob("tables/*/data/*")} == needed
 
@@ -209,5 +216,4 @@ class Agreement:
 def _read(path: str) -> list[int]:
     import pyarrow.parquet as pq
 
-    column = pq.read_table(path).column(0)
-    return [int(value) for value in column.to_pylist()]
+    return [n for n in pq.read_table(path).column(0).to_pylist() if n is not None]

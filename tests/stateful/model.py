@@ -153,8 +153,8 @@ class Model:
                 if token is not None:
                     self.tokens[token] = (stands_for, commit)
             case Names(after, tags):
-                for name, ref in after:
-                    self._point(name, ref, at, tags and ref is not None)
+                for name, named in after:
+                    self._point(name, named, at, tags and named is not None)
             case Erases(digest):
                 self.erasing.add(digest)
             case Nothing():

@@ -1,4 +1,4 @@
-"""Two processes at work on one lake, in any interleaving of their steps, each of which may be killed.
+"""Two processes on one lake, in any interleaving of their steps; each may be killed at any.
 
 A worker waits at every named place; the machine chooses which goes on. An act takes place where its
 transaction commits, so after every step the lake has to hold exactly what a model of dicts says.
@@ -9,7 +9,6 @@ nothing else. Two writers never have a transaction open at once here, on Postgre
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -19,8 +18,8 @@ from uuid import uuid4
 import pytest
 from acts import (
     Act,
-    Append,
     Answer,
+    Append,
     Blob,
     Collect,
     Create,
@@ -43,7 +42,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from model import Commits, Effect, Names, Erases, digest_of, digests
+from model import Commits, Erases, Names, digest_of, digests
 from workers import IN_MEMORY, Stop, Worker
 
 from instep.history.ancestry import merge_base
@@ -52,14 +51,16 @@ from instep.history.repository import create_repository
 from instep.history.store import Database
 
 BRANCHES = ("a", "b")
+_TO_THE_END = 1_000_000
+TEXTS = ("one", "two", "three", "four")
 one = st.sampled_from([0, 1])
 refs = st.sampled_from(BRANCHES)
 keys = st.sampled_from(["contract/x", "contract/y", "contract/z"])
-texts = st.sampled_from(["one", "two", "three", "four"])
-edits = st.dictionaries(
-    keys, st.one_of(st.builds(Blob, texts), st.none()), min_size=1, max_size=2
-)  # fmt: skip
-appends = st.dictionaries(st.just("table/t"), st.lists(st.integers(0, 9), min_size=1, max_size=2))
+texts = st.sampled_from(TEXTS)
+edits = st.dictionaries(keys, st.one_of(st.builds(Blob, texts), st.none()), max_size=2)
+rows = st.one_of(st.none(), st.lists(st.integers(0, 9), min_size=1, max_size=2))
+steps = st.integers(0, 40)
+"""How many places an act passes before the other may go on."""
 
 
 @dataclass(slots=True)
@@ -111,74 +112,77 @@ class TwoProcesses(RuleBasedStateMachine):
     def branches(self) -> None:
         main = self.model.refs["main"].commit
         for name in BRANCHES:
-            self.begin(0, Create(name, RefKind.BRANCH, main))
-            self.finish(0)
+            self.begin(0, Create(name, RefKind.BRANCH, main), _TO_THE_END)
 
     @precondition(lambda self: None in self.busy)
-    @rule(who=one, ref=refs, edits=edits, appends=appends, reads=st.frozensets(keys, max_size=1))
+    @rule(who=one, ref=st.sampled_from([*BRANCHES, "main"]), edits=edits, rows=rows,
+          reads=st.frozensets(keys, max_size=1), steps=steps)  # fmt: skip
     def edit(
         self,
         who: int,
         ref: str,
         edits: dict[str, Blob | None],
-        appends: dict[str, list[int]],
+        rows: list[int] | None,
         reads: frozenset[str],
+        steps: int,
     ) -> None:
-        rows = {key: Append(tuple(new), next(self.states)) for key, new in appends.items()}
-        self.begin(who, Write(ref, self.head(ref), {**edits, **rows}, reads))
+        """On main it is refused, and leaves objects that nothing names."""
+        table = {} if rows is None else {"table/t": Append(tuple(rows), next(self.states))}
+        self.begin(who, Write(ref, self.head(ref), {**edits, **table}, reads), steps)
 
     @precondition(lambda self: None in self.busy)
-    @rule(who=one, ref=refs, key=keys, text=texts)
-    def edit_one_key(self, who: int, ref: str, key: str, text: str) -> None:
-        self.begin(who, Write(ref, self.head(ref), {key: Blob(text)}))
-
-    @precondition(lambda self: None in self.busy)
-    @rule(who=one, ref=refs, other=refs)
-    def merge(self, who: int, ref: str, other: str) -> None:
+    @rule(who=one, ref=refs, other=refs, steps=steps)
+    def merge(self, who: int, ref: str, other: str, steps: int) -> None:
         ours, theirs = self.head(ref), self.head(other)
         with self.repo.store.reading() as tx:
             base = merge_base(tx, ours, theirs)
         assert base in self.model.merge_bases(ours, theirs)
-        self.begin(who, Merge(ref, ours, theirs, base))
+        self.begin(who, Merge(ref, ours, theirs, base), steps)
 
     @precondition(lambda self: None in self.busy)
-    @rule(who=one, ref=refs, act=st.sampled_from(["create", "delete", "delete", "rename"]))
-    def change_name(self, who: int, ref: str, act: str) -> None:
-        match act:
-            case "create":
-                self.begin(who, Create(ref, RefKind.BRANCH, self.head("main")))
-            case "rename":
-                self.begin(who, Rename(ref, BRANCHES[1 - BRANCHES.index(ref)]))
-            case _:
-                self.begin(who, Delete(ref))
+    @rule(who=one, ref=refs, back=st.integers(0, 3), steps=steps)
+    def create(self, who: int, ref: str, back: int, steps: int) -> None:
+        known = [one for one in self.model.commits if one not in self.model.forgotten]
+        self.begin(who, Create(ref, RefKind.BRANCH, known[-1 - back % len(known)]), steps)
+
+    @precondition(lambda self: None in self.busy)
+    @rule(who=one, ref=refs, steps=steps, is_renamed=st.booleans())
+    def delete(self, who: int, ref: str, steps: int, is_renamed: bool) -> None:
+        other = BRANCHES[1 - BRANCHES.index(ref)]
+        self.begin(who, Rename(ref, other) if is_renamed else Delete(ref), steps)
+
+    @precondition(lambda self: None in self.busy)
+    @rule(who=one, steps=steps)
+    def collect(self, who: int, steps: int) -> None:
+        self.begin(who, Collect(0), steps)
 
     @precondition(lambda self: None in self.busy)
     @rule(who=one)
-    def collect(self, who: int) -> None:
-        self.begin(who, Collect(0))
+    def collect_twice(self, who: int) -> None:
+        """Deletes what nothing names and nobody needs, whatever the other is at."""
+        who = who if self.busy[who] is None else 1 - who
+        for _ in range(2):
+            if self.busy[who] is None:
+                self.begin(who, Collect(0), 0)
+                self.run(who, _TO_THE_END)
 
     @precondition(lambda self: None in self.busy)
-    @rule(who=one, text=texts)
-    def erase(self, who: int, text: str) -> None:
-        self.begin(who, Erase(digest_of(text)))
+    @rule(who=one, which=st.integers(0, 3), steps=steps)
+    def erase(self, who: int, which: int, steps: int) -> None:
+        there = self.lake.objects()
+        known = [digest_of(text) for text in TEXTS if digest_of(text) in there]
+        digest = known[which % len(known)] if known else digest_of("none")
+        self.begin(who, Erase(digest), steps)
 
     @precondition(lambda self: any(self.busy))
-    @rule(who=one, steps=st.integers(1, 12))
+    @rule(who=one, steps=steps)
     def go_on(self, who: int, steps: int) -> None:
-        for _ in range(steps):
-            if self.may_go(who):
-                self.step(who)
-
-    @precondition(lambda self: any(self.busy))
-    @rule(who=one, place=st.sampled_from(["writer.", "blobs.", "edit.", "transaction.", "gc."]))
-    def go_to(self, who: int, place: str) -> None:
-        """Lets one go on to a place of some kind, if it comes to one."""
-        self.run(who, lambda busy: busy.place.startswith(place))
+        self.run(who, steps)
 
     @precondition(lambda self: any(self.busy))
     @rule(who=one)
     def finish(self, who: int) -> None:
-        self.run(who, lambda busy: False)
+        self.run(who, _TO_THE_END)
 
     @precondition(lambda self: any(self.busy))
     @rule(who=one)
@@ -193,8 +197,7 @@ class TwoProcesses(RuleBasedStateMachine):
     def collect_all(self) -> None:
         """What nothing reaches goes, once nobody is at work: nothing is spared for good."""
         for _ in range(4):
-            self.begin(0, Collect(0))
-            self.finish(0)
+            self.begin(0, Collect(0), _TO_THE_END)
         self.lake.hold()
         self.lake.hold_only_what_is_needed()
 
@@ -205,23 +208,24 @@ class TwoProcesses(RuleBasedStateMachine):
     def finish_both(self) -> None:
         while any(self.busy):
             assert self.may_go(0) or self.may_go(1), "each waits for the other"
-            self.finish(0)
-            self.finish(1)
+            self.run(0, _TO_THE_END)
+            self.run(1, _TO_THE_END)
 
-    def begin(self, who: int, act: Act) -> None:
-        """Starts an act in a worker that has none; what it begins from is still so when it waits."""
+    def begin(self, who: int, act: Act, steps: int) -> None:
+        """Starts an act in a worker that has none; what it begins from is so when it waits."""
         who = who if self.busy[who] is None else 1 - who
         self.now += timedelta(seconds=1)
         erased = frozenset(self.model.erased)
         self.busy[who] = Busy(act, self.now, "", erased)
         self.arrive(who, self.workers[who].start(act, self.now))
+        self.run(who, steps)
 
-    def run(self, who: int, until: Callable[[Busy], bool]) -> None:
-        while self.may_go(who):
-            self.step(who)
-            busy = self.busy[who]
-            if busy is None or until(busy):
+    def run(self, who: int, steps: int) -> None:
+        """Lets a worker pass so many places, or fewer where its act ends or it would wait."""
+        for _ in range(steps):
+            if not self.may_go(who):
                 return
+            self.step(who)
 
     def may_go(self, who: int) -> bool:
         busy, other = self.busy[who], self.busy[1 - who]
@@ -253,6 +257,7 @@ class TwoProcesses(RuleBasedStateMachine):
                 busy.holds_blobs = False
             if told.place == "transaction.commit.after":
                 self.take_place(busy)
+                self.lake.learn_forgotten()
             return
         self.busy[who] = None
         other = self.busy[1 - who]

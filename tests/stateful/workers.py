@@ -6,6 +6,7 @@ So whoever drives two of them chooses every step of their interleaving, and may 
 from __future__ import annotations
 
 import multiprocessing
+import traceback
 from dataclasses import dataclass
 from datetime import datetime
 from multiprocessing.connection import Connection
@@ -73,8 +74,8 @@ class Worker:
         assert self._pipe is not None, "it was started"
         self._pipe.send(message)
         assert self._pipe.poll(_WAIT_S), "the worker waits for something that nobody holds"
-        told: Stop | Answer | BaseException = self._pipe.recv()
-        if isinstance(told, BaseException):
+        told: Stop | Answer | AssertionError = self._pipe.recv()
+        if isinstance(told, AssertionError):
             raise told
         return told
 
@@ -93,8 +94,8 @@ def _serve(pipe: Connection, root: Path, database: Database | None) -> None:
         answer: object
         try:
             answer = perform(repo, act)
-        except Exception as error:
-            answer = error
+        except Exception:
+            answer = AssertionError(traceback.format_exc())
         faults.watch(None)
         pipe.send(answer)
 
