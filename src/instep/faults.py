@@ -3,8 +3,8 @@
 `INSTEP_FAULT=name:3=kind` lets it happen when the place is reached for the third time; without a
 number it is the first time. The kind `kill` (the default) ends this process with SIGKILL; `full`,
 `failing` and `read-only` raise what the system call that comes next would raise then.
-`INSTEP_FAULT_TRACE=file` writes each place as it is reached. Without these variables a place costs
-one comparison.
+`INSTEP_FAULT_TRACE=file` writes each place as it is reached. A process that is watched by `watch`
+may wait at a place. Without any of these a place costs one comparison.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 ERRORS = {"full": errno.ENOSPC, "failing": errno.EIO, "read-only": errno.EROFS}
@@ -19,6 +20,7 @@ ERRORS = {"full": errno.ENOSPC, "failing": errno.EIO, "read-only": errno.EROFS}
 _seen: dict[str, int] = {}
 _fault = ""
 _trace = ""
+_watcher: Callable[[str], None] | None = None
 
 
 def arm(fault: str, trace: str = "") -> None:
@@ -28,10 +30,18 @@ def arm(fault: str, trace: str = "") -> None:
     _seen.clear()
 
 
+def watch(watcher: Callable[[str], None] | None) -> None:
+    """Calls `watcher` with each place that this process reaches from now on, before going on."""
+    global _watcher
+    _watcher = watcher
+
+
 def reached(place: str) -> None:
     """Says that the process is at `place`, such as "file.rename.before"."""
-    if not _fault and not _trace:
+    if not _fault and not _trace and _watcher is None:
         return
+    if _watcher is not None:
+        _watcher(place)
     _seen[place] = _seen.get(place, 0) + 1
     if _trace:
         with Path(_trace).open("a") as trace:

@@ -96,11 +96,13 @@ def blobs_locked(folder: Path, *, alone: bool) -> Iterator[None]:
     locks = folder.parent / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     handle = os.open(locks / folder.name, os.O_RDWR | os.O_CREAT, 0o644)
+    reached("blobs.lock.before")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
     finally:
         os.close(handle)
+    reached("blobs.lock.after")
 
 
 def current_generation(tx: Transaction) -> int:

@@ -1,0 +1,313 @@
+"""Two processes on one lake, in any interleaving of their steps; each may be killed at any.
+
+A worker waits at every named place; the machine chooses which goes on. An act takes place where its
+transaction commits, so after every step the lake has to hold exactly what a model of dicts says.
+No worker is told to go on where it would wait for a lock of the other: it would go on later, and
+nothing else. Two writers never have a transaction open at once here, on PostgreSQL neither.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from acts import (
+    Act,
+    Answer,
+    Append,
+    Blob,
+    Collect,
+    Create,
+    Delete,
+    Erase,
+    Merge,
+    Refused,
+    Rename,
+    Write,
+)
+from agreement import Agreement
+from databases import on_both
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from model import Commits, Erases, Names, digest_of, digests
+from workers import IN_MEMORY, Stop, Worker
+
+from instep.history.ancestry import merge_base
+from instep.history.refs import RefKind
+from instep.history.repository import create_repository
+from instep.history.store import Database
+
+BRANCHES = ("a", "b")
+_TO_THE_END = 1_000_000
+TEXTS = ("one", "two", "three", "four")
+one = st.sampled_from([0, 1])
+refs = st.sampled_from(BRANCHES)
+keys = st.sampled_from(["contract/x", "contract/y", "contract/z"])
+texts = st.sampled_from(TEXTS)
+edits = st.dictionaries(keys, st.one_of(st.builds(Blob, texts), st.none()), max_size=2)
+rows = st.one_of(st.none(), st.lists(st.integers(0, 9), min_size=1, max_size=2))
+steps = st.integers(0, 40)
+"""How many places an act passes before the other may go on."""
+
+
+@dataclass(slots=True)
+class Busy:
+    """An act under way. `took_place` is when its effect was seen, in its transaction."""
+
+    act: Act
+    at: datetime
+    place: str
+    erased_before: frozenset[str]
+    holds_lake: bool = False
+    holds_blobs: bool = False
+    took_place: bool = False
+
+    @property
+    def is_alone_with_blobs(self) -> bool:
+        return isinstance(self.act, Collect | Erase)
+
+
+class TwoProcesses(RuleBasedStateMachine):
+    database: Database | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory(dir=IN_MEMORY)
+        self.now = datetime(2013, 12, 1, tzinfo=UTC)
+        url = self.database
+        place = Database(url.url, f"lake_{uuid4().hex}") if url else None
+        root = Path(self.folder.name) / "lake"
+        self.repo = create_repository(root, lambda: self.now, "ana", place)
+        self.lake = Agreement(self.repo)
+        self.model = self.lake.model
+        self.lake.begin()
+        self.workers = (Worker(root, place), Worker(root, place))
+        self.busy: list[Busy | None] = [None, None]
+        self.states = count(1)
+
+    def teardown(self) -> None:
+        try:
+            self.finish_both()
+            self.lake.hold()
+        finally:
+            for worker in self.workers:
+                worker.kill()
+            self.repo.store.close()
+            self.folder.cleanup()
+
+    @initialize()
+    def branches(self) -> None:
+        main = self.model.refs["main"].commit
+        for name in BRANCHES:
+            self.begin(0, Create(name, RefKind.BRANCH, main), _TO_THE_END)
+
+    @precondition(lambda self: None in self.busy)
+    @rule(who=one, ref=st.sampled_from([*BRANCHES, "main"]), edits=edits, rows=rows,
+          reads=st.frozensets(keys, max_size=1), steps=steps)  # fmt: skip
+    def edit(
+        self,
+        who: int,
+        ref: str,
+        edits: dict[str, Blob | None],
+        rows: list[int] | None,
+        reads: frozenset[str],
+        steps: int,
+    ) -> None:
+        """On main it is refused, and leaves objects that nothing names."""
+        table = {} if rows is None else {"table/t": Append(tuple(rows), next(self.states))}
+        self.begin(who, Write(ref, self.head(ref), {**edits, **table}, reads), steps)
+
+    @precondition(lambda self: None in self.busy)
+    @rule(who=one, ref=refs, other=refs, steps=steps)
+    def merge(self, who: int, ref: str, other: str, steps: int) -> None:
+        ours, theirs = self.head(ref), self.head(other)
+        with self.repo.store.reading() as tx:
+            base = merge_base(tx, ours, theirs)
+        assert base in self.model.merge_bases(ours, theirs)
+        self.begin(who, Merge(ref, ours, theirs, base), steps)
+
+    @precondition(lambda self: None in self.busy)
+    @rule(who=one, ref=refs, back=st.integers(0, 3), steps=steps)
+    def create(self, who: int, ref: str, back: int, steps: int) -> None:
+        known = [one for one in self.model.commits if one not in self.model.forgotten]
+        self.begin(who, Create(ref, RefKind.BRANCH, known[-1 - back % len(known)]), steps)
+
+    @precondition(lambda self: None in self.busy)
+    @rule(who=one, ref=refs, steps=steps, is_renamed=st.booleans())
+    def delete(self, who: int, ref: str, steps: int, is_renamed: bool) -> None:
+        other = BRANCHES[1 - BRANCHES.index(ref)]
+        self.begin(who, Rename(ref, other) if is_renamed else Delete(ref), steps)
+
+    @precondition(lambda self: None in self.busy)
+    @rule(who=one, steps=steps)
+    def collect(self, who: int, steps: int) -> None:
+        self.begin(who, Collect(0), steps)
+
+    @precondition(lambda self: None in self.busy)
+    @rule(who=one)
+    def collect_twice(self, who: int) -> None:
+        """Deletes what nothing names and nobody needs, whatever the other is at."""
+        who = who if self.busy[who] is None else 1 - who
+        for _ in range(2):
+            if self.busy[who] is None:
+                self.begin(who, Collect(0), 0)
+                self.run(who, _TO_THE_END)
+
+    @precondition(lambda self: None in self.busy)
+    @rule(who=one, which=st.integers(0, 3), steps=steps)
+    def erase(self, who: int, which: int, steps: int) -> None:
+        there = self.lake.objects()
+        known = [digest_of(text) for text in TEXTS if digest_of(text) in there]
+        digest = known[which % len(known)] if known else digest_of("none")
+        self.begin(who, Erase(digest), steps)
+
+    @precondition(lambda self: any(self.busy))
+    @rule(who=one, steps=steps)
+    def go_on(self, who: int, steps: int) -> None:
+        self.run(who, steps)
+
+    @precondition(lambda self: any(self.busy))
+    @rule(who=one)
+    def finish(self, who: int) -> None:
+        self.run(who, _TO_THE_END)
+
+    @precondition(lambda self: any(self.busy))
+    @rule(who=one)
+    def kill(self, who: int) -> None:
+        busy = self.busy[who]
+        if busy is not None:
+            self.workers[who].kill()
+            self.busy[who] = None
+
+    @precondition(lambda self: not any(self.busy) and self.lake.has_garbage())
+    @rule()
+    def collect_all(self) -> None:
+        """What nothing reaches goes, once nobody is at work: nothing is spared for good."""
+        for _ in range(4):
+            self.begin(0, Collect(0), _TO_THE_END)
+        self.lake.hold()
+        self.lake.hold_only_what_is_needed()
+
+    @invariant()
+    def agree(self) -> None:
+        self.lake.hold()
+
+    def finish_both(self) -> None:
+        while any(self.busy):
+            assert self.may_go(0) or self.may_go(1), "each waits for the other"
+            self.run(0, _TO_THE_END)
+            self.run(1, _TO_THE_END)
+
+    def begin(self, who: int, act: Act, steps: int) -> None:
+        """Starts an act in a worker that has none; what it begins from is so when it waits."""
+        who = who if self.busy[who] is None else 1 - who
+        self.now += timedelta(seconds=1)
+        erased = frozenset(self.model.erased)
+        self.busy[who] = Busy(act, self.now, "", erased)
+        self.arrive(who, self.workers[who].start(act, self.now))
+        self.run(who, steps)
+
+    def run(self, who: int, steps: int) -> None:
+        """Lets a worker pass so many places, or fewer where its act ends or it would wait."""
+        for _ in range(steps):
+            if not self.may_go(who):
+                return
+            self.step(who)
+
+    def may_go(self, who: int) -> bool:
+        busy, other = self.busy[who], self.busy[1 - who]
+        if busy is None or other is None:
+            return busy is not None
+        if busy.place == "transaction.begin.before":
+            return not other.holds_lake
+        if busy.place == "blobs.lock.before":
+            alone = busy.is_alone_with_blobs or other.is_alone_with_blobs
+            return not (other.holds_blobs and alone)
+        return True
+
+    def step(self, who: int) -> None:
+        busy = self.busy[who]
+        assert busy is not None
+        busy.holds_lake = busy.holds_lake or busy.place == "transaction.begin.before"
+        busy.holds_blobs = busy.holds_blobs or busy.place == "blobs.lock.before"
+        self.arrive(who, self.workers[who].go())
+
+    def arrive(self, who: int, told: Stop | Answer) -> None:
+        """Notes where a worker has come to, or holds its answer to the model."""
+        busy = self.busy[who]
+        assert busy is not None
+        if isinstance(told, Stop):
+            busy.place = told.place
+            if told.place in ("transaction.commit.after", "transaction.begin.before"):
+                busy.holds_lake = False
+            if told.place == "blobs.lock.after":
+                busy.holds_blobs = False
+            if told.place == "transaction.commit.after":
+                self.take_place(busy)
+                self.lake.learn_forgotten()
+            return
+        self.busy[who] = None
+        other = self.busy[1 - who]
+        if other and isinstance(other.act, Collect) and told == Refused("collecting"):
+            assert isinstance(busy.act, Collect)
+        elif busy.took_place:
+            self.lake.acknowledge(busy.act, told)
+        else:
+            expected = self.model.expected(busy.act, is_stored=True)
+            self.lake.judge(busy.act, expected, told, busy.at)
+
+    def take_place(self, busy: Busy) -> None:
+        """Changes the model by the act whose transaction has just been committed."""
+        effect = self.model.expected(busy.act, is_stored=True)
+        match effect:
+            case Commits(ref):
+                self.lake.take(effect, busy.at, self.repo.resolve(ref))
+                new = digests(busy.act.changes.values()) if isinstance(busy.act, Write) else ()
+                assert busy.erased_before.isdisjoint(new), "what was erased was stored again"
+                busy.took_place = True
+            case Names() | Erases():
+                self.lake.take(effect, busy.at, None)
+                busy.took_place = True
+
+    def head(self, ref: str) -> str:
+        known = self.model.refs.get(ref, self.model.refs["main"])
+        return known.commit
+
+
+few = pytest.param(20, 40, id="few")
+many = pytest.param(500, 80, id="many", marks=pytest.mark.long)
+
+
+@on_both
+@pytest.mark.parametrize(("examples", "steps"), [few, many])
+def test_two_processes_leave_what_the_model_says_in_whatever_order_they_take_turns(
+    database: Database | None, examples: int, steps: int
+) -> None:
+    class Machine(TwoProcesses):
+        pass
+
+    Machine.database = database
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            derandomize=True,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
