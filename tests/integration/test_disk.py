@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from acts import ACTS
 from campaign import FAILED, Act, Campaign, World
+from campaign_acts import ACTS
 from forks import Forks, started
 
 SIZE_BYTES = 4 << 20

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from acts import ACTS
 from campaign import DATABASE, UNANSWERED, Act, Campaign, Catalog, World
+from campaign_acts import ACTS
 from forks import Forks, started
 from wire import Wire
 

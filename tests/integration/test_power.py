@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from acts import ACTS, ON_SQLITE
 from campaign import Act, Campaign, World
+from campaign_acts import ACTS, ON_SQLITE
 from forks import Forks, started
 from power import Call, Disk, File, Folder, Survives, recorded
 
