@@ -200,6 +200,17 @@ def rename_column(
     return _with_schema(root, content, metadata, Schema(columns), at)
 
 
+def with_columns(
+    root: Path, content: TableContent, schema: Schema, *, at: datetime
+) -> TableContent:
+    """Returns the table with the columns `schema`, whose field ids are all the table's own."""
+    metadata = metadata_here(root, content)
+    if schema == current_schema(metadata):
+        return content
+    _check_columns(schema)
+    return _with_schema(root, content, metadata, schema, at)
+
+
 class _Writer:
     """The files of one new snapshot; each gets a name that nobody else uses."""
 
