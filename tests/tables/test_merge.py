@@ -197,8 +197,8 @@ def test_a_given_value_that_is_none_of_the_column_is_refused(tmp_path: Path) -> 
 
 def test_a_choice_for_what_is_no_conflict_is_refused(tmp_path: Path) -> None:
     states = _forked(tmp_path, {**BASE, 1: ("a", 1.0)}, {**BASE, 1: ("a", 2.0)})
-    for key, column in ((("3",), "d"), (("1",), "v"), (("1",), "")):
-        choice = Resolution({(key, column): Choice(Take.OURS)}, Take.OURS)
+    for key, column in (("3", "d"), ("1", "v"), ("1", "")):
+        choice = Resolution({((key,), column): Choice(Take.OURS)}, Take.OURS)
         with pytest.raises(InvalidError) as caught:
             _merged(tmp_path, states, ["k"], choice)
         assert caught.value.kind == "no-such-conflict"

@@ -192,6 +192,7 @@ class _Rows:
         self.keys = [f"c{n}" for n in range(len(keys))]
         self.values = [f"c{n}" for n in range(len(keys), len(self.columns))]
         self.all = [f"c{n}" for n in range(len(self.columns) + len(columns.dropped))]
+        self._met = f"mine o JOIN yours t ON {_same('o', 't', self.keys)}"
 
     def merged(
         self,
@@ -208,6 +209,8 @@ class _Rows:
             self._view(f"{name}_after", side.added)
         for name in ("mine", "yours"):
             self._changes(name)
+        keys = ", ".join(f"o.{c}" for c in self.keys)
+        self._refuse_repeated(f"SELECT {keys} FROM {self._met} WHERE o.had <> t.had")
         lost = self._changed_where_dropped()
         if lost:
             return RowMerge(None, columns=lost)
@@ -293,7 +296,7 @@ class _Rows:
         self.engine.connection.execute(
             f"CREATE TEMP TABLE conflict AS SELECT {keys}, [{texts}] AS texts, "
             f"unnest(list_filter([{listed}], lambda x: x.clash), recursive := true) "
-            f"FROM mine o JOIN yours t ON {_same('o', 't', self.keys)}"
+            f"FROM {self._met}"
         )
         self._given(resolution)
         otherwise = literal(resolution.otherwise) if resolution.otherwise else "NULL"
@@ -394,8 +397,7 @@ class _Rows:
         self, root: Path, ours: TableContent, mine: _Side, yours: _Side, at: datetime
     ) -> TableContent:
         apart = not _paths(mine.removed) & _paths(yours.removed)
-        met = f"mine o JOIN yours t ON {_same('o', 't', self.keys)}"
-        if apart and not self._count(met):
+        if apart and not self._count(self._met):
             return replace(root, ours, yours.added, _paths(yours.removed), at=at)
         affected = self._affected()
         self._view("affected", affected)
