@@ -15,7 +15,7 @@ from instep.engines.engine import WrittenFile
 from instep.engines.schema import Column
 from instep.errors import ConflictError, InvalidError
 from instep.tables.content import TableContent
-from instep.tables.merge import Choice, Conflict, Resolution, RowMerge, Take, merge_rows
+from instep.tables.merge import Choice, Conflict, Place, Resolution, RowMerge, Take, merge_rows
 from instep.tables.read import data_files, file_set, schema_of
 from instep.tables.write import (
     append,
@@ -198,9 +198,9 @@ def test_a_given_value_that_is_none_of_the_column_is_refused(tmp_path: Path) -> 
 def test_a_choice_for_what_is_no_conflict_is_refused(tmp_path: Path) -> None:
     states = _forked(tmp_path, {**BASE, 1: ("a", 1.0)}, {**BASE, 1: ("a", 2.0)})
     for key, column in (("3", "d"), ("1", "v"), ("1", "")):
-        choice = Resolution({((key,), column): Choice(Take.OURS)}, Take.OURS)
+        choices: dict[Place, Choice] = {((key,), column): Choice(Take.OURS)}
         with pytest.raises(InvalidError) as caught:
-            _merged(tmp_path, states, ["k"], choice)
+            _merged(tmp_path, states, ["k"], Resolution(choices, Take.OURS))
         assert caught.value.kind == "no-such-conflict"
 
 

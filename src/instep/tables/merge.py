@@ -75,11 +75,15 @@ class Choice:
     value: str | None = None
 
 
+Place = tuple[tuple[str | None, ...], str]
+"""Key and column of a conflict."""
+
+
 @dataclass(frozen=True, slots=True)
 class Resolution:
     """How conflicts are settled: one by one, by key and column, and `otherwise` all others."""
 
-    choices: Mapping[tuple[tuple[str | None, ...], str], Choice] = field(default_factory=dict)
+    choices: Mapping[Place, Choice] = field(default_factory=dict)
     otherwise: Take | None = None
 
 
