@@ -175,12 +175,10 @@ def test_conflicts_are_listed_and_settled_one_by_one(tmp_path: Path) -> None:
         Conflict(("1",), "v", "a", "mine", "yours"),
         Conflict(("2",), "", "here", "here", "removed"),
     )
-    choices = {
-        (("1",), "v"): Choice(Take.GIVEN, "both"),
-        (("2",), ""): Choice(Take.THEIRS),
-    }
-    some = _merged(tmp_path, states, ["k"], Resolution({(("2",), ""): Choice(Take.THEIRS)}))
+    choices: dict[Place, Choice] = {(("2",), ""): Choice(Take.THEIRS)}
+    some = _merged(tmp_path, states, ["k"], Resolution(choices))
     assert (some.content, some.settled, some.conflicting) == (None, 1, 1)
+    choices[("1",), "v"] = Choice(Take.GIVEN, "both")
     settled = _merged(tmp_path, states, ["k"], Resolution(choices))
     assert settled.content is not None
     assert _rows(tmp_path, settled.content) == {1: ("both", 0.5), 3: ("a", 0.5), 4: ("a", 0.5)}
@@ -188,9 +186,9 @@ def test_conflicts_are_listed_and_settled_one_by_one(tmp_path: Path) -> None:
 
 def test_a_given_value_that_is_none_of_the_column_is_refused(tmp_path: Path) -> None:
     states = _forked(tmp_path, {**BASE, 1: ("a", 1.0)}, {**BASE, 1: ("a", 2.0)})
-    choice = Resolution({(("1",), "d"): Choice(Take.GIVEN, "much")})
+    choices: dict[Place, Choice] = {(("1",), "d"): Choice(Take.GIVEN, "much")}
     with pytest.raises(InvalidError) as caught:
-        _merged(tmp_path, states, ["k"], choice)
+        _merged(tmp_path, states, ["k"], Resolution(choices))
     assert caught.value.kind == "bad-value"
     assert '"much" given for "d" of k 1' in caught.value.message
 
