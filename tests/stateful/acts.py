@@ -11,13 +11,14 @@ from instep.engines.duckdb import DuckDB
 from instep.engines.schema import Column
 from instep.errors import InstepError
 from instep.history.ancestry import merge_base
+from instep.history.collection import collect
 from instep.history.edits import Edit, commit_edit
 from instep.history.erasure import erase
 from instep.history.locks import writing
 from instep.history.merge import merge
 from instep.history.refs import RefKind, create_ref, delete_ref, protect_ref, rename_ref
 from instep.history.repository import Repository
-from instep.history.retention import Policy, collect
+from instep.history.retention import Policy
 from instep.lake import retention_of
 from instep.tables.content import TableContent
 from instep.tables.read import schema_of

@@ -30,11 +30,11 @@ from instep.cli.doctor import check
 from instep.errors import NotFoundError
 from instep.history.ancestry import merge_base
 from instep.history.erasure import erased_digests
+from instep.history.forgetting import forgotten_commits
 from instep.history.objects import ERASED
 from instep.history.operations import is_whole, operations
 from instep.history.refs import get_ref, list_refs
 from instep.history.repository import Repository
-from instep.history.retention import forgotten_commits
 from instep.history.tree import Nodes
 from instep.tables.content import TableContent
 from instep.tables.read import data_files

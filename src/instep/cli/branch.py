@@ -9,6 +9,7 @@ import click
 
 from instep.canonical import Json
 from instep.changes import branches
+from instep.cli.branch_merge import merge
 from instep.cli.output import actor_option, emit, json_option, project_option, table
 from instep.cli.project import open_project
 from instep.clock import format_instant
@@ -182,8 +183,9 @@ def _list(kind: RefKind, project: Path | None, as_json: bool) -> None:
 
 
 branch = _group(
-    RefKind.BRANCH, "try-weather", "List the branches, or make, rename, delete, protect one."
+    RefKind.BRANCH, "try-weather", "List the branches, or make, rename, delete, protect, merge one."
 )
+branch.add_command(merge)
 tag = _group(
     RefKind.TAG, "quarter-1", "List the tags, or make, rename, delete, protect one: it never moves."
 )

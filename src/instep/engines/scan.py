@@ -28,6 +28,12 @@ def scan_with_row_numbers(file_set: FileSet) -> tuple[str, str]:
     return f"read_parquet({paths}, schema = {fields}, file_row_number = true)", "file_row_number"
 
 
+def scan_with_names(file_set: FileSet) -> str:
+    """Returns SQL that reads a file set by field id, with the path of each row as `filename`."""
+    paths, fields = _scan_arguments(file_set)
+    return f"read_parquet({paths}, schema = {fields}, filename = true)"
+
+
 def _bounds(column: Column, window: Window) -> tuple[str, str]:
     match column.type:
         case "timestamptz":

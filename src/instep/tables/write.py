@@ -205,6 +205,17 @@ def rename_column(
     return _with_schema(root, content, metadata, Schema(columns), at)
 
 
+def with_columns(
+    root: Path, content: TableContent, schema: Schema, *, at: datetime
+) -> TableContent:
+    """Returns the table with the columns `schema`, whose field ids are all the table's own."""
+    metadata = metadata_here(root, content)
+    if schema == current_schema(metadata):
+        return content
+    _check_columns(schema)
+    return _with_schema(root, content, metadata, schema, at)
+
+
 def set_layout(
     root: Path,
     content: TableContent,

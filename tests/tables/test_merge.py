@@ -1,0 +1,283 @@
+"""Merging two states of a table, against a naive three-way merge of Python dicts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instep.engines.duckdb import DuckDB
+from instep.engines.engine import WrittenFile
+from instep.engines.schema import Column
+from instep.errors import ConflictError, InvalidError
+from instep.tables.content import TableContent
+from instep.tables.merge import Choice, Conflict, Place, Resolution, RowMerge, Take, merge_rows
+from instep.tables.read import data_files, file_set, schema_of
+from instep.tables.write import (
+    append,
+    create_table,
+    data_folder,
+    rename_column,
+    replace,
+    set_columns,
+)
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+COLUMNS = (Column(0, "k", "long"), Column(0, "v", "string"), Column(0, "d", "double"))
+Values = tuple[str | None, float | None]
+Rows = dict[int | None, Values]
+
+
+def _files(root: Path, table: TableContent, sql: str) -> tuple[WrittenFile, ...]:
+    with DuckDB(root / "staging") as engine:
+        return engine.write(sql, schema_of(root, table), data_folder(root, table))
+
+
+def _sql(rows: Rows) -> str:
+    def cell(value: object) -> str:
+        if value is None:
+            return "NULL"
+        return f"'{value}'" if isinstance(value, str) else f"({value!r})"
+
+    listed = ", ".join(f"({cell(k)}, {cell(v)}, {cell(d)})" for k, (v, d) in rows.items())
+    return f"SELECT k::BIGINT k, v::VARCHAR v, d::DOUBLE d FROM (VALUES {listed}) t(k, v, d)"
+
+
+def _added(root: Path, table: TableContent, rows: Rows) -> TableContent:
+    return append(root, table, _files(root, table, _sql(rows)), at=AT) if rows else table
+
+
+def _become(root: Path, table: TableContent, before: Rows, after: Rows) -> TableContent:
+    """Writes a state as a user would: only files with a row that is another now are rewritten."""
+    for half in (0, 1):
+        old = {k: v for k, v in before.items() if _half(k) == half}
+        new = {k: v for k, v in after.items() if _half(k) == half}
+        if old == new:
+            continue
+        gone = [file.path for file in data_files(root, table) if _holds(file, old)]
+        files = _files(root, table, _sql(new)) if new else ()
+        table = replace(root, table, files, gone, at=AT)
+    return table
+
+
+def _half(key: int | None) -> int:
+    return 0 if key is None else key % 2
+
+
+def _holds(file: WrittenFile, rows: Rows) -> bool:
+    keys = [key for key in rows if key is not None]
+    column = file.columns[0]
+    if column.lower is None:
+        return None in rows
+    return int(column.lower) in keys
+
+
+def _rows(root: Path, table: TableContent) -> Rows:
+    with DuckDB(root / "staging") as engine:
+        engine.view(file_set(root, table, "t"))
+        found = engine.rows("SELECT k, v, d FROM t")
+    rows = {k: (v, d) for k, v, d in found}
+    assert len(rows) == len(found)
+    return rows
+
+
+def _naive(base: Rows, ours: Rows, theirs: Rows) -> tuple[Rows, set[tuple[int | None, str]]]:
+    """Returns the merged rows, ours where there is a conflict, and the conflicts."""
+    merged: Rows = {}
+    conflicts: set[tuple[int | None, str]] = set()
+    for key in base.keys() | ours.keys() | theirs.keys():
+        was, mine, yours = base.get(key), ours.get(key), theirs.get(key)
+        if yours == was or mine == yours:
+            taken = mine
+        elif mine == was:
+            taken = yours
+        elif mine is None or yours is None:
+            conflicts.add((key, ""))
+            taken = mine
+        else:
+            cells = []
+            for n, name in enumerate(("v", "d")):
+                before = was[n] if was is not None else object()
+                if yours[n] in (before, mine[n]):
+                    cells.append(mine[n])
+                elif mine[n] == before:
+                    cells.append(yours[n])
+                else:
+                    conflicts.add((key, name))
+                    cells.append(mine[n])
+            taken = (cells[0], cells[1])  # type: ignore[assignment]  # a list forgets which is which
+        if taken is not None:
+            merged[key] = taken
+    return merged, conflicts
+
+
+states = st.dictionaries(
+    st.integers(0, 7) | st.none(),
+    st.tuples(st.sampled_from(["a", "b", None]), st.sampled_from([0.5, -1.0, None])),
+    max_size=7,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(base=states, ours=states, theirs=states)
+def test_rows_are_merged_as_dicts_are(base: Rows, ours: Rows, theirs: Rows) -> None:
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        empty = create_table(root, "t", COLUMNS, at=AT)
+        first = _become(root, empty, {}, base)
+        mine, yours = (_become(root, first, base, rows) for rows in (ours, theirs))
+        expected, conflicts = _naive(base, ours, theirs)
+
+        found = merge_rows(root, first, mine, yours, ["k"], at=AT)
+        assert found.conflicting == len(conflicts)
+        assert {
+            (int(one.key[0]) if one.key[0] is not None else None, one.column)
+            for one in found.conflicts
+        } == conflicts
+        assert (found.content is None) == bool(conflicts)
+
+        settled = merge_rows(
+            root, first, mine, yours, ["k"], Resolution(otherwise=Take.OURS), at=AT
+        )
+        assert settled.settled == len(conflicts)
+        assert settled.content is not None
+        assert _rows(root, settled.content) == expected
+
+
+States = tuple[TableContent, TableContent, TableContent]
+
+
+def _merged(
+    root: Path, states: States, key: list[str], resolution: Resolution | None = None
+) -> RowMerge:
+    return merge_rows(root, *states, key, resolution, at=AT)
+
+
+BASE: Rows = {1: ("a", 0.5), 2: ("a", 0.5), 3: ("a", 0.5), 4: ("a", 0.5)}
+
+
+def _forked(root: Path, ours: Rows, theirs: Rows) -> States:
+    first = _become(root, create_table(root, "t", COLUMNS, at=AT), {}, BASE)
+    return first, _become(root, first, BASE, ours), _become(root, first, BASE, theirs)
+
+
+def test_conflicts_are_listed_and_settled_one_by_one(tmp_path: Path) -> None:
+    ours = {**BASE, 1: ("mine", 0.5), 2: ("mine", 2.0)}
+    theirs = {k: v for k, v in BASE.items() if k != 2} | {1: ("yours", 0.5)}
+    states = _forked(tmp_path, ours, theirs)
+
+    left = _merged(tmp_path, states, ["k"])
+    assert left.conflicts == (
+        Conflict(("1",), "v", "a", "mine", "yours"),
+        Conflict(("2",), "", "here", "here", "removed"),
+    )
+    choices: dict[Place, Choice] = {(("2",), ""): Choice(Take.THEIRS)}
+    some = _merged(tmp_path, states, ["k"], Resolution(choices))
+    assert (some.content, some.settled, some.conflicting) == (None, 1, 1)
+    choices[("1",), "v"] = Choice(Take.GIVEN, "both")
+    settled = _merged(tmp_path, states, ["k"], Resolution(choices))
+    assert settled.content is not None
+    assert _rows(tmp_path, settled.content) == {1: ("both", 0.5), 3: ("a", 0.5), 4: ("a", 0.5)}
+
+
+def test_a_given_value_that_is_none_of_the_column_is_refused(tmp_path: Path) -> None:
+    states = _forked(tmp_path, {**BASE, 1: ("a", 1.0)}, {**BASE, 1: ("a", 2.0)})
+    choices: dict[Place, Choice] = {(("1",), "d"): Choice(Take.GIVEN, "much")}
+    with pytest.raises(InvalidError) as caught:
+        _merged(tmp_path, states, ["k"], Resolution(choices))
+    assert caught.value.kind == "bad-value"
+    assert '"much" given for "d" of k 1' in caught.value.message
+
+
+def test_a_choice_for_what_is_no_conflict_is_refused(tmp_path: Path) -> None:
+    states = _forked(tmp_path, {**BASE, 1: ("a", 1.0)}, {**BASE, 1: ("a", 2.0)})
+    for key, column in (("3", "d"), ("1", "v"), ("1", "")):
+        choices: dict[Place, Choice] = {((key,), column): Choice(Take.OURS)}
+        with pytest.raises(InvalidError) as caught:
+            _merged(tmp_path, states, ["k"], Resolution(choices, Take.OURS))
+        assert caught.value.kind == "no-such-conflict"
+
+
+def test_sides_that_changed_different_files_are_merged_as_files(tmp_path: Path) -> None:
+    base, ours, theirs = _forked(tmp_path, {**BASE, 1: ("x", 0.5)}, {**BASE, 2: ("y", 0.5)})
+    merged = merge_rows(tmp_path, base, ours, theirs, ["k"], at=AT)
+    assert merged.content is not None
+    before = {file.path for state in (ours, theirs) for file in data_files(tmp_path, state)}
+    assert {file.path for file in data_files(tmp_path, merged.content)} <= before
+    assert _rows(tmp_path, merged.content) == {**BASE, 1: ("x", 0.5), 2: ("y", 0.5)}
+    assert (merged.added, merged.changed, merged.removed) == (0, 1, 0)
+
+
+def test_without_a_key_the_files_of_both_sides_are_kept(tmp_path: Path) -> None:
+    base = _added(tmp_path, create_table(tmp_path, "t", COLUMNS, at=AT), {1: ("a", 0.5)})
+    ours, theirs = (_added(tmp_path, base, {n: ("b", None)}) for n in (2, 3))
+    merged = merge_rows(tmp_path, base, ours, theirs, [], at=AT)
+    assert merged.content is not None
+    assert set(_rows(tmp_path, merged.content)) == {1, 2, 3}
+    assert merged.added == 1
+
+
+def test_without_a_key_a_file_that_both_rewrote_is_a_conflict(tmp_path: Path) -> None:
+    states = _forked(tmp_path, {**BASE, 1: ("x", 0.5)}, {**BASE, 3: ("y", 0.5)})
+    merged = _merged(tmp_path, states, [])
+    assert merged.content is None
+    assert len(merged.files) == merged.conflicting == 1
+
+
+def test_columns_of_both_sides_are_kept_under_their_field_ids(tmp_path: Path) -> None:
+    base = _become(tmp_path, create_table(tmp_path, "t", COLUMNS, at=AT), {}, BASE)
+    ours = set_columns(tmp_path, base, (*COLUMNS, Column(0, "mine", "long")), at=AT)
+    ours = _become(tmp_path, rename_column(tmp_path, ours, "v", "word", at=AT), BASE, {**BASE})
+    theirs = set_columns(tmp_path, base, (*COLUMNS, Column(0, "yours", "date")), at=AT)
+    theirs = _become(tmp_path, theirs, {}, {})
+    merged = merge_rows(tmp_path, base, ours, theirs, ["k"], at=AT)
+    assert merged.content is not None
+    schema = schema_of(tmp_path, merged.content)
+    assert schema.names == ("k", "word", "d", "mine", "yours")
+    assert [column.id for column in schema.columns] == [1, 2, 3, 4, 5]
+
+
+def test_a_column_that_both_changed_is_a_conflict_of_columns(tmp_path: Path) -> None:
+    base = _become(tmp_path, create_table(tmp_path, "t", COLUMNS, at=AT), {}, BASE)
+    ours, theirs = (rename_column(tmp_path, base, "v", name, at=AT) for name in ("x", "y"))
+    merged = merge_rows(tmp_path, base, ours, theirs, ["k"], at=AT)
+    assert [one.column for one in merged.columns] == ["v"]
+    assert '"x" string (field 2)' in str(merged.columns[0])
+
+
+def test_two_new_columns_of_one_name_are_a_conflict(tmp_path: Path) -> None:
+    base = create_table(tmp_path, "t", COLUMNS, at=AT)
+    ours, theirs = (
+        set_columns(tmp_path, base, (*COLUMNS, Column(0, "same", "long")), at=AT) for _ in range(2)
+    )
+    merged = merge_rows(tmp_path, base, ours, theirs, ["k"], at=AT)
+    assert [(one.column, one.base) for one in merged.columns] == [("same", "absent")]
+
+
+def test_values_in_a_column_that_the_other_side_dropped_are_a_conflict(tmp_path: Path) -> None:
+    base = _become(tmp_path, create_table(tmp_path, "t", COLUMNS, at=AT), {}, BASE)
+    ours = set_columns(tmp_path, base, COLUMNS[:2], at=AT)
+    quiet = _become(tmp_path, base, BASE, {**BASE, 1: ("x", 0.5)})
+    loud = _become(tmp_path, base, BASE, {**BASE, 1: ("a", 7.0)})
+    merged = merge_rows(tmp_path, base, ours, quiet, ["k"], at=AT)
+    assert merged.content is not None
+    assert schema_of(tmp_path, merged.content).names == ("k", "v")
+    merged = merge_rows(tmp_path, base, ours, loud, ["k"], at=AT)
+    assert [(one.column, one.ours, one.theirs) for one in merged.columns] == [
+        ("d", "dropped", "changed in 1 rows")
+    ]
+
+
+def test_rows_that_share_a_key_cannot_be_merged_and_are_named(tmp_path: Path) -> None:
+    base = _become(tmp_path, create_table(tmp_path, "t", COLUMNS, at=AT), {}, BASE)
+    twice = _added(tmp_path, base, {2: ("again", None)})
+    ours = _become(tmp_path, twice, {}, {})
+    theirs = _become(tmp_path, base, BASE, {**BASE, 2: ("b", 0.5)})
+    with pytest.raises(ConflictError) as caught:
+        merge_rows(tmp_path, base, ours, theirs, ["k"], at=AT)
+    assert caught.value.kind == "repeated-key"
+    assert "(k): 2." in caught.value.message
