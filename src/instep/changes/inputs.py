@@ -14,6 +14,7 @@ from pathlib import Path
 from instep.canonical import Json, JsonObject, digest_of
 from instep.changes.stale import content_read
 from instep.clock import Window, format_instant
+from instep.engines.engine import Slice
 from instep.engines.schema import Column
 from instep.history import tree
 from instep.history.commits import Commit, load_commit
@@ -24,8 +25,7 @@ from instep.history.store import Transaction
 from instep.pipelines.messages import parse_window
 from instep.pipelines.records import find_past, load_run
 from instep.tables.content import TableContent
-from instep.tables.prune import reaches
-from instep.tables.read import DataFile, data_files, schema_of
+from instep.tables.read import data_files, file_set, schema_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,35 +143,41 @@ def _moved_slices(
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """One state of a table: its columns and files."""
+    """One state of a table."""
 
+    root: Path
+    content: TableContent
     columns: tuple[Column, ...]
-    files: tuple[DataFile, ...]
 
     @staticmethod
     def load(root: Path, content: JsonObject) -> _State:
         table = TableContent.from_content(content)
-        return _State(schema_of(root, table).columns, data_files(root, table))
+        return _State(root, table, schema_of(root, table).columns)
 
     def slice_digest(self, cut: JsonObject, ids: set[int]) -> str:
         """Returns the digest of the columns `ids`, and of the files that may hold rows of `cut`.
 
-        A column that was added later reached nobody.
+        A column that was added later reached nobody. What deletes rows of a file counts with it.
         """
+        part = self._part(cut)
+        files = data_files(self.root, self.content, part)
+        deletes = file_set(self.root, self.content, "slice", part).deletes.values()
         columns = [column for column in self.columns if column.id in ids]
         return digest_of(
             "instep.slice.v1",
             {
                 "columns": [[c.id, c.name, c.type, c.required] for c in columns],
-                "files": sorted(file.digest for file in self._files(cut)),
+                "files": sorted(file.digest for file in files),
+                "deletes": sorted(
+                    {f"{one.digest}:{one.offset}" for many in deletes for one in many}
+                ),
             },
         )
 
-    def _files(self, cut: JsonObject) -> tuple[DataFile, ...]:
-        window = cut["window"]
-        name = str(cut["column"]).lower()
-        by = next((column for column in self.columns if column.name.lower() == name), None)
+    def _part(self, cut: JsonObject) -> Slice | None:
+        """Returns what was read; the whole table where the column of the cut is there no more."""
+        window, name = cut["window"], str(cut["column"]).lower()
+        by = next((one.name for one in self.columns if one.name.lower() == name), None)
         if not isinstance(window, list) or by is None:
-            return self.files
-        part = parse_window([int(str(at)) for at in window])
-        return tuple(reach.file for reach in reaches(self.files, by) if reach.touches(part))
+            return None
+        return Slice(by, parse_window([int(str(at)) for at in window]))
