@@ -9,8 +9,9 @@ from instep.findings import Finding, Severity
 from instep.history.repository import Repository
 from instep.history.tree import Difference
 from instep.tables.content import TableContent
-from instep.tables.diff import RowDiff, SchemaDiff, diff_rows, diff_schema
+from instep.tables.diff import SchemaDiff, diff_rows, diff_schema
 from instep.tables.read import file_set, row_count, schema_of
+from instep.tables.row_diff import RowDiff
 
 _NO_COLUMNS: tuple[()] = ()
 
