@@ -90,7 +90,7 @@ def _view(engine: DuckDB, name: str, rows: list[Row]) -> None:
 
 def _found(
     before: list[Row], after: list[Row], sides: Sides, ranges: tuple[str, ...]
-) -> tuple[RowDiff, list[tuple[object, ...]]]:
+) -> tuple[RowDiff, list[tuple[Any, ...]]]:  # of any SQL type
     with TemporaryDirectory() as folder, DuckDB(Path(folder), threads=1) as engine:
         _view(engine, "old", before)
         _view(engine, "new", after)
