@@ -9,8 +9,9 @@ from instep.findings import Finding, Severity
 from instep.history.repository import Repository
 from instep.history.tree import Difference
 from instep.tables.content import TableContent
-from instep.tables.diff import RowDiff, SchemaDiff, diff_rows, diff_schema
+from instep.tables.diff import SchemaDiff, diff_rows, diff_schema
 from instep.tables.read import file_set, row_count, schema_of
+from instep.tables.row_diff import RowDiff
 
 _NO_COLUMNS: tuple[()] = ()
 
@@ -25,10 +26,12 @@ def describe_table(repo: Repository, after_commit: str, difference: Difference) 
     contract = _contract(repo, after_commit, name)
     key = contract.key if contract else ()
     rows = diff_rows(repo.root, before, after, key)
-    schema = _schema_diff(repo, before, after)
-    sentences = [_row_sentence(repo, before, after, rows)]
-    sentences += _schema_sentences(schema) if before and after else []
+    schema = schema_difference(repo, before, after)
+    sentences = [row_sentence(repo, before, after, rows)]
+    sentences += schema_sentences(schema) if before and after else []
     findings: list[Finding] = []
+    if rows.repeated_keys:
+        findings.append(_repeated_keys(difference.key, rows))
     if schema.removed and before and after:
         findings.append(_removed_columns(difference.key, schema))
     if after is not None and contract is not None:
@@ -44,6 +47,12 @@ def describe_table(repo: Repository, after_commit: str, difference: Difference) 
         sentences.append("has no contract: nothing was checked")
     facts: dict[str, Json] = {"rows": rows.to_json(), "schema": schema.to_json()}
     return KeyEvidence(difference.key, act_of(difference), tuple(sentences), facts, tuple(findings))
+
+
+def key_of(repo: Repository, commit: str, table: str) -> tuple[str, ...]:
+    """Returns the key that the table's contract in a commit names; empty where none does."""
+    contract = _contract(repo, commit, table)
+    return tuple(contract.key) if contract else ()
 
 
 def check_against(repo: Repository, commit: str, table: str) -> tuple[Finding, ...]:
@@ -107,6 +116,18 @@ def _broken(contract: Contract, what: str) -> Finding:
     )
 
 
+def _repeated_keys(key: str, rows: RowDiff) -> Finding:
+    first = rows.repeated[0]
+    named = ", ".join(f"{name} {value}" for name, value in zip(rows.key, first.key, strict=True))
+    return Finding(
+        "repeated-key",
+        key,
+        Severity.WARNING,
+        f"{key} has {rows.repeated_keys:,} keys that stand more than once among the rows compared, "
+        f"such as {named}: {first.before:,} times before, {first.after:,} times after.",
+    )
+
+
 def _removed_columns(key: str, schema: SchemaDiff) -> Finding:
     names = ", ".join(column.name for column in schema.removed)
     return Finding(
@@ -117,9 +138,15 @@ def _removed_columns(key: str, schema: SchemaDiff) -> Finding:
     )
 
 
-def _row_sentence(
-    repo: Repository, before: TableContent | None, after: TableContent | None, rows: RowDiff
+def row_sentence(
+    repo: Repository,
+    before: TableContent | None,
+    after: TableContent | None,
+    rows: RowDiff,
+    *,
+    is_exact: bool = True,
 ) -> str:
+    """Returns how many rows there were and are, and how many differ, by which key."""
     had = row_count(repo.root, before) if before else 0
     has = row_count(repo.root, after) if after else 0
     parts = [
@@ -132,10 +159,12 @@ def _row_sentence(
         if count
     ]
     by = f"by {', '.join(rows.key)}" if rows.key else "as a multiset, without a key"
-    return f"rows {had:,} -> {has:,}: {', '.join(parts) or 'the same rows'} (exact, {by})"
+    how = "exact" if is_exact else "floats within the tolerance"
+    return f"rows {had:,} -> {has:,}: {', '.join(parts) or 'the same rows'} ({how}, {by})"
 
 
-def _schema_sentences(schema: SchemaDiff) -> list[str]:
+def schema_sentences(schema: SchemaDiff) -> list[str]:
+    """Returns a sentence for each column that differs."""
     found = [f"column {column.name} {column.type} is new" for column in schema.added]
     found += [f"column {column.name} is gone" for column in schema.removed]
     found += [f"column {old.name} is now called {new.name}" for old, new in schema.renamed]
@@ -143,9 +172,10 @@ def _schema_sentences(schema: SchemaDiff) -> list[str]:
     return found
 
 
-def _schema_diff(
+def schema_difference(
     repo: Repository, before: TableContent | None, after: TableContent | None
 ) -> SchemaDiff:
+    """Returns how the columns differ; a table that is not there has none."""
     from instep.engines.schema import Schema
 
     return diff_schema(

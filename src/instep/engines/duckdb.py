@@ -177,6 +177,16 @@ class DuckDB:
         with _translated("SQL"):
             return self._connection.execute(text).fetchall()
 
+    def run(self, text: str) -> None:
+        """Runs one statement of Instep's own, such as one that makes a temporary table.
+
+        Raises:
+            InvalidError (kind "sql-failed"), UnavailableError (kind "out-of-memory").
+        """
+        self.lock()
+        with _translated("SQL"):
+            self._connection.execute(text)
+
     def describe(self, text: str) -> Schema:
         """Returns the columns of one SELECT as Iceberg types, with ids 0; reads no row.
 

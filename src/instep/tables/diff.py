@@ -1,23 +1,29 @@
 """Answers what differs between two states of a table: columns by field id, rows by key.
 
-Counts are exact. Files that both states share are not read, so the work follows what changed.
+Files that both states share, with the same deletes, are not read, so the work follows what changed.
 Rows are compared on the columns that both states have; a column that only one has is a difference
-of the schema. Without a key, or when the key is new, rows are compared as a multiset.
+of the schema. Without a key, or when the key is new, rows are compared as a multiset. What makes
+two rows equal is said in `tables.apart`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instep.canonical import Json
-from instep.engines.engine import FileSet
+from instep.engines.engine import FileSet, Slice
 from instep.engines.schema import Column, Schema, sql_type_of
+from instep.engines.types import is_castable
+from instep.errors import InvalidError
+from instep.tables.apart import Compared, Sides, Tolerance, find_apart, find_one_sided
 from instep.tables.content import TableContent
-from instep.tables.read import DataFile, data_files, schema_of
+from instep.tables.key_ranges import EVERYTHING, Candidate, range_conditions
+from instep.tables.read import file_set, schema_of
+from instep.tables.row_diff import RowDiff, RowsApart
 
 if TYPE_CHECKING:
     from instep.engines.duckdb import DuckDB
@@ -25,68 +31,8 @@ if TYPE_CHECKING:
 SAMPLED_ROWS = 5
 """How many rows of each kind a diff shows: the first ones in the order of the key."""
 
-
-class RowChange(StrEnum):
-    """What happened to a row."""
-
-    ADDED = "added"
-    REMOVED = "removed"
-    CHANGED = "changed"
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One value before and after, as DuckDB's text; None is null, or absent."""
-
-    column: str
-    before: str | None
-    after: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class RowSample:
-    """One differing row; `cells` holds the changed ones, or all of an added or removed row."""
-
-    change: RowChange
-    key: tuple[str | None, ...]
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RowDiff:
-    """Exact counts; `key` is empty when rows were compared as a multiset.
-
-    In a multiset nothing is `changed`: a changed row counts as one removed and one added.
-    """
-
-    key: tuple[str, ...]
-    added: int
-    removed: int
-    changed: int
-    sample: tuple[RowSample, ...]
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.added or self.removed or self.changed)
-
-    def to_json(self) -> dict[str, Json]:
-        return {
-            "key": list(self.key),
-            "added": self.added,
-            "removed": self.removed,
-            "changed": self.changed,
-            "sample": [
-                {
-                    "change": row.change.value,
-                    "key": list(row.key),
-                    "cells": [
-                        {"column": cell.column, "before": cell.before, "after": cell.after}
-                        for cell in row.cells
-                    ],
-                }
-                for row in self.sample
-            ],
-        }
+EXACT: Mapping[str | None, Tolerance] = {}
+"""Tolerances by column name, None for every other column of floats; here none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +70,7 @@ class _Pair:
 
     before: Column
     after: Column
-    type: str
+    sql_type: str
     is_key: bool
 
 
@@ -149,30 +95,62 @@ def diff_rows(
     after: TableContent | None,
     key: Sequence[str],
     sampled: int = SAMPLED_ROWS,
+    *,
+    part: Slice | None = None,
+    tolerances: Mapping[str | None, Tolerance] = EXACT,
 ) -> RowDiff:
-    """Returns how the rows of two states differ; None is a table that is not there.
+    """Returns how the rows of two states differ, as counts and a sample; see `open_diff`."""
+    with open_diff(root, before, after, key, part=part, tolerances=tolerances) as rows:
+        return rows.summary(sampled)
 
-    Rows with the same key are paired; where a key occurs several times, its rows are paired in
-    the order of their values. Keys are named as in `after`, or as in `before` when it is gone.
+
+@contextmanager
+def open_diff(
+    root: Path,
+    before: TableContent | None,
+    after: TableContent | None,
+    key: Sequence[str],
+    *,
+    part: Slice | None = None,
+    tolerances: Mapping[str | None, Tolerance] = EXACT,
+) -> Iterator[RowsApart]:
+    """Yields the rows that differ between two states; None is a table that is not there.
+
+    Rows with the same key are paired. Where a key stands more than once among the rows that are
+    read, the key is named, its equal rows cancel, and the rest are paired in the order of their
+    values. Keys, the slice and tolerances are named as in `after`, or as in `before` when it is
+    gone. A row whose time leaves the slice is removed from it.
+
+    Raises:
+        InvalidError (kind "no-such-column", "not-a-time", "not-a-float", "tolerance-without-key").
     """
-    if before == after:
-        return RowDiff(tuple(key), 0, 0, 0, ())
     pairs = _pairs(root, before, after, key)
-    old, new = _unshared(root, before, after)
-    names = tuple(key) if sum(pair.is_key for pair in pairs) == len(key) else ()
-    if not old and not new:
-        return RowDiff(names, 0, 0, 0, ())
+    is_keyed = bool(key) and sum(pair.is_key for pair in pairs) == len(key)
+    if not is_keyed:
+        pairs = tuple(replace(pair, is_key=False) for pair in pairs)
+    columns = _compared(pairs, tolerances)
+    names = tuple(pair.after.name for pair in pairs)
+    if before == after or not pairs:
+        yield RowsApart(None, names, columns)
+        return
+    old, new = _unshared(root, before, after, pairs, part)
+    if not old.files and not new.files:
+        yield RowsApart(None, names, columns)
+        return
 
     from instep.engines.duckdb import DuckDB
 
     with DuckDB(root / "staging") as engine:
-        _view(engine, "old", old, [pair.before for pair in pairs], pairs)
-        _view(engine, "new", new, [pair.after for pair in pairs], pairs)
-        if not old or not new:
-            return _one_sided(engine, names, pairs, old, new, sampled)
-        if not names:
-            return _multiset(engine, pairs, sampled)
-        return _joined(engine, names, pairs, _rows(old), _rows(new), sampled)
+        # Each range opens the files again; their footers are read once.
+        engine.connection.execute("SET parquet_metadata_cache = true")
+        sides = Sides("old", "new", columns)
+        for one in (old, new):
+            _view(engine, one, columns)
+        if old.files and new.files:
+            find_apart(engine, sides, _ranges(engine, sides, old, new, pairs))
+        else:
+            find_one_sided(engine, sides, is_added=bool(new.files))
+        yield RowsApart(engine, names, columns)
 
 
 def _pairs(
@@ -199,172 +177,112 @@ def _identity(column: Column, by_id: bool) -> int | str:
 
 
 def _common(before: Column, after: Column) -> str:
-    """A type that holds the values of both; text when there is none."""
-    if before.type == after.type:
-        return after.type
-    kinds = {before.type, after.type}
-    if kinds == {"int", "long"}:
-        return "long"
-    if kinds <= {"float", "double", "int"}:
-        return "double"
-    return "string"
+    """A SQL type that holds the values of both: the wider one; text when neither is."""
+    if before.sql_type == after.sql_type or is_castable(before.type, after.type):
+        wider = after if before.type != "long" or after.type != "int" else before
+        return wider.sql_type
+    return before.sql_type if is_castable(after.type, before.type) else sql_type_of("string")
+
+
+def _compared(
+    pairs: Sequence[_Pair], tolerances: Mapping[str | None, Tolerance]
+) -> tuple[Compared, ...]:
+    if tolerances and not any(pair.is_key for pair in pairs):
+        raise InvalidError(
+            "A tolerance was given where rows have no key: expected a key, by which rows are "
+            "paired before their values are compared. Name one, or leave the tolerance out.",
+            kind="tolerance-without-key",
+        )
+    floats = {pair.after.name.lower() for pair in pairs if _is_float(pair)}
+    by_name = {name.lower(): one for name, one in tolerances.items() if name is not None}
+    for name in by_name:
+        if name not in floats:
+            raise InvalidError(
+                f'Column "{name}" has a tolerance: expected a column of floats outside the key, '
+                f"one of {', '.join(sorted(floats)) or 'none'}. Name one, or leave it out.",
+                kind="not-a-float",
+                column=name,
+            )
+    return tuple(
+        Compared(
+            pair.sql_type,
+            pair.is_key,
+            by_name.get(pair.after.name.lower(), tolerances.get(None)) if _is_float(pair) else None,
+        )
+        for pair in pairs
+    )
+
+
+def _is_float(pair: _Pair) -> bool:
+    return pair.sql_type in ("FLOAT", "DOUBLE") and not pair.is_key
 
 
 def _unshared(
-    root: Path, before: TableContent | None, after: TableContent | None
-) -> tuple[tuple[DataFile, ...], tuple[DataFile, ...]]:
-    old = data_files(root, before) if before else ()
-    new = data_files(root, after) if after else ()
-    shared = {file.path for file in old} & {file.path for file in new}
-    return (
-        tuple(file for file in old if file.path not in shared),
-        tuple(file for file in new if file.path not in shared),
-    )
-
-
-def _rows(files: Sequence[DataFile]) -> int:
-    return sum(file.rows for file in files)
-
-
-def _view(
-    engine: DuckDB,
-    name: str,
-    files: Sequence[DataFile],
-    columns: Sequence[Column],
+    root: Path,
+    before: TableContent | None,
+    after: TableContent | None,
     pairs: Sequence[_Pair],
-) -> None:
-    """Registers one side under `name`, with columns c0, c1, ... in the types of both sides."""
-    schema = Schema(
-        tuple(Column(column.id, f"c{n}", column.type) for n, column in enumerate(columns))
+    part: Slice | None,
+) -> tuple[FileSet, FileSet]:
+    """Returns both sides without the files they share, their columns named c0, c1, ..."""
+    sides = (
+        ("old", before, [pair.before for pair in pairs]),
+        ("new", after, [pair.after for pair in pairs]),
     )
-    engine.view(FileSet(f"{name}_files", tuple(file.path for file in files), schema))
-    casts = ", ".join(f"c{n}::{sql_type_of(pair.type)} AS c{n}" for n, pair in enumerate(pairs))
-    engine.connection.execute(f"CREATE VIEW {name} AS SELECT {casts} FROM {name}_files")
+    place = _place(pairs, part) if part else 0
+    sets = []
+    for name, content, columns in sides:
+        schema = Schema(tuple(replace(one, name=f"c{n}") for n, one in enumerate(columns)))
+        cut = Slice(columns[place].name, part.window) if part else None
+        found = file_set(root, content, name, cut) if content else FileSet(name, (), schema)
+        own = Slice(f"c{place}", part.window) if part else None
+        sets.append(replace(found, schema=schema, slice=own))
+    old, new = sets
+    shared = _identities(old) & _identities(new)
+    return _without(old, shared), _without(new, shared)
 
 
-def _one_sided(
-    engine: DuckDB,
-    names: tuple[str, ...],
-    pairs: Sequence[_Pair],
-    old: Sequence[DataFile],
-    new: Sequence[DataFile],
-    sampled: int,
-) -> RowDiff:
-    """All rows of the unshared files were added, or all removed: only the sample is read."""
-    change = RowChange.ADDED if new else RowChange.REMOVED
-    columns = [f"c{n}" for n in range(len(pairs))]
-    texts = ", ".join(f"{column}::VARCHAR" for column in columns)
-    rows = engine.rows(
-        f"SELECT {texts} FROM {'new' if new else 'old'} ORDER BY {', '.join(columns)} "
-        f"LIMIT {sampled}"
+def _place(pairs: Sequence[_Pair], part: Slice) -> int:
+    column = Schema(tuple(pair.after for pair in pairs)).column(part.column)
+    return next(n for n, pair in enumerate(pairs) if pair.after == column)
+
+
+def _identities(one: FileSet) -> frozenset[tuple[str, frozenset[object]]]:
+    """A file is the same when its deletes are the same, too."""
+    return frozenset((path, frozenset(one.deletes.get(path, ()))) for path in one.files)
+
+
+def _without(one: FileSet, shared: frozenset[tuple[str, frozenset[object]]]) -> FileSet:
+    kept = {path for path, deletes in _identities(one) - shared}
+    return replace(
+        one,
+        files=tuple(path for path in one.files if path in kept),
+        deletes={path: found for path, found in one.deletes.items() if path in kept},
     )
-    sample = tuple(_whole_row(change, row, names, pairs) for row in rows)
-    return RowDiff(names, _rows(new), _rows(old), 0, sample)
 
 
-def _multiset(engine: DuckDB, pairs: Sequence[_Pair], sampled: int) -> RowDiff:
-    """Counts each distinct row on both sides."""
-    columns = ", ".join(f"c{n}" for n in range(len(pairs)))
-    texts = ", ".join(f"c{n}::VARCHAR" for n in range(len(pairs)))
-    engine.connection.execute(
-        f"CREATE TEMP TABLE apart AS SELECT {columns}, sum(_step) AS _step FROM ("
-        f"SELECT {columns}, -1 AS _step FROM old UNION ALL SELECT {columns}, 1 AS _step FROM new"
-        ") GROUP BY ALL HAVING sum(_step) <> 0"
-    )
-    counts = engine.rows(
-        "SELECT coalesce(sum(_step) FILTER (_step > 0), 0)::BIGINT, "
-        "coalesce(-sum(_step) FILTER (_step < 0), 0)::BIGINT FROM apart"
-    )
-    (added, removed) = counts[0]
-    sample: list[RowSample] = []
-    for change, sign in ((RowChange.REMOVED, "<"), (RowChange.ADDED, ">")):
-        rows = engine.rows(
-            f"SELECT {texts} FROM apart WHERE _step {sign} 0 ORDER BY {columns} LIMIT {sampled}"
-        )
-        sample += [_whole_row(change, row, (), pairs) for row in rows]
-    return RowDiff((), added, removed, 0, tuple(sample))
+def _view(engine: DuckDB, one: FileSet, columns: Sequence[Compared]) -> None:
+    """Registers one side under its name, in the types of both sides."""
+    engine.view(replace(one, name=f"{one.name}_files"))
+    casts = ", ".join(f"c{n}::{column.sql_type} AS c{n}" for n, column in enumerate(columns))
+    engine.connection.execute(f"CREATE VIEW {one.name} AS SELECT {casts} FROM {one.name}_files")
 
 
-def _joined(
-    engine: DuckDB,
-    names: tuple[str, ...],
-    pairs: Sequence[_Pair],
-    old_rows: int,
-    new_rows: int,
-    sampled: int,
-) -> RowDiff:
-    """Pairs rows by key in one full join; by key and place within it when keys repeat."""
-    diff, paired = _join(engine, names, pairs, ("old", "new"), 0, sampled)
-    if paired + diff.removed == old_rows and paired + diff.added == new_rows:
-        return diff
-    # A repeated key met rows of the other side more than once, so the counts above are too large.
-    keys = ", ".join(f"c{n}" for n in range(len(names)))
-    columns = ", ".join(f"c{n}" for n in range(len(pairs)))
-    for side in ("old", "new"):
-        engine.connection.execute(
-            f"CREATE VIEW {side}_numbered AS SELECT *, row_number() OVER "
-            f"(PARTITION BY {keys} ORDER BY {columns}) AS place FROM {side}"
-        )
-    diff, _ = _join(engine, names, pairs, ("old_numbered", "new_numbered"), 1, sampled)
-    return diff
-
-
-def _join(
-    engine: DuckDB,
-    names: tuple[str, ...],
-    pairs: Sequence[_Pair],
-    sides: tuple[str, str],
-    places: int,
-    sampled: int,
-) -> tuple[RowDiff, int]:
-    """Returns the difference and the number of pairs; the join streams, and spills if it must."""
-    keys = [f"c{n}" for n in range(len(names))]
-    matched = [*keys, *(["place"] if places else [])]
-    on = " AND ".join(f"o.{name} IS NOT DISTINCT FROM n.{name}" for name in matched)
-    others = [f"c{n}" for n in range(len(names), len(pairs))]
-    differs = " OR ".join(f"o.{c} IS DISTINCT FROM n.{c}" for c in others) or "false"
-    order = ", ".join(f"coalesce(o.{name}, n.{name})::VARCHAR" for name in matched)
-    texts = ", ".join(f"{side}.c{n}::VARCHAR" for n in range(len(pairs)) for side in "on")
-    first = f"arg_min([{texts}], [{order}], {sampled})"
-    rows = engine.rows(
-        f"SELECT count(*) FILTER (o._here AND n._here), "
-        f"count(*) FILTER (n._here IS NULL), {first} FILTER (n._here IS NULL), "
-        f"count(*) FILTER (o._here IS NULL), {first} FILTER (o._here IS NULL), "
-        f"count(*) FILTER (o._here AND n._here AND ({differs})), "
-        f"{first} FILTER (o._here AND n._here AND ({differs})) "
-        f"FROM (SELECT *, true AS _here FROM {sides[0]}) o "
-        f"FULL JOIN (SELECT *, true AS _here FROM {sides[1]}) n ON {on}"
-    )
-    paired, removed, removed_rows, added, added_rows, changed, changed_rows = rows[0]
-    sample = [
-        *(_whole_row(RowChange.REMOVED, row[0::2], names, pairs) for row in removed_rows or ()),
-        *(_whole_row(RowChange.ADDED, row[1::2], names, pairs) for row in added_rows or ()),
-        *(_changed_row(row, names, pairs) for row in changed_rows or ()),
+def _ranges(
+    engine: DuckDB, sides: Sides, old: FileSet, new: FileSet, pairs: Sequence[_Pair]
+) -> tuple[str, ...]:
+    """Rows are cut by a column of the key; all columns can serve where there is none."""
+    if old.slice is not None:
+        return EVERYTHING  # the slice has cut them
+    candidates = [
+        Candidate(n, pair.after.type, pair.sql_type, (pair.before.id, pair.after.id))
+        for n, pair in enumerate(pairs)
+        if n < sides.keys or not sides.keys
     ]
-    return RowDiff(names, added, removed, changed, tuple(sample)), paired
-
-
-def _whole_row(
-    change: RowChange, row: Sequence[str | None], names: Sequence[str], pairs: Sequence[_Pair]
-) -> RowSample:
-    is_added = change is RowChange.ADDED
-    cells = tuple(
-        Cell(pair.after.name, None if is_added else text, text if is_added else None)
-        for pair, text in zip(pairs, row, strict=True)
+    ((rows,),) = engine.rows(
+        "SELECT greatest((SELECT count(*) FROM old), (SELECT count(*) FROM new))"
     )
-    return RowSample(change, tuple(row[: len(names)]), cells)
-
-
-def _changed_row(
-    row: Sequence[str | None], names: Sequence[str], pairs: Sequence[_Pair]
-) -> RowSample:
-    before, after = row[0::2], row[1::2]
-    cells = tuple(
-        Cell(pair.after.name, old, new)
-        for pair, old, new in zip(pairs, before, after, strict=True)
-        if old != new
-    )
-    return RowSample(RowChange.CHANGED, tuple(after[: len(names)]), cells)
+    return range_conditions(engine, (old.files, new.files), candidates, rows, len(pairs))
 
 
 def _typed(column: Column) -> str:

@@ -1,0 +1,45 @@
+"""`instep diff` of one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from shop import make_shop
+
+from instep.cli.table_diff import parse_tolerances
+from instep.errors import InvalidError
+from instep.tables.apart import Tolerance
+
+
+def test_the_rows_of_one_table_are_shown_and_written(tmp_path: Path) -> None:
+    shop = make_shop(tmp_path / "shop").merged()
+    commits = []
+    for month in (1, 2):
+        shop.must("ingest", shop.month(month, rows=20))
+        commits.append(shop.must("status", "--json").json["main"])
+    asked = ["diff", *commits, "--table", "sales"]
+
+    found = shop.must(*asked, "--rows", "apart.parquet", "--limit", "2", "--json").json
+
+    rows = found["rows"]
+    assert (rows["key"], rows["added"], rows["removed"]) == (["id"], 20, 0)
+    assert len(rows["sample"]) == 2
+    import pyarrow.parquet as pq
+
+    assert pq.read_table(shop.folder / "apart.parquet").num_rows == 20
+    shown = shop.must(*asked, "--key", "shop", "--tolerance", "amount=1%").out
+    assert "20 added (floats within the tolerance, by shop)" in shown
+    assert "times after" in shown  # a shop is no key
+    assert shop.instep("diff", *commits, "--key", "id").code == 2
+
+
+def test_a_tolerance_is_read_as_absolute_or_relative_for_all_or_one_column() -> None:
+    assert parse_tolerances(["0.01", "delay=1%", "a=b=1e-6"]) == {
+        None: Tolerance(0.01),
+        "delay": Tolerance(relative=0.01),
+        "a=b": Tolerance(1e-6),
+    }
+    with pytest.raises(InvalidError) as refused:
+        parse_tolerances(["some"])
+    assert refused.value.kind == "bad-tolerance"
