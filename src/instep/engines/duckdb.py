@@ -107,6 +107,10 @@ class DuckDB:
         """The session itself, for SQL of Instep's own that needs no translation of errors."""
         return self._connection
 
+    def own_file(self, name: str) -> Path:
+        """Returns a place in the session's folder: SQL may write there, and it dies with it."""
+        return self._folders[0] / name
+
     def allow(self, path: Path) -> None:
         """Lets SQL read one file, or everything under one folder; before the first statement.
 
