@@ -346,7 +346,7 @@ def _estimated(
         found = _one(connection, f"SELECT {figures} FROM _scan")
         return {
             column.name: _scaled(
-                _counted(connection, "_sample", column), rows, about[column.name][1], scanned
+                _counted_in_sql(connection, "_sample", column), rows, about[column.name][1], scanned
             )
             for column, scanned in zip(columns, found, strict=True)
         }
@@ -361,17 +361,18 @@ def _scan_of(column: Column, values: int, near: float) -> str:
     Of about `values` or more values, so many hashes pass that those to be kept are among them.
     """
     name = quoted(column.name)
-    only = f"FILTER (WHERE {name} IS NOT NULL{_finite(column.type, name)})"
+    # A filter costs more than what it filters: only floats can be infinite or no number.
+    only = f"FILTER (isfinite({name}))" if column.type in ("float", "double") else ""
     moments = "NULL, NULL, NULL"
     if is_number(column.type):
         apart = f"({name}::DOUBLE - {near!r})"
-        moments = f"count(*) {only}, sum({apart}) {only}, sum({apart} * {apart}) {only}"
+        moments = f"count({name}) {only}, sum({apart}) {only}, sum({apart} * {apart}) {only}"
     hashed = hash_of(column.type, name)
-    limit = HASH_SPACE * 4 * KEPT_HASHES // values
-    low = f"list({hashed}) FILTER (WHERE {hashed} < {min(limit, HASH_SPACE - 1)} "
+    limit = min(HASH_SPACE * 4 * KEPT_HASHES // values, HASH_SPACE - 1)
+    passed = f"list({hashed}) FILTER ({hashed} <= {limit} AND {name} IS NOT NULL)"
     return (
         f"row(count({name}), min({name}) {only}::VARCHAR, max({name}) {only}::VARCHAR, {moments}, "
-        f"list_sort(list_distinct({low} AND {name} IS NOT NULL)))[:{KEPT_HASHES}])"
+        f"list_sort(list_distinct({passed}))[:{KEPT_HASHES}])"
     )
 
 
