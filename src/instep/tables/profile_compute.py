@@ -133,11 +133,9 @@ def part_of_counts(column: Column, counts: Sequence[Counted], hashes: array[int]
     The entry of nulls has no text. `hashes` are the smallest of all the values.
     """
     known = [one for one in counts if one.text is not None]
-    inside = [
-        one
-        for one in known
-        if not is_number(column.type) or (one.number is not None and math.isfinite(one.number))
-    ]
+    inside = known
+    if is_number(column.type):
+        inside = [one for one in known if one.number is not None and math.isfinite(one.number)]
     numbers = [(one.number, one.rows) for one in inside if one.number is not None]
     mean, deviation = _moments_of(numbers)
     count = sum(one.rows for one in counts)

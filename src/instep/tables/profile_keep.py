@@ -38,9 +38,9 @@ _FORM = 1
 """The form of kept profiles; those of another are made again."""
 
 _LEAST_IN_GROUP = 4
-_MOST_IN_GROUP = 64
-_CUT = "0"
-"""A group ends with a member whose key begins so: one in sixteen."""
+_MOST_IN_GROUP = 32
+_CUT = ("0", "1")
+"""A group ends with a member whose key begins so, one in eight: about eleven members."""
 
 _DIGEST_BYTES = 32
 _TAIL_BYTES = 8  # of a Parquet file: the length of its footer, and PAR1
@@ -282,7 +282,11 @@ def _parts_of(read: Mapping[str, Any]) -> Iterator[tuple[str, int, Part]]:  # Du
             array("d", read["points"][row].tobytes()),
             one["numbers"],
         )
-        yield Path(path).stem, one["field_id"], Part(ColumnProfile.from_json(one), sketch)
+        yield (
+            path.rpartition("/")[2].removesuffix(".parquet"),
+            one["field_id"],
+            Part(ColumnProfile.from_json(one), sketch),
+        )
 
 
 def _cut(
