@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import duckdb
 
 from instep.engines.schema import Column
-from instep.tables.profile import ColumnProfile
+from instep.tables.profile import ColumnProfile, Part
 from instep.tables.profile_compute import parts_of_relation
 from instep.tables.profile_diff import diff_profiles
 from instep.tables.profile_merge import merge_parts
@@ -19,7 +19,7 @@ CARRIER = Column(2, "carrier", "string")
 
 def profile_of(column: Column, *parts: Sequence[object]) -> ColumnProfile:
     connection = duckdb.connect()
-    found = []
+    found: list[Part] = []
     for values in parts:
         connection.execute(f"CREATE OR REPLACE TABLE t ({column.name} {column.sql_type})")
         connection.execute(f"INSERT INTO t SELECT unnest(?::{column.sql_type}[])", [list(values)])

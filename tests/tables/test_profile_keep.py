@@ -98,7 +98,8 @@ def test_after_an_append_only_the_new_file_is_read(tmp_path: Path) -> None:
     n, s, _ = profile_table(tmp_path, table)
 
     assert (before[0].count, n.count) == (3_900, 4_000)
-    assert (n.minimum, n.maximum, n.mean) == ("0", "3999", pytest.approx(1999.5))
+    assert (n.minimum, n.maximum) == ("0", "3999")
+    assert n.mean == pytest.approx(1999.5)
     assert s.distinct == 7
     assert dict(s.frequent)["k0"] == 40 * 15
     assert s.exact >= {"distinct", "frequent"}
@@ -207,9 +208,9 @@ def test_a_large_file_is_sampled_and_keeps_the_errors_it_states(
         table = append(tmp_path, table, files, at=AT)
         n, d = profile_files(tmp_path, table, files)
         for found, column in ((n, "n"), (d, "d")):
-            for percent, value in enumerate(found.quantiles):
+            for percent, quantile in enumerate(found.quantiles):
                 row = places.execute(
-                    f"SELECT avg(({column} < {value})::INT), avg(({column} <= {value})::INT) "
+                    f"SELECT avg(({column} < {quantile})::INT), avg(({column} <= {quantile})::INT) "
                     f"FROM ({sql})"
                 ).fetchone()
                 assert row is not None
