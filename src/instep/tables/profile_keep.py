@@ -18,6 +18,7 @@ import hashlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,8 @@ from instep.tables.content import TableContent
 from instep.tables.profile import ColumnProfile, Part, Sketch, all_null
 from instep.tables.profile_compute import parts_of_file, parts_of_relation
 from instep.tables.profile_merge import merge_parts
-from instep.tables.read import DataFile, data_files, reaches, schema_of, table_folder
+from instep.tables.prune import reaches
+from instep.tables.read import DataFile, data_files, file_set, schema_of, table_folder
 
 if TYPE_CHECKING:
     from instep.engines.duckdb import DuckDB
@@ -63,18 +65,24 @@ def profile_table(
 ) -> tuple[ColumnProfile, ...]:
     """Returns the profile of each column of a table, or of a slice of it.
 
-    Reads only files never profiled before, and those that lie in a slice with some rows only.
+    Reads only files never profiled before, and those of which some rows are deleted or lie
+    outside the slice.
 
     Raises:
         InvalidError (kind "no-such-column", "not-a-time"): of the slice.
     """
     files = data_files(root, content, part)
-    if part is None:
-        return profile_files(root, content, files)
-    column = schema_of(root, content).column(part.column)
-    whole = [file for file in files if _is_inside(file, column, part.window)]
-    cut = tuple(file.path for file in files if file not in whole)
-    return _profiled(root, content, whole, FileSet("cut", cut, schema_of(root, content), part))
+    every = file_set(root, content, "cut", part)
+    column = None if part is None else schema_of(root, content).column(part.column)
+    whole = [
+        file
+        for file in files
+        if file.path not in every.deletes
+        and (part is None or column is None or _is_inside(file, column, part.window))
+    ]
+    paths = {file.path for file in whole}
+    cut = changed(every, files=tuple(path for path in every.files if path not in paths))
+    return _profiled(root, content, whole, cut)
 
 
 def profile_files(
