@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import commands, garbage, history, ingest, rowdiff, serving, tables
+from bench import commands, garbage, history, ingest, profiles, rowdiff, serving, tables
 from bench.figures import Figure
 
 BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -25,11 +25,13 @@ BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
     "mergebase": history.mergebase,
     "plan-files-cold": tables.plan_cold,
     "plan-files-warm": tables.plan_warm,
+    "reprofile": profiles.reprofile,
     "rowdiff": rowdiff.rowdiff,
     "rowdiff-files": rowdiff.files,
     "serve-durable": serving.durable,
     "serve-off": serving.off,
     "treediff": history.treediff,
+    "write": profiles.write,
 }
 
 

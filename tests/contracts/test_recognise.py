@@ -18,7 +18,8 @@ from instep.contracts.units import Conversion, distribution_changes, unit_change
 from instep.engines.schema import Column
 from instep.engines.types import iceberg_type
 from instep.findings import Severity
-from instep.tables.profile import ColumnProfile, profile_relation
+from instep.tables.profile import ColumnProfile
+from instep.tables.profile_compute import profile_relation
 
 REPORTS = Path(__file__).parent.parent / "data" / "jhu-daily"
 

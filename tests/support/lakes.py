@@ -20,7 +20,7 @@ from instep.history.repository import Repository
 from instep.history.store import Value
 from instep.serving.segments import MAGIC, Ending, framed
 from instep.tables.content import TableContent
-from instep.tables.profile import profile_table
+from instep.tables.profile_keep import profile_table
 from instep.tables.read import data_files, schema_of
 from instep.tables.write import append, create_table, data_folder, replace, set_columns
 

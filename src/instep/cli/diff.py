@@ -11,6 +11,7 @@ from instep.canonical import Json
 from instep.changes.evidence import Comparison, compare
 from instep.cli.comparison import comparison_text
 from instep.cli.output import counted, emit, json_option, project_option
+from instep.cli.profiles import profile_diff
 from instep.cli.progress import say
 from instep.cli.project import open_project
 from instep.tables.diff import SAMPLED_ROWS
@@ -47,6 +48,7 @@ class Diff:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write all differing rows there, as Parquet.",
 )
+@click.option("--profile", metavar="TABLE", help="What a table's columns look like, in words.")
 @project_option
 @json_option
 def diff(
@@ -57,6 +59,7 @@ def diff(
     tolerance: tuple[str, ...],
     limit: int,
     rows: Path | None,
+    profile: str | None,
     project: Path | None,
     as_json: bool,
 ) -> None:
@@ -66,10 +69,14 @@ def diff(
     Example:  instep diff main try-delay
               instep diff main@2026-11-01 main
               instep diff main try-delay --table flights --tolerance 1% --rows apart.parquet
+              instep diff main@2026-11-01 main --profile flights
     """
     if table is None and (key or tolerance or rows):
         raise click.UsageError("--key, --tolerance and --rows need --table NAME.")
     repo = open_project(project).repo
+    if profile is not None:
+        emit(profile_diff(repo, before, after, profile), as_json)
+        return
     commits = repo.resolve(before), repo.resolve(after)
     if table is None:
         emit(Diff((before, after), compare(repo, *commits, say)), as_json)

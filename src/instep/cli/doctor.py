@@ -35,7 +35,7 @@ from instep.pipelines.project import find_lake
 from instep.serving.segments import MAGIC, damaged_at
 from instep.tables.content import TYPE as TABLE
 from instep.tables.content import TableContent
-from instep.tables.profile import damaged_profiles
+from instep.tables.profile_keep import damaged_profiles
 from instep.tables.verify import Required, is_at, required_files
 
 _MISSING = frozenset({"missing-commit", "missing-node", "missing-file"})

@@ -10,6 +10,7 @@ import click
 
 from instep.canonical import Json, JsonObject
 from instep.cli.output import counted, emit, json_option, project_option, table
+from instep.cli.profiles import shown_profile
 from instep.cli.project import open_project
 from instep.cli.review import review_of
 from instep.clock import format_instant
@@ -73,17 +74,24 @@ class Quarantine:
 @click.command()
 @click.argument("what", default="main")
 @click.option("--quarantine", is_flag=True, help="Of an arrival: the rows set aside, with reasons.")
+@click.option("--profile", metavar="TABLE", help="What a table's columns look like.")
 @project_option
 @json_option
-def show(what: str, quarantine: bool, project: Path | None, as_json: bool) -> None:
+def show(
+    what: str, quarantine: bool, profile: str | None, project: Path | None, as_json: bool
+) -> None:
     """What a commit, branch or environment holds; with a number, that change.
 
     \b
     Example:  instep show prod
               instep show main@2026-11-01 --json
               instep show 12 --quarantine
+              instep show main --profile flights
     """
     repo = open_project(project).repo
+    if profile is not None:
+        emit(shown_profile(repo, what, profile), as_json)
+        return
     is_change = what.isdigit() and len(what) < 8
     if quarantine and not is_change:
         raise InvalidError(

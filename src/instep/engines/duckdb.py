@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,9 @@ SPILL_LIMIT_BYTES = 64 << 30
 
 TARGET_FILE_BYTES = 128 << 20
 """The usual size of an Iceberg data file: few enough to list, small enough to rewrite."""
+
+_HASHED_AT_ONCE = 4
+"""Files hashed at the same time after a write."""
 
 
 PLAIN = Layout()
@@ -106,6 +110,10 @@ class DuckDB:
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The session itself, for SQL of Instep's own that needs no translation of errors."""
         return self._connection
+
+    def own_file(self, name: str) -> Path:
+        """Returns a place in the session's folder: SQL may write there, and it dies with it."""
+        return self._folders[0] / name
 
     def allow(self, path: Path) -> None:
         """Lets SQL read one file, or everything under one folder; before the first statement.
@@ -235,10 +243,10 @@ class DuckDB:
                 found = self._copied(select, schema, out, target_bytes, layout)
             reached("engine.copy.after")
             _check_required(schema, [one.columns for one in found])
+            digests = _digests([Path(one.path) for one in found])
             return tuple(
-                replace(one, path=str(path), digest=digest)
-                for one in found
-                for path, digest in [_publish(Path(one.path), folder)]
+                replace(one, path=str(_publish(Path(one.path), folder)), digest=digest)
+                for one, digest in zip(found, digests, strict=True)
             )
         finally:
             shutil.rmtree(out, ignore_errors=True)
@@ -379,11 +387,16 @@ def _bare(text: str) -> str:
     return data[:end].decode()
 
 
-def _publish(source: Path, folder: Path) -> tuple[Path, str]:
+def _digests(files: Sequence[Path]) -> list[str]:
+    """Returns the SHA-256 of each file; several are read at once, as hashing holds no lock."""
+    with ThreadPoolExecutor(max_workers=_HASHED_AT_ONCE) as pool:
+        return list(pool.map(file_digest, files))
+
+
+def _publish(source: Path, folder: Path) -> Path:
     path = folder.resolve() / f"{uuid.uuid4().hex}.parquet"
-    digest = file_digest(source)
     publish_durably(source, path)
-    return path, digest
+    return path
 
 
 def _check_required(schema: Schema, files: Sequence[tuple[ColumnStatistics, ...]]) -> None:

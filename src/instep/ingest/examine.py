@@ -27,7 +27,9 @@ from instep.findings import Finding, Severity
 from instep.history.repository import Repository
 from instep.ingest.files import LINE, LINES, RAW, RawFile, RawRows, cut_off_at_last_row, unreadable
 from instep.tables.content import TableContent
-from instep.tables.profile import ColumnProfile, profile_files, profile_relation
+from instep.tables.profile import ColumnProfile
+from instep.tables.profile_compute import profile_relation
+from instep.tables.profile_keep import profile_files
 from instep.tables.read import file_set, layout_of, row_count, schema_of, table_folder
 from instep.tables.write import data_folder
 

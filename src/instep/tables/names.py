@@ -42,7 +42,7 @@ def _read(folder: Path, manifest: Manifest) -> Names:
     names = [f"data/{name}" for name in load_base(folder, manifest).names]
     if manifest.holds_deletes:
         return names
-    return names + [f"profiles/{digest}.json" for digest in load_digests(folder, manifest)]
+    return names + [f"profiles/{digest}.parquet" for digest in load_digests(folder, manifest)]
 
 
 def _load(path: Path) -> dict[str, Names]:

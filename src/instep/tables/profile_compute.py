@@ -1,0 +1,431 @@
+"""Computes profiles: reads rows in DuckDB, and says of each figure how sure it is.
+
+- Up to 1,048,576 rows, and for any column with few different values, a column is counted by value
+  (GROUP BY), and everything follows from the counts, exactly.
+- Other columns are read once. Rows, nulls, minimum, maximum, mean and deviation are exact. The
+  number of values is estimated from the smallest hashes. Quantiles and frequent values come from
+  about 131,072 rows, drawn by a hash of the row number: each rank is then within 0.54 points of the
+  truth (Dvoretzky-Kiefer-Wolfowitz).
+
+Here is no file and nothing is kept; merging is `profile_merge`.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from instep.engines.schema import Column, quoted
+from instep.tables.profile import (
+    DISTINCT_ERROR,
+    FIGURES,
+    FREQUENT_VALUES,
+    GRID,
+    KEPT_HASHES,
+    QUANTILE_POINTS,
+    SCANNED,
+    ColumnProfile,
+    Part,
+    Sketch,
+    is_number,
+)
+
+if TYPE_CHECKING:
+    import duckdb
+
+COUNTED_ROWS = 1 << 20
+"""Up to here every column is counted by value: at most some 100 ms for a unique text column."""
+
+SAMPLED_ROWS = 1 << 17
+"""The rows looked at for columns with many values: gives the bound in the module's docstring."""
+
+COUNTED_VALUES = 20_000
+"""A column with at most this many values in the first sampled rows is counted by value."""
+
+FETCHED_VALUES = 4096
+"""Up to here counts are worked on in Python, in a millisecond; SQL needs ten for any number."""
+
+HASH_SPACE = 1 << 63
+"""Hashes are DuckDB's, halved: every engine's long can hold them."""
+
+_PICKED = "instep picked"
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """One value and its rows; `number` is None where a value is none, `hash` None without need."""
+
+    text: str | None
+    number: float | None
+    rows: int
+    hash: int | None = None
+
+
+def profile_relation(
+    connection: duckdb.DuckDBPyConnection, relation: str, columns: Sequence[Column]
+) -> tuple[ColumnProfile, ...]:
+    """Returns the profile of each of `columns` in a table or view of `connection`.
+
+    Estimates of more than 1,048,576 rows may differ a little from call to call.
+    """
+    return tuple(part.figures for part in parts_of_relation(connection, relation, columns))
+
+
+def parts_of_relation(
+    connection: duckdb.DuckDBPyConnection, relation: str, columns: Sequence[Column]
+) -> tuple[Part, ...]:
+    """Returns what `profile_relation` does, ready to be merged."""
+    name = quoted(relation)
+    rows = _one(connection, f"SELECT count(*) FROM {name}")[0]
+    share = SAMPLED_ROWS / max(rows, 1)
+    return parts_of_rows(connection, name, f"random() < {share:.12f}", rows, columns)
+
+
+def parts_of_file(
+    connection: duckdb.DuckDBPyConnection,
+    source: str,
+    row_number: str,
+    rows: int,
+    columns: Sequence[Column],
+) -> tuple[Part, ...]:
+    """Returns the profile of each of `columns` in one file; the same each time.
+
+    `source` is SQL that reads the file and gives each row its number.
+    """
+    if rows <= COUNTED_ROWS:
+        names = ", ".join(quoted(column.name) for column in columns)
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE _file AS SELECT {names} FROM {source}")
+        source = "_file"
+    share = min(int(SAMPLED_ROWS / max(rows, 1) * (1 << 32)), 1 << 32)
+    picked = f"hash({row_number}) % 4294967296 < {share}"
+    return parts_of_rows(connection, source, picked, rows, columns)
+
+
+def parts_of_rows(
+    connection: duckdb.DuckDBPyConnection,
+    source: str,
+    picked: str,
+    rows: int,
+    columns: Sequence[Column],
+) -> tuple[Part, ...]:
+    """Profiles columns; `picked` is SQL that holds for a random share of the rows of `source`."""
+    many = _many_valued(connection, source, columns) if rows > COUNTED_ROWS else {}
+    found = {
+        column.name: _counted(connection, source, column)
+        for column in columns
+        if column.name not in many
+    }
+    if many:
+        large = [column for column in columns if column.name in many]
+        found |= _estimated(connection, f"(SELECT *, {picked} AS {quoted(_PICKED)} FROM {source})",
+                            rows, large, many)  # fmt: skip
+    return tuple(found[column.name] for column in columns)
+
+
+def part_of_counts(column: Column, counts: Sequence[Counted], hashes: array[int]) -> Part:
+    """Returns the exact profile of a column from its counts, sorted by value.
+
+    The entry of nulls has no text. `hashes` are the smallest of all the values.
+    """
+    known = [one for one in counts if one.text is not None]
+    inside = known
+    if is_number(column.type):
+        inside = [one for one in known if one.number is not None and math.isfinite(one.number)]
+    numbers = [(one.number, one.rows) for one in inside if one.number is not None]
+    mean, deviation = _moments_of(numbers)
+    count = sum(one.rows for one in counts)
+    frequent = sorted(((str(one.text), one.rows) for one in known), key=lambda one: -one[1])
+    figures = ColumnProfile(
+        name=column.name,
+        type=column.type,
+        count=count,
+        nulls=count - sum(one.rows for one in known),
+        minimum=inside[0].text if inside else None,
+        maximum=inside[-1].text if inside else None,
+        mean=mean,
+        deviation=deviation,
+        distinct=len(known),
+        quantiles=_quantiles_of(numbers),
+        frequent=tuple(frequent[:FREQUENT_VALUES]),
+        exact=FIGURES,
+        frequent_below=_below(frequent),
+    )
+    return Part(figures, Sketch(hashes, _points_of(numbers), sum(rows for _, rows in numbers)))
+
+
+def smallest(hashes: Iterable[int | None]) -> array[int]:
+    """Returns the hashes that a sketch keeps of these."""
+    known = sorted({one for one in hashes if one is not None})
+    return array("q", known[:KEPT_HASHES])
+
+
+def sample_error(rows: int) -> float:
+    """Returns how far a rank among `rows` random rows is from the truth, with 99.9 % probability.
+
+    Dvoretzky-Kiefer-Wolfowitz, with Massart's constant.
+    """
+    return math.sqrt(math.log(2 / 0.001) / (2 * rows)) if rows else 1.0
+
+
+def _below(frequent: Sequence[tuple[str, int]]) -> int:
+    """Returns the most rows that a value beyond the listed ones has."""
+    return frequent[FREQUENT_VALUES][1] if len(frequent) > FREQUENT_VALUES else 0
+
+
+def _moments_of(numbers: Sequence[tuple[float, int]]) -> tuple[float | None, float | None]:
+    total = sum(rows for _, rows in numbers)
+    if not total:
+        return None, None
+    mean = math.fsum(number * rows for number, rows in numbers) / total
+    squares = math.fsum(rows * (number - mean) ** 2 for number, rows in numbers)
+    return mean, math.sqrt(squares / total)
+
+
+def _quantiles_of(numbers: Sequence[tuple[float, int]]) -> tuple[float, ...]:
+    """The 101 quantiles of counted numbers, sorted; interpolated as quantile_cont does."""
+    if not numbers:
+        return ()
+    ends = list(accumulate(rows for _, rows in numbers))
+    found = []
+    for percent in range(QUANTILE_POINTS):
+        whole, rest = divmod((ends[-1] - 1) * percent, QUANTILE_POINTS - 1)
+        low = numbers[bisect_right(ends, whole)][0]
+        high = numbers[bisect_right(ends, whole + 1)][0] if rest else low
+        found.append(low + (high - low) * rest / (QUANTILE_POINTS - 1))
+    return tuple(found)
+
+
+def _points_of(numbers: Sequence[tuple[float, int]]) -> array[float]:
+    """The values at each step of the ranks of counted numbers, sorted; as quantile_disc does."""
+    if not numbers:
+        return array("d")
+    ends = list(accumulate(rows for _, rows in numbers))
+    places = (max(-(-ends[-1] * step // GRID) - 1, 0) for step in range(GRID + 1))
+    return array("d", (numbers[bisect_right(ends, place)][0] for place in places))
+
+
+def _many_valued(
+    connection: duckdb.DuckDBPyConnection, source: str, columns: Sequence[Column]
+) -> dict[str, tuple[int, float]]:
+    """Returns the columns whose first rows already hold many values: counting would not pay.
+
+    With each: about how many values, and their mean.
+    """
+    asked = ", ".join(
+        f"(approx_count_distinct({quoted(one.name)}), {_plain_mean(one)})" for one in columns
+    )
+    found = _one(connection, f"SELECT {asked} FROM (FROM {source} LIMIT {SAMPLED_ROWS})")
+    return {
+        column.name: (distinct, mean or 0.0)
+        for column, (distinct, mean) in zip(columns, found, strict=True)
+        if distinct > COUNTED_VALUES
+    }
+
+
+def _plain_mean(column: Column) -> str:
+    name = quoted(column.name)
+    if not is_number(column.type):
+        return "NULL"
+    return f"avg({name}::DOUBLE) FILTER (WHERE true{_finite(column.type, name)})"
+
+
+def _counted(connection: duckdb.DuckDBPyConnection, source: str, column: Column) -> Part:
+    """Profiles one column exactly, from the number of rows of each of its values."""
+    value = "v::DOUBLE" if is_number(column.type) else "NULL"
+    found = connection.execute(
+        f"SELECT v::VARCHAR, {value}, n, if(v IS NULL, NULL, {hash_of(column.type, 'v')}) FROM "
+        f"(SELECT {quoted(column.name)} AS v, count(*) AS n FROM {source} GROUP BY ALL) "
+        f"ORDER BY v LIMIT {FETCHED_VALUES + 1}"
+    ).fetchall()
+    if len(found) > FETCHED_VALUES:
+        return _counted_in_sql(connection, source, column)
+    counts = [Counted(*row) for row in found]
+    return part_of_counts(column, counts, smallest(one.hash for one in counts))
+
+
+def _counted_in_sql(connection: duckdb.DuckDBPyConnection, source: str, column: Column) -> Part:
+    name = quoted(column.name)
+    number = is_number(column.type)
+    moments = "sum(CAST(v AS DOUBLE) * n) / sum(n)" if number else "any_value(NULL)"
+    row = _one(
+        connection,
+        f"""
+        WITH g AS MATERIALIZED (SELECT {name} AS v, count(*) AS n FROM {source} GROUP BY ALL),
+        k AS MATERIALIZED (SELECT v, n FROM g WHERE v IS NOT NULL{_finite(column.type)}),
+        m AS (SELECT {moments} AS mean FROM k)
+        SELECT
+            (SELECT coalesce(sum(n), 0)::BIGINT FROM g),
+            (SELECT coalesce(sum(n), 0)::BIGINT FROM g WHERE v IS NULL),
+            (SELECT [min(v)::VARCHAR, max(v)::VARCHAR] FROM k),
+            (SELECT count(*) FROM g WHERE v IS NOT NULL),
+            (SELECT mean FROM m),
+            {_deviation(number)},
+            {_ranked(number)},
+            (SELECT list([v::VARCHAR, n::VARCHAR] ORDER BY n DESC, v)
+             FROM (FROM g WHERE v IS NOT NULL ORDER BY n DESC, v LIMIT {FREQUENT_VALUES + 1})),
+            (SELECT coalesce(sum(n), 0)::BIGINT FROM k),
+            (SELECT list(h ORDER BY h) FROM (SELECT DISTINCT {hash_of(column.type, "v")} AS h
+             FROM g WHERE v IS NOT NULL ORDER BY h LIMIT {KEPT_HASHES}))
+        """,
+    )
+    count, nulls, (low, high), distinct, mean, deviation, ranked, frequent, numbers, hashes = row
+    quantiles, points = ranked or ((), ())
+    listed = tuple((text, int(times)) for text, times in frequent or ())
+    figures = ColumnProfile(
+        name=column.name,
+        type=column.type,
+        count=count,
+        nulls=nulls,
+        minimum=low,
+        maximum=high,
+        mean=mean,
+        deviation=deviation,
+        distinct=distinct,
+        quantiles=tuple(quantiles or ()),
+        frequent=listed[:FREQUENT_VALUES],
+        exact=FIGURES,
+        frequent_below=_below(listed),
+    )
+    finite = numbers if number else 0
+    return Part(figures, Sketch(array("q", hashes or ()), array("d", points or ()), finite))
+
+
+def _deviation(number: bool) -> str:
+    if not number:
+        return "NULL"
+    apart = "(CAST(v AS DOUBLE) - m.mean)"
+    return f"(SELECT sqrt(sum(n * {apart} * {apart}) / sum(n)) FROM k, m)"
+
+
+def _ranked(number: bool) -> str:
+    """SQL of the 101 quantiles of counted values, as quantile_cont defines them, and the points."""
+    if not number:
+        return "NULL"
+    return f"""(
+            WITH c AS (SELECT v::DOUBLE AS v, sum(n) OVER (ORDER BY v) - n AS before FROM k),
+            p AS (SELECT i, (SELECT sum(n) - 1 FROM k) * i / 100 AS place FROM range(101) r(i)),
+            low AS (SELECT i, place, v FROM p ASOF JOIN c ON floor(place) >= before),
+            high AS (SELECT i, v FROM p ASOF JOIN c ON ceil(place) >= before),
+            s AS (SELECT i, greatest(((SELECT sum(n) FROM k) * i + {GRID - 1}) // {GRID} - 1, 0)
+                  AS place FROM range({GRID + 1}) r(i)),
+            step AS (SELECT i, v FROM s ASOF JOIN c ON s.place >= c.before)
+            SELECT [
+              (SELECT list(low.v + (high.v - low.v) * (place - floor(place)) ORDER BY low.i)
+               FROM low JOIN high ON low.i = high.i),
+              (SELECT list(v ORDER BY i) FROM step)])"""
+
+
+def _estimated(
+    connection: duckdb.DuckDBPyConnection,
+    source: str,
+    rows: int,
+    columns: Sequence[Column],
+    about: dict[str, tuple[int, float]],
+) -> dict[str, Part]:
+    """Profiles columns of many values in one reading: exact figures, hashes, and a sample."""
+    asked = ", ".join(
+        f"{_scan_of(column, *about[column.name])} AS f{place}, "
+        f"list({quoted(column.name)}) FILTER (WHERE {quoted(_PICKED)}) AS s{place}"
+        for place, column in enumerate(columns)
+    )
+    picked = ", ".join(
+        f"unnest(s{place}) AS {quoted(column.name)}" for place, column in enumerate(columns)
+    )
+    figures = ", ".join(f"f{place}" for place, _ in enumerate(columns))
+    run = connection.execute
+    try:
+        run(f"CREATE OR REPLACE TEMP TABLE _scan AS SELECT {asked} FROM {source}")
+        run(f"CREATE OR REPLACE TEMP TABLE _sample AS SELECT {picked} FROM _scan")
+        found = _one(connection, f"SELECT {figures} FROM _scan")
+        return {
+            column.name: _scaled(
+                _counted_in_sql(connection, "_sample", column), rows, about[column.name][1], scanned
+            )
+            for column, scanned in zip(columns, found, strict=True)
+        }
+    finally:
+        run("DROP TABLE IF EXISTS _sample")
+        run("DROP TABLE IF EXISTS _scan")
+
+
+def _scan_of(column: Column, values: int, near: float) -> str:
+    """SQL of one column's exact figures; squares are summed around `near`, close to the mean.
+
+    Of about `values` or more values, so many hashes pass that those to be kept are among them.
+    """
+    name = quoted(column.name)
+    # A filter costs more than what it filters: only floats can be infinite or no number.
+    only = f"FILTER (isfinite({name}))" if column.type in ("float", "double") else ""
+    moments = "NULL, NULL, NULL"
+    if is_number(column.type):
+        apart = f"({name}::DOUBLE - {near!r})"
+        moments = f"count({name}) {only}, sum({apart}) {only}, sum({apart} * {apart}) {only}"
+    hashed = hash_of(column.type, name)
+    limit = min(HASH_SPACE * 4 * KEPT_HASHES // values, HASH_SPACE - 1)
+    passed = f"list({hashed}) FILTER ({hashed} <= {limit} AND {name} IS NOT NULL)"
+    return (
+        f"row(count({name}), min({name}) {only}::VARCHAR, max({name}) {only}::VARCHAR, {moments}, "
+        f"list_sort(list_distinct({passed}))[:{KEPT_HASHES}])"
+    )
+
+
+def _scaled(sampled: Part, rows: int, near: float, scanned: tuple[Any, ...]) -> Part:
+    values, minimum, maximum, finite, total, squares, hashes = scanned
+    mean = deviation = None
+    if finite:
+        shift = total / finite
+        mean = near + shift
+        deviation = math.sqrt(max(squares / finite - shift * shift, 0.0))
+    looked = sampled.figures
+    weight = rows / max(looked.count, 1)
+    # A value's share is the difference of two ranks.
+    off = math.ceil(2 * sample_error(looked.count) * rows)
+    listed = tuple((text, round(times * weight)) for text, times in looked.frequent if times > 1)
+    beyond = looked.frequent_below if len(listed) == len(looked.frequent) else 1
+    distinct, error = estimated_distinct(hashes or (), looked.distinct, values)
+    figures = replace(
+        looked,
+        count=rows,
+        nulls=rows - values,
+        minimum=minimum,
+        maximum=maximum,
+        mean=mean,
+        deviation=deviation,
+        distinct=distinct,
+        frequent=listed,
+        exact=SCANNED if error else SCANNED | {"distinct"},
+        distinct_error=error,
+        quantile_error=sample_error(sampled.sketch.numbers) if finite else 0.0,
+        frequent_error=off,
+        frequent_below=round(beyond * weight) + off,
+    )
+    return Part(figures, Sketch(array("q", hashes or ()), sampled.sketch.points, finite or 0))
+
+
+def estimated_distinct(hashes: Sequence[int], least: int, most: int) -> tuple[int, float]:
+    """Returns how many values have these smallest hashes, and the error; 0 when all are there."""
+    if len(hashes) < KEPT_HASHES:
+        return len(hashes), 0.0
+    estimate = round((KEPT_HASHES - 1) * HASH_SPACE / max(hashes[-1], 1))
+    return min(max(estimate, least, KEPT_HASHES), most), DISTINCT_ERROR
+
+
+def hash_of(kind: str, value: str) -> str:
+    """SQL of a value's hash: the same for a number whatever the width of its type."""
+    same = f"{value}::DOUBLE" if kind == "float" else value
+    return f"(hash({same}) >> 1)::BIGINT"
+
+
+def _finite(kind: str, name: str = "v") -> str:
+    return f" AND isfinite({name})" if kind in ("float", "double") else ""
+
+
+def _one(connection: duckdb.DuckDBPyConnection, text: str) -> tuple[Any, ...]:
+    row = connection.execute(text).fetchone()
+    assert row is not None, "an aggregate gives one row"
+    return tuple(row)

@@ -1,0 +1,345 @@
+"""Keeps the profiles of data files beside them, and answers what a table or a slice looks like.
+
+Data files never change, so a file is profiled once. Kept are Parquet files with a row for each
+column, plain enough for any engine to read:
+
+- `profiles/<digest of the data file>.parquet`: of that file.
+- `profiles/<key of a group>.parquet`: merged, of some files that follow each other in the table.
+
+Groups are cut where the digest of their last member says so, not by counting: an append closes at
+most one group of each size, and all others stay. So the profile of a table is merged from some
+dozens of kept ones, however many files there are. Kept profiles are a cache and part of no commit:
+one that is missing, damaged or of another hash function is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as changed
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instep.clock import Window
+from instep.engines.engine import FileSet, Slice
+from instep.engines.schema import Column, Schema, literal, quoted
+from instep.history.objects import write_durably
+from instep.tables.content import TableContent
+from instep.tables.profile import ColumnProfile, Part, Sketch, all_null
+from instep.tables.profile_compute import parts_of_file, parts_of_relation
+from instep.tables.profile_merge import merge_parts
+from instep.tables.prune import reaches
+from instep.tables.read import DataFile, data_files, file_set, schema_of, table_folder
+
+if TYPE_CHECKING:
+    from instep.engines.duckdb import DuckDB
+
+_FORM = 1
+"""The form of kept profiles; those of another are made again."""
+
+_LEAST_IN_GROUP = 4
+_MOST_IN_GROUP = 32
+_CUT = ("0", "1")
+"""A group ends with a member whose key begins so, one in eight: about eleven members."""
+
+_DIGEST_BYTES = 32
+_TAIL_BYTES = 8  # of a Parquet file: the length of its footer, and PAR1
+
+Parts = dict[int, Part]
+"""The profile of each column by its field id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Files whose profiles are kept as one; `rows` of all of them, `members` from old to new."""
+
+    key: str
+    rows: int
+    members: tuple[Group | DataFile, ...]
+
+
+def profile_table(
+    root: Path, content: TableContent, part: Slice | None = None
+) -> tuple[ColumnProfile, ...]:
+    """Returns the profile of each column of a table, or of a slice of it.
+
+    Reads only files never profiled before, and those of which some rows are deleted or lie
+    outside the slice.
+
+    Raises:
+        InvalidError (kind "no-such-column", "not-a-time"): of the slice.
+    """
+    files = data_files(root, content, part)
+    every = file_set(root, content, "cut", part)
+    column = None if part is None else schema_of(root, content).column(part.column)
+    whole = [
+        file
+        for file in files
+        if file.path not in every.deletes
+        and (part is None or column is None or _is_inside(file, column, part.window))
+    ]
+    paths = {file.path for file in whole}
+    cut = changed(every, files=tuple(path for path in every.files if path not in paths))
+    return _profiled(root, content, whole, cut)
+
+
+def profile_files(
+    root: Path, content: TableContent, files: Sequence[DataFile]
+) -> tuple[ColumnProfile, ...]:
+    """Returns the merged profile of some of a table's files, in the order of its columns.
+
+    A file that was never profiled is read, and its profile kept.
+    """
+    return _profiled(root, content, files, None)
+
+
+def grouped(files: Sequence[DataFile]) -> tuple[Group | DataFile, ...]:
+    """Returns the fewest groups and files that stand for `files`, in their order."""
+    level: list[Group | DataFile] = list(files)
+    tails: list[Group | DataFile] = []
+    while True:
+        groups, tail = _cut(level)
+        tails = [*tail, *tails]
+        if not groups:
+            return tuple(tails)
+        level = groups
+
+
+def damaged_profiles(folder: Path) -> Iterator[Path]:
+    """Yields the kept profiles whose bytes are not those that were written; each can go."""
+    for path in sorted(folder.glob("*")):
+        if path.is_file() and not _is_whole(path) and path.exists():
+            yield path
+
+
+def _profiled(
+    root: Path, content: TableContent, files: Sequence[DataFile], cut: FileSet | None
+) -> tuple[ColumnProfile, ...]:
+    from instep.engines.duckdb import DuckDB
+
+    schema = schema_of(root, content)
+    folder = table_folder(root, content) / "profiles"
+    folder.mkdir(exist_ok=True)
+    with DuckDB(root / "staging") as engine:
+        engine.allow(folder)
+        engine.allow(folder.parent / "data")
+        cover = grouped(files)
+        kept = _Kept(folder, engine, schema)
+        if cut is not None and cut.files:
+            engine.view(cut)
+        engine.lock()
+        found = kept.load(cover)
+        parts = [(found[_key(one)], one.rows) for one in cover]
+        if cut is not None and cut.files:
+            sliced = parts_of_relation(engine.connection, cut.name, schema.columns)
+            rows = sliced[0].figures.count
+            ids = (column.id for column in schema.columns)
+            parts.append((dict(zip(ids, sliced, strict=True)), rows))
+    return tuple(_merged(parts, column).figures for column in schema.columns)
+
+
+def _merged(parts: Sequence[tuple[Parts, int]], column: Column) -> Part:
+    return merge_parts(
+        [part.get(column.id) or all_null(column.name, column.type, rows) for part, rows in parts],
+        column,
+    )
+
+
+class _Kept:
+    """The profiles of one table that are kept, and the making of those that are not."""
+
+    def __init__(self, folder: Path, engine: DuckDB, schema: Schema) -> None:
+        self.folder = folder
+        self.engine = engine
+        self.schema = schema
+        self._mark: int | None = None
+
+    def load(self, members: Sequence[Group | DataFile]) -> dict[str, Parts]:
+        """Returns the profile of each of `members` by its key; makes and keeps what is missing."""
+        known = [one for one in members if _is_whole(self._place(one))]
+        found = self._read([self._place(one) for one in known])
+        for one in members:
+            if _key(one) not in found:
+                parts = self._merge(one) if isinstance(one, Group) else self._compute(one)
+                self._keep(one, parts)
+                found[_key(one)] = parts
+        return found
+
+    def _merge(self, group: Group) -> Parts:
+        found = self.load(group.members)
+        parts = [(found[_key(one)], one.rows) for one in group.members]
+        latest = {
+            field_id: Column(field_id, part.figures.name, part.figures.type)
+            for by_id, _ in parts
+            for field_id, part in by_id.items()
+        }
+        return {field_id: _merged(parts, column) for field_id, column in latest.items()}
+
+    def _compute(self, file: DataFile) -> Parts:
+        from instep.engines.scan import scan_with_row_numbers
+
+        held = {one.field_id for one in file.columns}
+        columns = tuple(column for column in self.schema.columns if column.id in held)
+        source, number = scan_with_row_numbers(FileSet("f", (file.path,), Schema(columns)))
+        found = parts_of_file(self.engine.connection, source, number, file.rows, columns)
+        return {column.id: part for column, part in zip(columns, found, strict=True)}
+
+    def _read(self, paths: Sequence[Path]) -> dict[str, Parts]:
+        if not paths:
+            return {}
+        files = ", ".join(literal(str(path)) for path in paths)
+        cursor = self.engine.connection.execute(
+            f"SELECT * FROM read_parquet([{files}], filename = true) WHERE mark = {self.mark}"
+        )
+        found: dict[str, Parts] = {}
+        for key, field_id, part in _parts_of(cursor.fetchnumpy()):
+            found.setdefault(key, {})[field_id] = part
+        return found
+
+    def _keep(self, one: Group | DataFile, parts: Parts) -> None:
+        temporary = self.engine.own_file("profile.parquet")
+        values = _columns_of(parts)
+        select = ", ".join(
+            f"unnest(?::{kind}[]){cast} AS {quoted(name)}" for name, kind, cast in _FORMED
+        )
+        self.engine.connection.execute(
+            f"COPY (SELECT {select}, {self.mark} AS mark) TO {literal(str(temporary))} "
+            "(FORMAT parquet, COMPRESSION zstd)",
+            [values[name] for name, _, _ in _FORMED],
+        )
+        data = temporary.read_bytes()
+        cut = _before_footer(data)
+        digest = hashlib.sha256(data).digest()
+        # Readers of Parquet find the footer from the end and columns from the start.
+        write_durably(self._place(one), data[:cut] + digest + data[cut:])
+
+    @property
+    def mark(self) -> int:
+        """Tells hash functions apart: that of DuckDB may change with a release."""
+        if self._mark is None:
+            row = self.engine.connection.execute(
+                f"SELECT (hash('instep', {_FORM}, 1.5::DOUBLE, DATE '2026-01-01') >> 1)::BIGINT"
+            ).fetchone()
+            assert row is not None, "a SELECT without FROM gives one row"
+            self._mark = int(row[0])
+        return self._mark
+
+    def _place(self, one: Group | DataFile) -> Path:
+        return self.folder / f"{_key(one)}.parquet"
+
+
+_FORMED = (
+    ("field_id", "INTEGER", ""),
+    ("name", "VARCHAR", ""),
+    ("type", "VARCHAR", ""),
+    ("count", "BIGINT", ""),
+    ("nulls", "BIGINT", ""),
+    ("minimum", "VARCHAR", ""),
+    ("maximum", "VARCHAR", ""),
+    ("mean", "DOUBLE", ""),
+    ("deviation", "DOUBLE", ""),
+    ("distinct", "BIGINT", ""),
+    ("distinct_error", "DOUBLE", ""),
+    # Long lists go in as text: binding each of their numbers takes ten times as long.
+    ("quantiles", "VARCHAR", "::DOUBLE[]"),
+    ("quantile_error", "DOUBLE", ""),
+    ("frequent_values", "VARCHAR[]", ""),
+    ("frequent_counts", "BIGINT[]", ""),
+    ("frequent_error", "BIGINT", ""),
+    ("frequent_below", "BIGINT", ""),
+    ("exact", "VARCHAR[]", ""),
+    ("numbers", "BIGINT", ""),
+    ("hashes", "VARCHAR", "::BIGINT[]"),
+    ("points", "VARCHAR", "::DOUBLE[]"),
+)
+"""The columns of a kept profile, their types, and what turns a text into one."""
+
+
+def _columns_of(parts: Parts) -> dict[str, list[Any]]:  # values of the types in _FORMED
+    rows: list[dict[str, Any]] = []
+    for field_id, part in parts.items():
+        told: dict[str, Any] = part.figures.to_json()
+        rows.append(
+            told
+            | {
+                "field_id": field_id,
+                "quantiles": str(told["quantiles"]),
+                "frequent_values": [text for text, _ in part.figures.frequent],
+                "frequent_counts": [count for _, count in part.figures.frequent],
+                "numbers": part.sketch.numbers,
+                "hashes": str(part.sketch.hashes.tolist()),
+                "points": str(part.sketch.points.tolist()),
+            }
+        )
+    return {name: [row[name] for row in rows] for name, _, _ in _FORMED}
+
+
+def _parts_of(read: Mapping[str, Any]) -> Iterator[tuple[str, int, Part]]:  # DuckDB's arrays
+    """Yields key, field id and profile of each row of kept profiles."""
+    plain = {name: read[name].tolist() for name, kind, _ in _FORMED if not kind.endswith("[]")}
+    for row, path in enumerate(read["filename"].tolist()):
+        one = {name: values[row] for name, values in plain.items()}
+        listed = zip(read["frequent_values"][row], read["frequent_counts"][row], strict=True)
+        one["frequent"] = [(text, int(count)) for text, count in listed]
+        one["exact"] = read["exact"][row].tolist()
+        one["quantiles"] = read["quantiles"][row].tolist()
+        sketch = Sketch(
+            array("q", read["hashes"][row].tobytes()),
+            array("d", read["points"][row].tobytes()),
+            one["numbers"],
+        )
+        yield (
+            path.rpartition("/")[2].removesuffix(".parquet"),
+            one["field_id"],
+            Part(ColumnProfile.from_json(one), sketch),
+        )
+
+
+def _cut(
+    level: Sequence[Group | DataFile],
+) -> tuple[list[Group | DataFile], list[Group | DataFile]]:
+    """Returns the closed groups of these members, and the members after the last cut."""
+    groups: list[Group | DataFile] = []
+    open_: list[Group | DataFile] = []
+    for one in level:
+        open_.append(one)
+        ends = len(open_) >= _LEAST_IN_GROUP and _key(one).startswith(_CUT)
+        if ends or len(open_) == _MOST_IN_GROUP:
+            key = hashlib.sha256("\n".join(_key(member) for member in open_).encode()).hexdigest()
+            groups.append(Group(key, sum(member.rows for member in open_), tuple(open_)))
+            open_ = []
+    return groups, open_
+
+
+def _key(one: Group | DataFile) -> str:
+    return one.key if isinstance(one, Group) else one.digest
+
+
+def _is_inside(file: DataFile, column: Column, window: Window) -> bool:
+    """Whether every row of a file lies in the window."""
+    nulls = next((one.nulls for one in file.columns if one.field_id == column.id), file.rows)
+    for reach in reaches((file,), column):
+        if reach.bounds is not None and not nulls:
+            return reach.bounds[0] >= window.start and reach.bounds[1] < window.end
+    return False
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a kept profile is there with the bytes that were written."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return False
+    end = _before_footer(data)
+    cut = end - _DIGEST_BYTES
+    if cut < 0:
+        return False
+    return hashlib.sha256(data[:cut] + data[end:]).digest() == data[cut:end]
+
+
+def _before_footer(data: bytes) -> int:
+    """Returns where the footer of a Parquet file begins; below 0 where none can be."""
+    length = int.from_bytes(data[-_TAIL_BYTES : -_TAIL_BYTES + 4], "little")
+    return len(data) - _TAIL_BYTES - length
