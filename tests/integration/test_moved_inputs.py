@@ -103,3 +103,19 @@ def test_a_policy_that_needs_nobody_still_waits_for_somebody_when_inputs_moved(
 
     assert "it has 0 of 1 approvals" in refused.err
     assert "table/orders was computed from table/sales" in refused.err
+
+
+def test_another_configuration_asks_for_a_new_yes_and_no_more(tmp_path: Path) -> None:
+    folder = tmp_path / "shop"
+    shop = shop_with_orders(folder)
+    shop.must("approve", "3", actor="ben")
+    config = folder / "instep.yaml"
+    config.write_text(config.read_text().replace("[ana, ben]", "[ana, ben, cleo]"))
+    other = str(shop.must("propose", "--json").json["change"])
+    shop.must("approve", other, actor="ben")
+    shop.must("merge", other)
+    assert "no longer what would be merged" in shop.instep("merge", "3").err
+
+    shop.must("approve", "3", actor="cleo")
+
+    shop.must("merge", "3")

@@ -212,7 +212,8 @@ def merge(tx: Transaction, repo: Repository, number: int, actor: str) -> Merged:
         author=actor,
         message=change.title,
         origin=change.origin,
-        reads=evidence_reads(change),
+        # Whoever approved it did so with these keys as main has them now.
+        reads=frozenset() if decision.approved_by else evidence_reads(change),
         merged=(change.head,),
     )
     commit = publish(tx, repo, MAIN, _without_what_main_has(tx, repo, edit), kind="merge")
