@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from instep.engines.schema import Schema
+from instep.tables.columns import schema_json
 from instep.tables.copies import encode
 from instep.tables.manifest import Manifest
 from instep.tables.partition import (
@@ -39,7 +40,7 @@ def new_metadata(
         "location": location,
         "last-sequence-number": 0,
         "last-updated-ms": at_ms,
-        "last-column-id": max((column.id for column in schema.columns), default=0),
+        "last-column-id": max((column.id for column in schema.fields()), default=0),
         "current-schema-id": 0,
         "schemas": [schema_json(schema, 0)],
         "default-spec-id": 0,
@@ -64,7 +65,7 @@ def with_schema(metadata: Metadata, schema: Schema, at_ms: int) -> Metadata:
         **metadata,
         "last-updated-ms": max(at_ms, metadata["last-updated-ms"]),
         "last-column-id": max(
-            metadata["last-column-id"], *(column.id for column in schema.columns)
+            metadata["last-column-id"], *(column.id for column in schema.fields())
         ),
         "current-schema-id": schema_id,
         "schemas": [
@@ -124,24 +125,6 @@ def _orders_json(order: SortOrder) -> list[dict[str, object]]:
     """Order 0 is that of tables without one, and is always listed."""
     none = {"order-id": 0, "fields": []}
     return [none, order_json(order)] if order.id else [none]
-
-
-def schema_json(schema: Schema, schema_id: int) -> dict[str, Any]:
-    """Returns a schema as Iceberg metadata has it."""
-    return {
-        "type": "struct",
-        "schema-id": schema_id,
-        "fields": [
-            {
-                "id": column.id,
-                "name": column.name,
-                "required": column.required,
-                "type": column.type,
-                **({"doc": column.doc} if column.doc else {}),
-            }
-            for column in schema.columns
-        ],
-    }
 
 
 @lru_cache(maxsize=4096)  # as above
