@@ -14,7 +14,9 @@ from instep.errors import InvalidError
 from instep.tables import columns as evolution
 from instep.tables.columns import Change, parse_schema, schema_json
 from instep.tables.content import TableContent
-from instep.tables.read import file_set, schema_of
+from instep.tables.diff import diff_rows
+from instep.tables.profile import profile_table
+from instep.tables.read import file_set, load_manifests, load_metadata, schema_of, table_folder
 from instep.tables.write import append, create_table, data_folder, evolve
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -163,6 +165,53 @@ def test_a_default_is_what_rows_from_before_the_column_read(tmp_path: Path) -> N
 
     assert _ours(tmp_path, table) == _theirs(tmp_path, table)
     assert _ours(tmp_path, table)[0]["s"] == {"n": 1, "m": 3}
+
+
+def test_only_a_table_with_a_default_is_of_format_version_3(tmp_path: Path) -> None:
+    before = _table(tmp_path, "SELECT 1 AS id")
+    after = evolve(tmp_path, before, _adding(Column(0, "d", "int", initial_default="7"), ""), at=AT)
+    after = _appended(tmp_path, after, "SELECT 2 AS id, 8 AS d UNION ALL SELECT 3, NULL")
+
+    metadata = load_metadata(tmp_path, after)
+
+    assert load_metadata(tmp_path, before)["format-version"] == 2
+    assert (metadata["format-version"], metadata["next-row-id"]) == (3, 2)
+    assert metadata["snapshots"][-1]["first-row-id"] == 0
+    assert [row["d"] for row in _ours(tmp_path, after)] == [7, 8, None]
+    assert _ours(tmp_path, after) == _theirs(tmp_path, after)
+
+
+def test_rows_deleted_by_their_values_are_refused_and_never_read(tmp_path: Path) -> None:
+    table = _table(tmp_path, "SELECT 1 AS id")
+    metadata = load_metadata(tmp_path, table)
+    metadata["snapshots"][-1]["summary"]["total-equality-deletes"] = "1"
+
+    with pytest.raises(InvalidError, match="1 equality deletes") as caught:
+        load_manifests(table_folder(tmp_path, table), metadata)
+    assert caught.value.kind == "equality-deletes"
+
+
+def test_nested_columns_are_profiled_and_compared(tmp_path: Path) -> None:
+    before = _table(tmp_path, NESTED)
+    after = _appended(
+        tmp_path, before, f"SELECT id + 2 AS id, * EXCLUDE (id) FROM ({NESTED}) WHERE id = 2"
+    )
+
+    profiles = {one.name: one for one in profile_table(tmp_path, after)}
+    diff = diff_rows(tmp_path, before, after, ["id"])
+
+    assert (profiles["home"].count, profiles["home"].nulls) == (4, 2)
+    assert (diff.added, diff.removed, diff.changed) == (1, 0, 0)
+
+
+def test_a_nested_value_that_changed_is_a_changed_row(tmp_path: Path) -> None:
+    before = _table(tmp_path, NESTED)
+    empty = create_table(tmp_path, "t", schema_of(tmp_path, before).columns, at=AT)
+    after = _appended(tmp_path, empty, NESTED.replace("'Oslo'", "'Rome'"))
+
+    diff = diff_rows(tmp_path, before, after, ["id"])
+
+    assert (diff.added, diff.removed, diff.changed) == (0, 0, 1)
 
 
 def _adding(column: Column, parent: str) -> Change:
