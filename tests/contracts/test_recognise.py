@@ -16,7 +16,7 @@ from instep.contracts.infer import guess_columns
 from instep.contracts.renames import name_likeness, renames
 from instep.contracts.units import Conversion, distribution_changes, unit_change
 from instep.engines.schema import Column
-from instep.engines.types import iceberg_type
+from instep.engines.types import iceberg_column
 from instep.findings import Severity
 from instep.tables.profile import ColumnProfile
 from instep.tables.profile_compute import profile_relation
@@ -64,8 +64,7 @@ class Year:
                 f"WHERE month(time_hour) = {month} AND year(time_hour) = 2013"
             )
             columns = [
-                Column(0, name, iceberg_type(kind, name))
-                for name, kind, *_ in run("DESCRIBE part").fetchall()
+                iceberg_column(kind, name) for name, kind, *_ in run("DESCRIBE part").fetchall()
             ]
             found = profile_relation(self.connection, "part", columns)
             self.known[key] = {profile.name: profile for profile in found}

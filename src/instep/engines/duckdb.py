@@ -23,7 +23,11 @@ from typing import Any
 
 import duckdb
 
-from instep.engines.engine import ColumnStatistics, FileSet, WrittenFile
+from instep.engines.conform import check_required, conforming, rules_within
+from instep.engines.deletes import position_files, positions_sql, vector_positions
+from instep.engines.engine import FileSet, WrittenFile
+from instep.engines.fixed import has_fixed, write_fixed
+from instep.engines.held import Held, held_alike, layouts_sql
 from instep.engines.layout import (
     Layout,
     order_by,
@@ -31,10 +35,10 @@ from instep.engines.layout import (
     partition_names,
     partition_of,
 )
-from instep.engines.scan import scan, where
+from instep.engines.scan import deleted_rows, scan, where
 from instep.engines.schema import Column, Schema, literal, quoted
 from instep.engines.statistics import file_statistics
-from instep.engines.types import iceberg_type, is_castable
+from instep.engines.types import iceberg_column
 from instep.errors import InternalError, InvalidError, UnavailableError
 from instep.faults import reached
 from instep.history.objects import file_digest, publish_durably
@@ -136,22 +140,40 @@ class DuckDB:
         else:
             self._files.add(str(path))
 
+    def allow_files(self, file_set: FileSet) -> None:
+        """Lets SQL read the files of a file set, its delete files too; as `allow`.
+
+        Raises:
+            InternalError (kind "engine-locked").
+        """
+        for path in (*file_set.files, *position_files(file_set.deletes)):
+            self.allow(Path(path))
+
     def view(self, file_set: FileSet) -> None:
         """Makes a file set readable under its SQL name; its slice is pushed down to the files.
+
+        Raises: as `source`.
+        """
+        select = f"SELECT * FROM {self.source(file_set)}{where(file_set)}"
+        with _translated(f"view {file_set.name}"):
+            self._connection.execute(f"CREATE OR REPLACE VIEW {quoted(file_set.name)} AS {select}")
+
+    def source(self, file_set: FileSet, *, row_number: str = "") -> str:
+        """Returns SQL, to stand after FROM, of all rows of a file set but its deleted ones.
+
+        Its slice is left aside. With `row_number`, a column of that name has the place of each row
+        in its file. A table of the deleted rows is made in the session, under a name of the set's.
 
         Raises:
             InvalidError (kind "damaged-file"): a file is missing, or is no Parquet file.
             InvalidError (kind "no-field-ids"): a file has a column without a field id.
             InvalidError (kind "type-mismatch"): a file holds a type that its table cannot read.
         """
-        for path in file_set.files:
-            self.allow(Path(path))
-        if file_set.files:
-            with _translated(f"view {file_set.name}", _damaged):
-                self._verify(file_set)
-        select = f"SELECT * FROM {scan(file_set)}{where(file_set)}"
-        with _translated(f"view {file_set.name}"):
-            self._connection.execute(f"CREATE OR REPLACE VIEW {quoted(file_set.name)} AS {select}")
+        self.allow_files(file_set)
+        with _translated(f"view {file_set.name}", _damaged):
+            held = self._held(file_set)
+            self._find_deleted(file_set)
+        return scan(file_set, held, row_number=row_number)
 
     def lock(self) -> None:
         """Ends registration: from here nothing else can be read and no setting be changed."""
@@ -202,7 +224,7 @@ class DuckDB:
             InvalidError (kind "not-a-select", "sql-failed", "unsupported-type",
                 "repeated-column").
         """
-        columns = tuple(Column(0, name, iceberg_type(kind, name)) for name, kind in self._of(text))
+        columns = tuple(iceberg_column(kind, name) for name, kind in self._of(text))
         seen: set[str] = set()
         for column in columns:
             if column.name.lower() in seen:
@@ -234,7 +256,7 @@ class DuckDB:
                 "no-such-column", "unexpected-column", "null-in-required").
             UnavailableError (kind "out-of-memory", "disk-failed").
         """
-        select = self._conforming(text, schema)
+        select = conforming(self.describe(text), schema, _bare(text))
         out = self._folders[0] / uuid.uuid4().hex
         self.lock()
         reached("engine.copy.before")
@@ -242,7 +264,12 @@ class DuckDB:
             with _translated("SQL"):
                 found = self._copied(select, schema, out, target_bytes, layout)
             reached("engine.copy.after")
-            _check_required(schema, [one.columns for one in found])
+            check_required(schema, [one.columns for one in found])
+            self._check_within(schema, [one.path for one in found])
+            if has_fixed(schema):
+                found = [
+                    replace(one, size_bytes=write_fixed(Path(one.path), schema)) for one in found
+                ]
             digests = _digests([Path(one.path) for one in found])
             return tuple(
                 replace(one, path=str(_publish(Path(one.path), folder)), digest=digest)
@@ -282,7 +309,7 @@ class DuckDB:
         self, select: str, schema: Schema, out: Path, options: str, layout: Layout = PLAIN
     ) -> list[WrittenFile]:
         """Copies rows into a folder; the files have no digest yet."""
-        ids = ", ".join(f"{quoted(column.name)}: {column.id}" for column in schema.columns)
+        ids = ", ".join(f"{quoted(column.name)}: {_ids(column)}" for column in schema.columns)
         written = self._connection.execute(
             f"COPY ({select}) TO {literal(str(out))} (FORMAT parquet, COMPRESSION zstd, "
             f"FIELD_IDS {{{ids}}}, {options}, RETURN_STATS)"
@@ -317,63 +344,51 @@ class DuckDB:
             found = self._connection.execute(f"DESCRIBE {_bare(text)}").fetchall()
         return [(name, kind) for name, kind, *_ in found]
 
-    def _conforming(self, text: str, schema: Schema) -> str:
-        given = {column.name.lower(): column for column in self.describe(text).columns}
-        wanted = {column.name.lower() for column in schema.columns}
-        for name, column in given.items():
-            if name not in wanted:
-                raise InvalidError(
-                    f'SQL returns column "{column.name}", which is not in the table: expected '
-                    f"{', '.join(schema.names)}. Leave it out, or change the table's contract.",
-                    kind="unexpected-column",
-                    column=column.name,
-                )
-        casts = []
-        for column in schema.columns:
-            source = given.get(column.name.lower())
-            if source is None:
-                raise InvalidError(
-                    f'SQL does not return column "{column.name}": expected all of '
-                    f"{', '.join(schema.names)}. Add it to the SELECT.",
-                    kind="no-such-column",
-                    column=column.name,
-                )
-            if not is_castable(source.type, column.type):
-                raise InvalidError(
-                    f'Column "{column.name}" is {source.type}: expected {column.type}. '
-                    "Cast it in the SQL, or change the contract.",
-                    kind="type-mismatch",
-                    column=column.name,
-                )
-            casts.append(
-                f"CAST({quoted(source.name)} AS {column.sql_type}) AS {quoted(column.name)}"
-            )
-        return f"SELECT {', '.join(casts)} FROM ({_bare(text)}\n)"
-
-    def _verify(self, file_set: FileSet) -> None:
-        """Checks each file's field ids: DuckDB reads a column without an id as NULL, silently."""
+    def _held(self, file_set: FileSet) -> tuple[Held, ...]:
+        if not file_set.files:
+            return ()
         paths = ", ".join(literal(path) for path in file_set.files)
-        by_id = {column.id: column for column in file_set.schema.columns}
-        found = self._connection.execute(
-            "SELECT file_name, name, field_id, duckdb_type, num_children "
-            f"FROM parquet_schema([{paths}]) WHERE column_id > 0"
+        layouts = self._connection.execute(layouts_sql(f"[{paths}]")).fetchall()
+        return tuple(held_alike(files, nodes, file_set.schema) for files, nodes in layouts)
+
+    def _find_deleted(self, file_set: FileSet) -> None:
+        """Makes the table of a file set's deleted rows; none when there are no delete files."""
+        deletes = {path: file_set.deletes.get(path, ()) for path in file_set.files}
+        if not any(deletes.values()):
+            return
+        table = deleted_rows(file_set)
+        self._connection.execute(f"CREATE OR REPLACE TABLE {table} (file VARCHAR, pos BIGINT)")
+        if listed := position_files(deletes):
+            self._connection.execute(f"INSERT INTO {table} {positions_sql(listed, deletes)}")
+        for path, found in deletes.items():
+            for vector in found:
+                if vector.offset is not None:
+                    self._connection.execute(
+                        f"INSERT INTO {table} SELECT ?, unnest(?::BIGINT[])",
+                        [path, vector_positions(vector)],
+                    )
+
+    def _check_within(self, schema: Schema, files: Sequence[str]) -> None:
+        """Holds the rules of what was written that statistics do not tell of."""
+        rules = rules_within(schema)
+        if not rules or not files:
+            return
+        paths = ", ".join(literal(path) for path in files)
+        counts = ", ".join(f"count(*) FILTER (WHERE {rule.condition})" for rule in rules)
+        (row,) = self._connection.execute(
+            f"SELECT {counts} FROM read_parquet([{paths}], hive_partitioning = false)"
         ).fetchall()
-        for path, name, field_id, kind, _children in found:
-            if field_id is None:
-                raise InvalidError(
-                    f'File {path} has column "{name}" without a field id: expected ids in every '
-                    "file of a table. Write the file again through Instep.",
-                    kind="no-field-ids",
-                    path=path,
-                )
-            column = by_id.get(field_id)
-            if column is not None and not is_castable(iceberg_type(kind, name), column.type):
-                raise InvalidError(
-                    f'File {path} holds column "{name}" as {kind}: expected {column.type}. '
-                    "Write the file again with the table's type.",
-                    kind="type-mismatch",
-                    path=path,
-                )
+        for rule, rows in zip(rules, row, strict=True):
+            if rows:
+                raise rule.broken(rule.column, rows)
+
+
+def _ids(column: Column) -> str:
+    """The field ids of a column and of what is in it, as COPY wants them."""
+    if not column.is_nested:
+        return str(column.id)
+    inner = "".join(f", {quoted(child.name)}: {_ids(child)}" for child in column.children)
+    return f"{{__duckdb_field_id: {column.id}{inner}}}"
 
 
 def _bare(text: str) -> str:
@@ -397,19 +412,6 @@ def _publish(source: Path, folder: Path) -> Path:
     path = folder.resolve() / f"{uuid.uuid4().hex}.parquet"
     publish_durably(source, path)
     return path
-
-
-def _check_required(schema: Schema, files: Sequence[tuple[ColumnStatistics, ...]]) -> None:
-    for index, column in enumerate(schema.columns):
-        nulls = sum(file[index].nulls for file in files)
-        if column.required and nulls:
-            raise InvalidError(
-                f'Column "{column.name}" is null in {nulls} rows: expected a value in every row. '
-                "Filter the rows out, or make the column optional in the contract.",
-                kind="null-in-required",
-                column=column.name,
-                rows=nulls,
-            )
 
 
 def _failed(what: str, error: duckdb.Error) -> InvalidError:

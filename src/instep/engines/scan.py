@@ -1,11 +1,14 @@
-"""DuckDB's SQL that reads a file set by field id, its slice pushed down."""
+"""DuckDB's SQL that reads a file set by field id: its slice pushed down, its deletes applied."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from instep.clock import Window
 from instep.engines.engine import FileSet, Slice
+from instep.engines.held import Held
 from instep.engines.schema import Column, Schema, literal, quoted
 from instep.errors import InvalidError
 
@@ -22,10 +25,38 @@ def slice_condition(schema: Schema, part: Slice) -> str:
     return f"{name} >= {start} AND {name} < {end}"
 
 
-def scan_with_row_numbers(file_set: FileSet) -> tuple[str, str]:
-    """Returns SQL that reads a file set by field id, and the name of its added row number."""
-    paths, fields = _scan_arguments(file_set)
-    return f"read_parquet({paths}, schema = {fields}, file_row_number = true)", "file_row_number"
+def scan(file_set: FileSet, held: Sequence[Held], *, row_number: str = "") -> str:
+    """Returns SQL, to stand after FROM, of all rows of a file set but its deleted ones.
+
+    `held` says how the files hold their nested columns; with `row_number`, a column of that name
+    has the place of each row in its file.
+    """
+    parts = [
+        _part(file_set, files, one.columns, deletes, row_number)
+        for one in held
+        for deletes in (False, True)
+        if (files := [path for path in one.files if bool(file_set.deletes.get(path)) == deletes])
+    ]
+    if not parts:
+        nothing = ", ".join(
+            f"CAST(NULL AS {c.sql_type}) AS {quoted(c.name)}" for c in file_set.schema.columns
+        )
+        numbered = f", NULL::BIGINT AS {quoted(row_number)}" if row_number else ""
+        return f"(SELECT {nothing}{numbered} WHERE false)"
+    if len(parts) == 1:
+        return parts[0]
+    return f"({' UNION ALL '.join(f'SELECT * FROM {part}' for part in parts)})"
+
+
+def where(file_set: FileSet) -> str:
+    if file_set.slice is None:
+        return ""
+    return f" WHERE {slice_condition(file_set.schema, file_set.slice)}"
+
+
+def deleted_rows(file_set: FileSet) -> str:
+    """Returns the quoted name of the table (file, pos) of a file set's deleted rows."""
+    return quoted(f"{file_set.name} deleted rows")  # with spaces: no table has such a name
 
 
 def scan_with_names(file_set: FileSet) -> str:
@@ -63,25 +94,88 @@ def _day(at: datetime) -> str:
     return f"DATE '{day.isoformat()}'"
 
 
-def scan(file_set: FileSet) -> str:
+def _part(
+    file_set: FileSet,
+    files: Sequence[str],
+    held: Mapping[int, Column],
+    has_deletes: bool,
+    row_number: str,
+) -> str:
     columns = file_set.schema.columns
-    if not file_set.files:
-        nothing = ", ".join(f"CAST(NULL AS {c.sql_type}) AS {quoted(c.name)}" for c in columns)
-        return f"(SELECT {nothing} WHERE false)"
-    paths, fields = _scan_arguments(file_set)
-    return f"read_parquet({paths}, schema = {fields})"
-
-
-def _scan_arguments(file_set: FileSet) -> tuple[str, str]:
-    paths = ", ".join(literal(path) for path in file_set.files)
-    fields = ", ".join(
-        f"{c.id}: {{name: {literal(c.name)}, type: {literal(c.sql_type)}, default_value: NULL}}"
-        for c in file_set.schema.columns
+    paths = ", ".join(literal(path) for path in files)
+    if not held and not has_deletes and not row_number:
+        return f"read_parquet([{paths}], schema = {_fields(columns)})"
+    # Names of its own, so that none can meet the two names that DuckDB adds.
+    read = [
+        replace(held.get(column.id, column), name=f"f{n}", initial_default=column.initial_default)
+        for n, column in enumerate(columns)
+    ]
+    selected = [
+        f"{_rebuilt(one.name, one, column) if column.id in held else one.name} "
+        f"AS {quoted(column.name)}"
+        for one, column in zip(read, columns, strict=True)
+    ]
+    if row_number:
+        selected.append(f"file_row_number AS {quoted(row_number)}")
+    remaining = (
+        f" WHERE NOT EXISTS (SELECT 1 FROM {deleted_rows(file_set)} d "
+        "WHERE d.file = filename AND d.pos = file_row_number)"
+        if has_deletes
+        else ""
     )
-    return f"[{paths}]", f"MAP {{{fields}}}"
+    return (
+        f"(SELECT {', '.join(selected)} FROM read_parquet([{paths}], schema = {_fields(read)}, "
+        f"filename = true, file_row_number = true){remaining})"
+    )
 
 
-def where(file_set: FileSet) -> str:
-    if file_set.slice is None:
-        return ""
-    return f" WHERE {slice_condition(file_set.schema, file_set.slice)}"
+def _fields(columns: Sequence[Column]) -> str:
+    fields = ", ".join(
+        f"{c.id}: {{name: {literal(c.name)}, type: {literal(c.sql_type)}, "
+        f"default_value: {_default(c)}}}"
+        for c in columns
+    )
+    return f"MAP {{{fields}}}"
+
+
+def _default(column: Column) -> str:
+    """The value of rows written before the column was added; bytes are told in hexadecimal."""
+    text = column.initial_default
+    if text is None:
+        return "NULL"
+    if column.sql_type == "BLOB":
+        text = "".join(f"\\x{byte:02X}" for byte in bytes.fromhex(text))
+    return literal(text)
+
+
+def _rebuilt(value: str, held: Column, column: Column, depth: int = 0) -> str:
+    """Returns SQL that makes a value of `column` from one as a file holds it, by field id."""
+    each = f"e{depth}"
+    match column.type:
+        case "struct":
+            known = {child.id: child for child in held.children}
+            fields = [
+                f"{literal(child.name)}: {_field(value, known.get(child.id), child, depth)}"
+                for child in column.children
+            ]
+            return f"CASE WHEN {value} IS NULL THEN NULL ELSE {{{', '.join(fields)}}} END"
+        case "list":
+            element = _rebuilt(each, held.children[0], column.children[0], depth + 1)
+            return f"list_transform({value}, lambda {each}: {element})"
+        case "map":
+            entry = ", ".join(
+                f"'{one}': {_rebuilt(f'{each}.{one}', inner, child, depth + 1)}"
+                for one, inner, child in zip(
+                    ("key", "value"), held.children, column.children, strict=True
+                )
+            )
+            entries = f"list_transform(map_entries({value}), lambda {each}: {{{entry}}})"
+            return f"map_from_entries({entries})"
+        case _:
+            return f"CAST({value} AS {column.sql_type})"
+
+
+def _field(value: str, held: Column | None, child: Column, depth: int) -> str:
+    if held is None:
+        return f"CAST({_default(child)} AS {child.sql_type})"
+    return _rebuilt(f"struct_extract({value}, {literal(held.name)})", held, child, depth)

@@ -1,13 +1,14 @@
 """Columns by field id: what an engine needs to know of a table, and nothing of its catalog.
 
-Types are written as Iceberg writes them ("long", "timestamptz", "decimal(9,2)"). The id is the
-identity of a column; its name may change. Nested types are not supported yet and are refused by
-name where a schema is made.
+Types are written as Iceberg writes them ("long", "timestamptz", "decimal(9,2)", "fixed[16]"), and
+"struct", "list" or "map" with `children`. The id is the identity of a column, nested ones alike;
+its name may change. Types that only Iceberg's format version 3 knows are refused by name.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from instep.canonical import Json
@@ -29,23 +30,86 @@ PRIMITIVE_TYPES: dict[str, str] = {
 }
 """Iceberg's primitive types and the DuckDB type that holds the same values."""
 
+NESTED_TYPES: dict[str, tuple[str, ...]] = {
+    "struct": (),
+    "list": ("element",),
+    "map": ("key", "value"),
+}
+"""Iceberg's nested types, and the names of their children where Iceberg fixes them."""
+
+_VERSION_3 = frozenset(
+    {"timestamp_ns", "timestamptz_ns", "variant", "geometry", "geography", "unknown"}
+)
 _DECIMAL = re.compile(r"decimal\((\d+), ?(\d+)\)")
+_FIXED = re.compile(r"fixed\[(\d+)\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; `id` is unique within the table's whole life."""
+    """One column, or one field within; `id` is unique within the table's whole life.
+
+    `children` are the fields of a struct, the one "element" of a list, or "key" and "value" of a
+    map. `initial_default` is what rows read that were written before the column was added, and
+    `write_default` what a writer puts where it has no value; each as DuckDB's text of the value.
+    """
 
     id: int
     name: str
     type: str
     required: bool = False
     doc: str = ""
+    children: tuple[Column, ...] = ()
+    initial_default: str | None = None
+    write_default: str | None = None
 
     @property
     def sql_type(self) -> str:
         """The DuckDB type that holds the column's values."""
-        return sql_type_of(self.type)
+        inner = [child.sql_type for child in self.children]
+        match self.type:
+            case "struct":
+                fields = zip(self.children, inner, strict=True)
+                return f"STRUCT({', '.join(f'{quoted(child.name)} {t}' for child, t in fields)})"
+            case "list":
+                return f"{inner[0]}[]"
+            case "map":
+                return f"MAP({inner[0]}, {inner[1]})"
+            case _:
+                return sql_type_of(self.type)
+
+    @property
+    def is_nested(self) -> bool:
+        return self.type in NESTED_TYPES
+
+    @property
+    def full_type(self) -> str:
+        """The type as one text, children included; for people and for comparison."""
+        inner = [child.full_type for child in self.children]
+        match self.type:
+            case "struct":
+                fields = zip(self.children, inner, strict=True)
+                return f"struct<{', '.join(f'{child.name}: {t}' for child, t in fields)}>"
+            case "list" | "map":
+                return f"{self.type}<{', '.join(inner)}>"
+            case _:
+                return self.type
+
+    def fields(self) -> Iterator[Column]:
+        """Yields the column itself and every field within it, outer ones first."""
+        yield self
+        for child in self.children:
+            yield from child.fields()
+
+    def to_json(self) -> dict[str, Json]:
+        told: dict[str, Json] = {
+            "id": self.id,
+            "name": self.name,
+            "type": self.type,
+            "required": self.required,
+        }
+        if self.children:
+            told["children"] = [child.to_json() for child in self.children]
+        return told
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,30 +138,46 @@ class Schema:
             column=name,
         )
 
+    def fields(self) -> Iterator[Column]:
+        """Yields every column and every field within, outer ones first."""
+        for column in self.columns:
+            yield from column.fields()
+
+    def primitive_types(self) -> dict[int, str]:
+        """Returns the type of each field that is not nested, those within included, by its id."""
+        return {field.id: field.type for field in self.fields() if not field.is_nested}
+
     def to_json(self) -> list[Json]:
-        return [
-            {"id": c.id, "name": c.name, "type": c.type, "required": c.required}
-            for c in self.columns
-        ]
+        return [column.to_json() for column in self.columns]
 
 
 def sql_type_of(iceberg_type: str) -> str:
-    """Returns the DuckDB type for an Iceberg type text.
+    """Returns the DuckDB type for the text of a primitive Iceberg type.
 
     Raises:
-        InvalidError (kind "unsupported-type"): nested, or not an Iceberg type.
+        InvalidError (kind "unsupported-type"): nested, of format version 3, or no Iceberg type.
     """
     if iceberg_type in PRIMITIVE_TYPES:
         return PRIMITIVE_TYPES[iceberg_type]
     decimal = _DECIMAL.fullmatch(iceberg_type)
     if decimal and int(decimal[2]) <= int(decimal[1]) <= 38:
         return f"DECIMAL({decimal[1]},{decimal[2]})"
+    if fixed_length(iceberg_type):
+        return "BLOB"
+    newer = iceberg_type in _VERSION_3 or iceberg_type.startswith(("geometry(", "geography("))
     raise InvalidError(
-        f'Type "{iceberg_type}" is not supported: expected one of '
-        f"{', '.join(PRIMITIVE_TYPES)} or decimal(precision, scale). Cast the column to one.",
+        f'Type "{iceberg_type}" is not supported{" (Iceberg format version 3)" if newer else ""}: '
+        f"expected one of {', '.join(PRIMITIVE_TYPES)}, decimal(precision, scale) or "
+        "fixed[length]. Cast the column to one.",
         kind="unsupported-type",
         type=iceberg_type,
     )
+
+
+def fixed_length(iceberg_type: str) -> int | None:
+    """Returns the number of bytes of a value of a type "fixed[n]"; None for any other type."""
+    fixed = _FIXED.fullmatch(iceberg_type)
+    return int(fixed[1]) if fixed else None
 
 
 def quoted(name: str) -> str:

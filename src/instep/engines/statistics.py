@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from instep.engines.engine import ColumnStatistics
@@ -11,9 +12,20 @@ from instep.engines.schema import Column, Schema, quoted
 def file_statistics(
     found: dict[str, dict[str, str]], schema: Schema
 ) -> tuple[ColumnStatistics, ...]:
+    """Returns the statistics of each column, and of the fields of its structs."""
     return tuple(
-        _column_statistics(column, found.get(quoted(column.name), {})) for column in schema.columns
+        one for column in schema.columns for one in _measured(column, quoted(column.name), found)
     )
+
+
+def _measured(
+    column: Column, path: str, found: dict[str, dict[str, str]]
+) -> Iterator[ColumnStatistics]:
+    """A list or a map has no bounds: what it holds is not one value a row."""
+    yield _column_statistics(column, found.get(path, {}))
+    if column.type == "struct":
+        for child in column.children:
+            yield from _measured(child, f"{path}.{quoted(child.name)}", found)
 
 
 def _column_statistics(column: Column, found: dict[str, str]) -> ColumnStatistics:

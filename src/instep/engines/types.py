@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import duckdb
+from duckdb.sqltypes import DuckDBPyType
+
+from instep.engines.schema import Column, fixed_length
 from instep.errors import InvalidError
 
 _TYPES: dict[str, str] = {
@@ -41,31 +47,95 @@ _WIDENINGS = {
 """Casts that lose nothing, or fail loudly (long to int): (from, to)."""
 
 
-def iceberg_type(sql_type: str, column: str) -> str:
-    """Returns the Iceberg type for a DuckDB type text; `column` is named in the message.
+def iceberg_column(sql_type: str, name: str) -> Column:
+    """Returns the Iceberg column, with ids 0, that a DuckDB type text becomes under `name`.
 
     Raises:
-        InvalidError (kind "unsupported-type").
+        InvalidError (kind "unsupported-type"): it, or a type inside it, has no Iceberg type here.
     """
-    if sql_type in _TYPES:
-        return _TYPES[sql_type]
-    if sql_type.startswith("DECIMAL("):
-        return sql_type.lower().replace(" ", "")
-    if sql_type.startswith("ENUM("):
-        return "string"
-    shown = "NULL without a type" if sql_type == '"NULL"' else sql_type
-    raise InvalidError(
-        f'Column "{column}" is {shown}, which has no Iceberg type here: expected a simple type '
-        "such as BIGINT, DOUBLE, VARCHAR or TIMESTAMPTZ. Cast the column to one.",
-        kind="unsupported-type",
-        column=column,
+    return _column(duckdb.sqltype(sql_type), name, name)
+
+
+def is_castable(source: Column, target: Column) -> bool:
+    """Returns whether a cast between two Iceberg types loses nothing or fails loudly.
+
+    Fields of structs are matched by name, ignoring case, and none may be left over.
+    """
+    if source.type != target.type or not target.is_nested:
+        return _is_primitive_castable(source.type, target.type)
+    given = {child.name.lower(): child for child in source.children}
+    wanted = {child.name.lower(): child for child in target.children}
+    return given.keys() == wanted.keys() and all(
+        is_castable(given[name], child) for name, child in wanted.items()
     )
 
 
-def is_castable(source: str, target: str) -> bool:
-    """Returns whether a cast between two Iceberg types loses nothing or fails loudly."""
+def is_readable(held: Column, column: Column) -> bool:
+    """Returns whether a table's column can be read from a file's, both of one field id.
+
+    Fields are matched by id: what the file lacks is null, what only the file has is left aside.
+    """
+    if held.type != column.type or not column.is_nested:
+        return _is_primitive_castable(held.type, column.type)
+    known = {child.id: child for child in held.children}
+    return all(
+        is_readable(known[child.id], child) for child in column.children if child.id in known
+    )
+
+
+def _column(kind: DuckDBPyType, name: str, path: str) -> Column:
+    """`path` names the column in messages, with all that it lies in."""
+    match kind.id:
+        case "struct":
+            children = tuple(_column(inner, field, f"{path}.{field}") for field, inner in _in(kind))
+            return Column(0, name, "struct", children=children)
+        case "list" | "array":
+            ((_, inner),) = _in(kind)
+            element = _column(inner, "element", f"{path}.element")
+            return Column(0, name, "list", children=(element,))
+        case "map":
+            (_, key), (_, value) = _in(kind)
+            return Column(
+                0,
+                name,
+                "map",
+                children=(
+                    replace(_column(key, "key", f"{path}.key"), required=True),
+                    _column(value, "value", f"{path}.value"),
+                ),
+            )
+        case _:
+            return Column(0, name, _primitive(kind, path))
+
+
+def _in(kind: DuckDBPyType) -> list[tuple[str, DuckDBPyType]]:
+    """The types within a nested one; an array names its length beside them."""
+    return [(name, inner) for name, inner in kind.children if isinstance(inner, DuckDBPyType)]
+
+
+def _primitive(kind: DuckDBPyType, path: str) -> str:
+    text = str(kind)
+    if text in _TYPES:
+        return _TYPES[text]
+    if kind.id == "decimal":
+        return text.lower().replace(" ", "")
+    if kind.id == "enum":
+        return "string"
+    shown = "NULL without a type" if text == '"NULL"' else text
+    raise InvalidError(
+        f'Column "{path}" is {shown}, which has no Iceberg type here: expected a simple type '
+        "such as BIGINT, DOUBLE, VARCHAR or TIMESTAMPTZ, or a STRUCT, list or MAP of them. "
+        "Cast the column to one.",
+        kind="unsupported-type",
+        column=path,
+    )
+
+
+def _is_primitive_castable(source: str, target: str) -> bool:
     if source == target or (source, target) in _WIDENINGS:
         return True
+    if source == "binary" and fixed_length(target):
+        return True  # the length of each value is checked when it is written
     if source.startswith("decimal(") and target.startswith("decimal("):
         (p1, s1), (p2, s2) = _decimal(source), _decimal(target)
         return s2 >= s1 and p2 - s2 >= p1 - s1

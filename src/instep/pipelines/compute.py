@@ -86,8 +86,7 @@ def compute_table(
     with DuckDB(work.scratch, threads=THREADS) as engine:
         for piece in work.pieces:
             for file_set in piece:
-                for path in file_set.files:
-                    engine.allow(Path(path))
+                engine.allow_files(file_set)
         for label, piece in zip(work.labels, work.pieces, strict=True):
             progress(label)
             for file_set in piece:

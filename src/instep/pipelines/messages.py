@@ -11,7 +11,7 @@ from typing import Any
 
 from instep.canonical import Json, from_microseconds, to_microseconds
 from instep.clock import Window
-from instep.engines.engine import ColumnStatistics, FileSet, Slice, WrittenFile
+from instep.engines.engine import ColumnStatistics, DeleteFile, FileSet, Slice, WrittenFile
 from instep.engines.schema import Column, Schema
 from instep.errors import FAMILIES, InstepError, InternalError
 
@@ -24,6 +24,13 @@ def file_set_json(one: FileSet) -> dict[str, Json]:
         "files": list(one.files),
         "schema": schema_json(one.schema),
         "slice": [one.slice.column, *window_json(one.slice.window)] if one.slice else None,
+        "deletes": {
+            path: [
+                [d.path, d.rows, d.size_bytes, d.digest, d.data_file, d.offset, d.length]
+                for d in deletes
+            ]
+            for path, deletes in one.deletes.items()
+        },
     }
 
 
@@ -34,15 +41,31 @@ def parse_file_set(body: Message) -> FileSet:
         tuple(body["files"]),
         parse_schema(body["schema"]),
         Slice(part[0], parse_window(part[1:])) if part else None,
+        {
+            path: tuple(DeleteFile(*delete) for delete in deletes)
+            for path, deletes in body["deletes"].items()
+        },
     )
 
 
 def schema_json(schema: Schema) -> list[Json]:
-    return [[c.id, c.name, c.type, c.required, c.doc] for c in schema.columns]
+    return [_column_json(column) for column in schema.columns]
 
 
 def parse_schema(body: list[list[Any]]) -> Schema:
-    return Schema(tuple(Column(*column) for column in body))
+    return Schema(tuple(_parse_column(column) for column in body))
+
+
+def _column_json(one: Column) -> list[Json]:
+    children: list[Json] = [_column_json(child) for child in one.children]
+    shape: list[Json] = [one.id, one.name, one.type, one.required, one.doc, children]
+    return [*shape, one.initial_default, one.write_default]
+
+
+def _parse_column(body: list[Any]) -> Column:
+    id_, name, type_, required, doc, children, initial, write = body
+    inner = tuple(_parse_column(child) for child in children)
+    return Column(id_, name, type_, required, doc, inner, initial, write)
 
 
 def window_json(window: Window) -> list[Json]:

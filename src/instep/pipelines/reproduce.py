@@ -8,7 +8,7 @@ of containers.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +144,8 @@ def compare_rows(before: FileSet, after: FileSet, scratch: Path) -> Sameness:
     from instep.engines.duckdb import DuckDB
 
     with DuckDB(scratch, threads=1) as engine:
-        engine.view(FileSet("before", before.files, before.schema, before.slice))
-        engine.view(FileSet("after", after.files, after.schema, after.slice))
+        engine.view(replace(before, name="before"))
+        engine.view(replace(after, name="after"))
         ((old, new),) = engine.rows(
             "select (select count(*) from before), (select count(*) from after)"
         )
@@ -234,7 +234,7 @@ class _Again:
     def _files(self, table: str, part: Slice | None) -> FileSet:
         staged = self.tables.get(table)
         if staged is not None:
-            return FileSet(table, staged.files, staged.schema, part)
+            return replace(staged, name=table, slice=part)
         return self.planner.file_set(table, part)
 
     def _compare_models(self, kept: JsonObject, staged: StagedModel) -> Sameness:

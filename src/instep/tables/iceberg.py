@@ -1,7 +1,8 @@
 """Iceberg's table metadata as JSON, and the JSON copy of a manifest list.
 
 Pure: nothing here reads or writes a file, and pyiceberg is not imported: that alone costs 0.6 s a
-command (decision 0010). Format version 2. Source: https://iceberg.apache.org/spec/.
+command (decision 0010). Format version 2,
+or 3 once a column has a default (decision 0021). Source: https://iceberg.apache.org/spec/.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from instep.engines.schema import Schema
+from instep.tables.columns import schema_json
 from instep.tables.copies import encode
 from instep.tables.manifest import Manifest
 from instep.tables.partition import (
@@ -34,12 +36,12 @@ def new_metadata(
 ) -> Metadata:
     """Returns the metadata of a table without rows."""
     return {
-        "format-version": 2,
+        **_format(schema, {}),
         "table-uuid": table_uuid,
         "location": location,
         "last-sequence-number": 0,
         "last-updated-ms": at_ms,
-        "last-column-id": max((column.id for column in schema.columns), default=0),
+        "last-column-id": max((column.id for column in schema.fields()), default=0),
         "current-schema-id": 0,
         "schemas": [schema_json(schema, 0)],
         "default-spec-id": 0,
@@ -62,9 +64,10 @@ def with_schema(metadata: Metadata, schema: Schema, at_ms: int) -> Metadata:
     used = {one["schema-id"] for one in metadata["snapshots"]}
     return {
         **metadata,
+        **_format(schema, metadata),
         "last-updated-ms": max(at_ms, metadata["last-updated-ms"]),
         "last-column-id": max(
-            metadata["last-column-id"], *(column.id for column in schema.columns)
+            metadata["last-column-id"], *(column.id for column in schema.fields())
         ),
         "current-schema-id": schema_id,
         "schemas": [
@@ -91,12 +94,18 @@ def with_layout(metadata: Metadata, spec: Spec, order: SortOrder, at_ms: int) ->
 
 def with_snapshot(metadata: Metadata, snapshot: Metadata) -> Metadata:
     """Returns metadata whose current snapshot is `snapshot`; only the newest ones are kept."""
+    numbered = {}
+    if metadata["format-version"] == 3:
+        first, rows = metadata["next-row-id"], int(snapshot["summary"]["added-records"])
+        snapshot = {**snapshot, "first-row-id": first, "added-rows": rows}
+        numbered = {"next-row-id": first + rows}
     snapshots = [*metadata["snapshots"], snapshot][-KEPT_SNAPSHOTS:]
     kept = {one["snapshot-id"] for one in snapshots}
     logged = {"snapshot-id": snapshot["snapshot-id"], "timestamp-ms": snapshot["timestamp-ms"]}
     used = {one["schema-id"] for one in snapshots} | {metadata["current-schema-id"]}
     return {
         **metadata,
+        **numbered,
         "last-sequence-number": snapshot["sequence-number"],
         "last-updated-ms": snapshot["timestamp-ms"],
         "current-snapshot-id": snapshot["snapshot-id"],
@@ -115,6 +124,17 @@ def listing_bytes(manifests: Sequence[Manifest]) -> bytes:
     return b'{"manifests":[' + b",".join([_manifest_json(one) for one in manifests]) + b"]}"
 
 
+def _format(schema: Schema, before: Metadata) -> Metadata:
+    """The format version: 3 for a table with defaults, and for one that was 3 already."""
+    has_defaults = any(
+        field.initial_default is not None or field.write_default is not None
+        for field in schema.fields()
+    )
+    if not has_defaults and before.get("format-version", 2) == 2:
+        return {"format-version": 2}
+    return {"format-version": 3, "next-row-id": before.get("next-row-id", 0)}
+
+
 def _last_field_id(specs: Sequence[Spec]) -> int:
     ids = [field.field_id for spec in specs for field in spec.fields]
     return max(ids, default=FIRST_FIELD_ID - 1)
@@ -124,24 +144,6 @@ def _orders_json(order: SortOrder) -> list[dict[str, object]]:
     """Order 0 is that of tables without one, and is always listed."""
     none = {"order-id": 0, "fields": []}
     return [none, order_json(order)] if order.id else [none]
-
-
-def schema_json(schema: Schema, schema_id: int) -> dict[str, Any]:
-    """Returns a schema as Iceberg metadata has it."""
-    return {
-        "type": "struct",
-        "schema-id": schema_id,
-        "fields": [
-            {
-                "id": column.id,
-                "name": column.name,
-                "required": column.required,
-                "type": column.type,
-                **({"doc": column.doc} if column.doc else {}),
-            }
-            for column in schema.columns
-        ],
-    }
 
 
 @lru_cache(maxsize=4096)  # as above

@@ -26,7 +26,7 @@ from instep.tables.avro import (
     long,
     schema_text,
 )
-from instep.tables.iceberg import schema_json
+from instep.tables.columns import schema_json
 from instep.tables.manifest import Applies, Manifest
 from instep.tables.partition import Spec, avro_kind, decimal_size, spec_fields_json
 
@@ -168,6 +168,8 @@ def bound_bytes(kind: str, text: str) -> bytes:
         case "uuid":
             return uuid.UUID(text).bytes
         case "binary":
+            return bytes.fromhex(text)
+        case _ if kind.startswith("fixed"):
             return bytes.fromhex(text)
         case _:
             scale = int(kind.removesuffix(")").split(",")[1])

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 _FORM = 1
 """The form of kept profiles; those of another are made again."""
 
+_PLACE = "place in file"
+"""The name under which a row's place is read; no column of a table is likely to have it."""
+
 _LEAST_IN_GROUP = 4
 _MOST_IN_GROUP = 32
 _CUT = ("0", "1")
@@ -178,12 +181,12 @@ class _Kept:
         return {field_id: _merged(parts, column) for field_id, column in latest.items()}
 
     def _compute(self, file: DataFile) -> Parts:
-        from instep.engines.scan import scan_with_row_numbers
-
         held = {one.field_id for one in file.columns}
         columns = tuple(column for column in self.schema.columns if column.id in held)
-        source, number = scan_with_row_numbers(FileSet("f", (file.path,), Schema(columns)))
-        found = parts_of_file(self.engine.connection, source, number, file.rows, columns)
+        one = FileSet("f", (file.path,), Schema(columns))
+        source = self.engine.source(one, row_number=_PLACE)
+        place = quoted(_PLACE)
+        found = parts_of_file(self.engine.connection, source, place, file.rows, columns)
         return {column.id: part for column, part in zip(columns, found, strict=True)}
 
     def _read(self, paths: Sequence[Path]) -> dict[str, Parts]:

@@ -3,7 +3,7 @@
 Reads JSON only: the Iceberg metadata file, and beside each manifest list and manifest a JSON copy
 of it that also keeps what Iceberg has no place for, the SHA-256 of each data file. Each file names
 the digest of the next, from the table's content down, so a changed byte is noticed. Neither
-pyiceberg nor DuckDB is imported here.
+pyiceberg nor DuckDB is imported here, but to count a table of which rows are deleted in place.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any
 
 from instep.engines.engine import DeleteFile, FileSet, Slice, WrittenFile
 from instep.engines.layout import Layout, PartitionField, SortField
-from instep.engines.schema import Column, Schema
-from instep.errors import InternalError
+from instep.engines.schema import Schema
+from instep.errors import InternalError, InvalidError
+from instep.tables.columns import current_schema
 from instep.tables.content import TableContent
 from instep.tables.copies import load_base, load_copy, load_digests, load_json, load_parsed
 from instep.tables.manifest import Entries, Manifest, Partition, Summary
@@ -164,18 +165,6 @@ def metadata_path(root: Path, content: TableContent) -> Path:
     return root.resolve() / located(root, content).metadata
 
 
-def current_schema(metadata: dict[str, Any]) -> Schema:  # Iceberg's JSON
-    """Returns the current schema inside Iceberg metadata."""
-    current = metadata["current-schema-id"]
-    fields = next(s["fields"] for s in metadata["schemas"] if s["schema-id"] == current)
-    return Schema(
-        tuple(
-            Column(f["id"], f["name"], f["type"], bool(f["required"]), f.get("doc", ""))
-            for f in fields
-        )
-    )
-
-
 def current_snapshot(metadata: dict[str, Any]) -> dict[str, Any] | None:  # Iceberg's JSON
     """Returns the current snapshot inside Iceberg metadata; None before the first."""
     current = metadata.get("current-snapshot-id")
@@ -203,12 +192,33 @@ def specs_of(metadata: dict[str, Any]) -> dict[int, Spec]:  # as above
 
 
 def load_manifests(folder: Path, metadata: dict[str, Any]) -> tuple[Manifest, ...]:  # as above
-    """Returns the manifests of the current snapshot, those of delete files too."""
+    """Returns the manifests of the current snapshot, those of delete files too.
+
+    Raises:
+        InvalidError (kind "equality-deletes").
+    """
     snapshot = current_snapshot(metadata)
     if snapshot is None:
         return ()
     summary = snapshot["summary"]
+    check_no_equality_deletes(folder.name, int(summary.get("total-equality-deletes", 0)))
     return load_listing(folder / "metadata" / summary[LISTING], summary[LISTING_DIGEST])
+
+
+def check_no_equality_deletes(table: str, count: int) -> None:
+    """Holds that no rows of a table are deleted by their values.
+
+    Raises:
+        InvalidError (kind "equality-deletes").
+    """
+    if count:
+        raise InvalidError(
+            f"Table {table} has {count} equality deletes: expected rows deleted by their position, "
+            "or files written anew. Rewrite its data files with the engine that wrote them, then "
+            "try again.",
+            kind="equality-deletes",
+            table=table,
+        )
 
 
 def load_listing(path: Path, digest: str) -> tuple[Manifest, ...]:
@@ -240,7 +250,7 @@ def files_digest(digests: Sequence[str]) -> str:
 
 def _total(metadata: dict[str, Any], name: str) -> int:
     snapshot = current_snapshot(metadata)
-    return int(snapshot["summary"][name]) if snapshot else 0
+    return int(snapshot["summary"].get(name, 0)) if snapshot else 0
 
 
 def _live_rows(root: Path, files: FileSet) -> int:

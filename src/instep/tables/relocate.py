@@ -19,6 +19,7 @@ from typing import Any
 from instep.engines.schema import Schema
 from instep.faults import reached
 from instep.history.objects import write_durably
+from instep.tables.columns import current_schema
 from instep.tables.content import TableContent
 from instep.tables.copies import load_copy
 from instep.tables.iceberg import Metadata, listing_bytes
@@ -34,7 +35,6 @@ from instep.tables.read import (
     LIST_DIGEST,
     LISTING,
     LISTING_DIGEST,
-    current_schema,
     current_snapshot,
     load_entries,
     load_manifests,
@@ -144,7 +144,7 @@ def _manifest(
     found = known.get((manifest.entries, schema))
     if found is not None:
         return found
-    kinds = {column.id: column.type for column in schema.columns}
+    kinds = schema.primitive_types()
     spec = specs_of(metadata)[manifest.spec_id]
     copied = load_copy(folder, manifest)
     marked = []

@@ -19,6 +19,7 @@ from instep.errors import ConflictError
 from instep.faults import reached
 from instep.history.objects import write_all_durably
 from instep.tables.avro import block_records
+from instep.tables.columns import current_schema
 from instep.tables.content import TableContent
 from instep.tables.copies import copy_bytes, encode, load_base, load_copy, load_digests, verified
 from instep.tables.iceberg import Metadata, listing_bytes, with_snapshot
@@ -45,7 +46,6 @@ from instep.tables.read import (
     LIST_DIGEST,
     LISTING,
     LISTING_DIGEST,
-    current_schema,
     current_snapshot,
     data_file,
     files_digest,
@@ -99,7 +99,7 @@ class Writer:
         """Returns new data files, or delete files with what each applies to."""
         data = self.folder / "data"
         names = [Path(file.path).relative_to(data).as_posix() for file in files]
-        kinds = {column.id: column.type for column in self.schema.columns}
+        kinds = self.schema.primitive_types()
         marked = []
         for index, file in enumerate(files):
             one = self._absolute(applies[index]) if applies else None
@@ -261,7 +261,7 @@ class Writer:
             yield records[start:end]
 
     def _made(self, manifest: Manifest, entries: Entries, spec: Spec) -> Iterator[bytes]:
-        kinds = {column.id: column.type for column in self.schema.columns}
+        kinds = self.schema.primitive_types()
         for index in range(manifest.live_files):
             applies = entries.base.applies[index] if manifest.holds_deletes else None
             file = data_file(self.folder, entries, index)

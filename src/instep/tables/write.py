@@ -8,25 +8,32 @@ Deletes of single rows are not here: a file is replaced as a whole.
 
 from __future__ import annotations
 
+import itertools
 import re
 import uuid
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace as changed
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
 from instep.canonical import to_microseconds
 from instep.engines.engine import DeleteFile, WrittenFile
-from instep.engines.schema import Column, Schema, sql_type_of
+from instep.engines.schema import Column, Schema
 from instep.errors import InternalError, InvalidError
 from instep.history.objects import make_folder_durably, sync_folder
+from instep.tables.columns import (
+    Change,
+    check_columns,
+    current_schema,
+    evolved,
+    renamed,
+    with_ids,
+)
 from instep.tables.content import TableContent
 from instep.tables.copies import load_base
 from instep.tables.iceberg import Metadata, new_metadata, with_layout, with_schema
 from instep.tables.manifest import Manifest
 from instep.tables.partition import Order, Part, make_order, make_spec
 from instep.tables.read import (
-    current_schema,
     current_snapshot,
     files_digest,
     load_manifests,
@@ -79,8 +86,8 @@ def create_table(
             "bad-transform").
     """
     check_table_name(name)
-    schema = Schema(tuple(changed(column, id=n) for n, column in enumerate(columns, 1)))
-    _check_columns(schema)
+    schema = Schema(with_ids(columns, itertools.count(1)))
+    check_columns(schema)
     table = str(uuid.uuid4())
     folder = root.resolve() / "tables" / table
     for part in ("data", "metadata", "profiles"):
@@ -167,24 +174,12 @@ def set_columns(
         InvalidError (kind "type-mismatch"): a column's type cannot be read from the old files.
         InvalidError (kind "null-in-required"): a new column is required, but old rows lack it.
     """
-    metadata = metadata_here(root, content)
-    before = {column.name.lower(): column for column in current_schema(metadata).columns}
-    new = [column for column in columns if column.name.lower() not in before]
-    ids = iter(_reserved_ids(table_folder(root, content), metadata["last-column-id"], len(new)))
-    after = Schema(
-        tuple(
-            changed(
-                column,
-                id=before[column.name.lower()].id if column not in new else next(ids),
-            )
-            for column in columns
-        )
-    )
-    _check_columns(after)
-    _check_evolution(before, after, has_rows=current_snapshot(metadata) is not None)
-    if after == current_schema(metadata):
-        return content
-    return _with_schema(root, content, metadata, after, at)
+
+    def change(schema: Schema, ids: Iterator[int]) -> Schema:
+        has_rows = current_snapshot(metadata_here(root, content)) is not None
+        return evolved(schema, columns, ids, has_rows=has_rows)
+
+    return evolve(root, content, change, at=at)
 
 
 def rename_column(
@@ -193,16 +188,26 @@ def rename_column(
     """Returns the table with one column under another name; its field id stays.
 
     Raises:
-        InvalidError (kind "no-such-column", "repeated-column").
+        InvalidError (kind "no-such-column", "repeated-column", "bad-column-name").
+    """
+    return evolve(root, content, lambda schema, _: renamed(schema, before, after), at=at)
+
+
+def evolve(root: Path, content: TableContent, change: Change, *, at: datetime) -> TableContent:
+    """Returns the table with its columns changed by functions of `columns`; no file is touched.
+
+    New field ids are reserved as they are taken: none is used twice in a table's life, whatever
+    the branch.
+
+    Raises: as `change`.
     """
     metadata = metadata_here(root, content)
-    schema = current_schema(metadata)
-    renamed = schema.column(before)
-    columns = tuple(
-        changed(column, name=after) if column is renamed else column for column in schema.columns
-    )
-    _check_columns(Schema(columns))
-    return _with_schema(root, content, metadata, Schema(columns), at)
+    before = current_schema(metadata)
+    folder = table_folder(root, content)
+    after = change(before, _new_ids(folder, metadata["last-column-id"]))
+    if after == before:
+        return content
+    return _with_schema(root, content, metadata, after, at)
 
 
 def with_columns(
@@ -307,63 +312,18 @@ def _counts_at(
     return found
 
 
-def _reserved_ids(folder: Path, last: int, count: int) -> list[int]:
-    """Returns `count` field ids that no branch of this table has, or will have.
+def _new_ids(folder: Path, last: int) -> Iterator[int]:
+    """Yields field ids that no branch of this table has, or will have.
 
     An id is reserved by creating an empty file of its name, which only one process can do.
     """
-    reserved: list[int] = []
-    candidate = last
-    while len(reserved) < count:
-        candidate += 1
+    for candidate in itertools.count(last + 1):
         try:
             (folder / "metadata" / f"column-{candidate}").touch(exist_ok=False)
         except FileExistsError:
             continue
-        reserved.append(candidate)
-    sync_folder(folder / "metadata")
-    return reserved
-
-
-def _check_columns(schema: Schema) -> None:
-    seen: set[str] = set()
-    for column in schema.columns:
-        sql_type_of(column.type)
-        if column.name.lower() in seen:
-            raise InvalidError(
-                f'Column "{column.name}" is there twice: expected names that are unique ignoring '
-                "case. Rename one.",
-                kind="repeated-column",
-                column=column.name,
-            )
-        seen.add(column.name.lower())
-
-
-def _check_evolution(before: Mapping[str, Column], after: Schema, has_rows: bool) -> None:
-    for column in after.columns:
-        old = before.get(column.name.lower())
-        if old is not None and not _is_promotion(old.type, column.type):
-            raise InvalidError(
-                f'Column "{column.name}" is {old.type} in the table: {column.type} cannot be read '
-                "from its files. Give the new column another name.",
-                kind="type-mismatch",
-                column=column.name,
-            )
-        if has_rows and column.required and (old is None or not old.required):
-            raise InvalidError(
-                f'Column "{column.name}" is required, but rows of the table may lack it: expected '
-                "an optional column. Make it optional, or rewrite the table.",
-                kind="null-in-required",
-                column=column.name,
-            )
-
-
-def _is_promotion(before: str, after: str) -> bool:
-    """Whether Iceberg lets a column change its type without rewriting files (spec)."""
-    if before == after or (before, after) in {("int", "long"), ("float", "double")}:
-        return True
-    old, new = (re.fullmatch(r"decimal\((\d+), ?(\d+)\)", kind) for kind in (before, after))
-    return bool(old and new and old[2] == new[2] and int(new[1]) >= int(old[1]))
+        sync_folder(folder / "metadata")
+        yield candidate
 
 
 def _check_placed(folder: Path, paths: Sequence[str]) -> None:

@@ -1,0 +1,116 @@
+"""Answers how Parquet files hold the columns of a table, and whether they can be read as such.
+
+DuckDB reads a column without a field id as NULL, and the fields of a struct by name, both without
+a word; so the ids of every file are looked at first, those of nested fields among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from instep.engines.schema import Column, Schema
+from instep.engines.types import iceberg_column, is_readable
+from instep.errors import InvalidError
+
+Node = Mapping[str, Any]  # name, field_id, type, children: a row of DuckDB's parquet_schema
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Files that hold their nested columns in one way.
+
+    `columns` are the nested columns that are not built like those of the table, by field id, with
+    the names and types of the files.
+    """
+
+    files: tuple[str, ...]
+    columns: Mapping[int, Column]
+
+
+def layouts_sql(paths: str) -> str:
+    """Returns SQL that lists files by the layout of their columns; `paths` is an SQL list."""
+    return (
+        "SELECT list(file_name ORDER BY file_name), nodes FROM (SELECT file_name, "
+        "list({'name': name, 'field_id': field_id, 'type': duckdb_type, 'children': num_children} "
+        f"ORDER BY column_id) AS nodes FROM parquet_schema({paths}) "
+        "WHERE column_id > 0 GROUP BY file_name) GROUP BY nodes"
+    )
+
+
+def held_alike(files: Sequence[str], nodes: Sequence[Node], schema: Schema) -> Held:
+    """Returns how files of one layout hold the columns of `schema`.
+
+    Raises:
+        InvalidError (kind "no-field-ids"): a column, or a field within, has no id.
+        InvalidError (kind "type-mismatch"): a column cannot be read as the table's type.
+        InvalidError (kind "unsupported-type").
+    """
+    wanted = {column.id: column for column in schema.columns}
+    rest = iter(nodes)
+    found: dict[int, Column] = {}
+    for node in rest:
+        field_id = _id_of(node, files)
+        column = _node(node, rest, files, is_known=field_id in wanted)
+        if column is None:
+            continue
+        if not is_readable(column, wanted[field_id]):
+            raise InvalidError(
+                f'File {files[0]} holds column "{column.name}" as {column.full_type}: expected '
+                f"{wanted[field_id].full_type}. Write the file again with the table's type.",
+                kind="type-mismatch",
+                path=files[0],
+            )
+        if column.is_nested and not _is_alike(column, wanted[field_id]):
+            found[field_id] = column
+    return Held(tuple(files), found)
+
+
+def _node(node: Node, rest: Iterator[Node], files: Sequence[str], is_known: bool) -> Column | None:
+    """Returns one column, its children taken from `rest`; None for one that nobody asks for."""
+    kind, count = str(node["type"]), node["children"] or 0
+    if not count:
+        if not is_known:
+            return None
+        leaf = iceberg_column(kind, node["name"])
+        return Column(node["field_id"], node["name"], leaf.type)
+    type_ = "list" if kind.endswith("]") else "map" if kind.startswith("MAP(") else "struct"
+    if type_ != "struct":
+        # Parquet puts a repeated group without an id between a list or map and what it holds.
+        group = next(rest)
+        count = group["children"] or 0
+    children = []
+    for _ in range(count):
+        child = next(rest)
+        _id_of(child, files)
+        children.append(_node(child, rest, files, is_known))
+    if not is_known:
+        return None
+    names = {"list": ("element",), "map": ("key", "value")}.get(type_)
+    built = tuple(child for child in children if child is not None)
+    if names:
+        built = tuple(
+            Column(child.id, name, child.type, children=child.children)
+            for name, child in zip(names, built, strict=True)
+        )
+    return Column(node["field_id"], node["name"], type_, children=built)
+
+
+def _id_of(node: Node, files: Sequence[str]) -> int:
+    if node["field_id"] is None:
+        raise InvalidError(
+            f'File {files[0]} has column "{node["name"]}" without a field id: expected ids in '
+            "every file of a table. Write the file again through Instep.",
+            kind="no-field-ids",
+            path=files[0],
+        )
+    return int(node["field_id"])
+
+
+def _is_alike(held: Column, column: Column) -> bool:
+    """Whether DuckDB, which reads fields by name, would find those of `column`."""
+    return len(held.children) == len(column.children) and all(
+        (one.id, one.name) == (two.id, two.name) and _is_alike(one, two)
+        for one, two in zip(held.children, column.children, strict=True)
+    )
