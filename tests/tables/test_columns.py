@@ -15,7 +15,7 @@ from instep.tables import columns as evolution
 from instep.tables.columns import Change, parse_schema, schema_json
 from instep.tables.content import TableContent
 from instep.tables.diff import diff_rows
-from instep.tables.profile import profile_table
+from instep.tables.profile_keep import profile_table
 from instep.tables.read import file_set, load_manifests, load_metadata, schema_of, table_folder
 from instep.tables.write import append, create_table, data_folder, evolve
 

@@ -158,11 +158,12 @@ class DuckDB:
         with _translated(f"view {file_set.name}"):
             self._connection.execute(f"CREATE OR REPLACE VIEW {quoted(file_set.name)} AS {select}")
 
-    def source(self, file_set: FileSet, *, row_number: str = "") -> str:
+    def source(self, file_set: FileSet, *, row_number: str = "", file_name: str = "") -> str:
         """Returns SQL, to stand after FROM, of all rows of a file set but its deleted ones.
 
-        Its slice is left aside. With `row_number`, a column of that name has the place of each row
-        in its file. A table of the deleted rows is made in the session, under a name of the set's.
+        Its slice is left aside. With `row_number` and `file_name`, columns of these names have the
+        place of each row in its file, and the path of that. A table of the deleted rows is made in
+        the session, under a name of the set's.
 
         Raises:
             InvalidError (kind "damaged-file"): a file is missing, or is no Parquet file.
@@ -173,7 +174,7 @@ class DuckDB:
         with _translated(f"view {file_set.name}", _damaged):
             held = self._held(file_set)
             self._find_deleted(file_set)
-        return scan(file_set, held, row_number=row_number)
+        return scan(file_set, held, row_number=row_number, file_name=file_name)
 
     def lock(self) -> None:
         """Ends registration: from here nothing else can be read and no setting be changed."""

@@ -25,14 +25,17 @@ def slice_condition(schema: Schema, part: Slice) -> str:
     return f"{name} >= {start} AND {name} < {end}"
 
 
-def scan(file_set: FileSet, held: Sequence[Held], *, row_number: str = "") -> str:
+def scan(
+    file_set: FileSet, held: Sequence[Held], *, row_number: str = "", file_name: str = ""
+) -> str:
     """Returns SQL, to stand after FROM, of all rows of a file set but its deleted ones.
 
-    `held` says how the files hold their nested columns; with `row_number`, a column of that name
-    has the place of each row in its file.
+    `held` says how the files hold their nested columns; with `row_number` and `file_name`, columns
+    of these names have the place of each row in its file, and the path of that.
     """
+    added = {"file_row_number": row_number, "filename": file_name}
     parts = [
-        _part(file_set, files, one.columns, deletes, row_number)
+        _part(file_set, files, one.columns, deletes, added)
         for one in held
         for deletes in (False, True)
         if (files := [path for path in one.files if bool(file_set.deletes.get(path)) == deletes])
@@ -41,8 +44,8 @@ def scan(file_set: FileSet, held: Sequence[Held], *, row_number: str = "") -> st
         nothing = ", ".join(
             f"CAST(NULL AS {c.sql_type}) AS {quoted(c.name)}" for c in file_set.schema.columns
         )
-        numbered = f", NULL::BIGINT AS {quoted(row_number)}" if row_number else ""
-        return f"(SELECT {nothing}{numbered} WHERE false)"
+        more = "".join(f", NULL AS {quoted(name)}" for name in added.values() if name)
+        return f"(SELECT {nothing}{more} WHERE false)"
     if len(parts) == 1:
         return parts[0]
     return f"({' UNION ALL '.join(f'SELECT * FROM {part}' for part in parts)})"
@@ -57,12 +60,6 @@ def where(file_set: FileSet) -> str:
 def deleted_rows(file_set: FileSet) -> str:
     """Returns the quoted name of the table (file, pos) of a file set's deleted rows."""
     return quoted(f"{file_set.name} deleted rows")  # with spaces: no table has such a name
-
-
-def scan_with_names(file_set: FileSet) -> str:
-    """Returns SQL that reads a file set by field id, with the path of each row as `filename`."""
-    paths, fields = _scan_arguments(file_set)
-    return f"read_parquet({paths}, schema = {fields}, filename = true)"
 
 
 def _bounds(column: Column, window: Window) -> tuple[str, str]:
@@ -99,11 +96,12 @@ def _part(
     files: Sequence[str],
     held: Mapping[int, Column],
     has_deletes: bool,
-    row_number: str,
+    added: Mapping[str, str],
 ) -> str:
+    """`added` names what DuckDB tells of each row besides, by DuckDB's name of it."""
     columns = file_set.schema.columns
     paths = ", ".join(literal(path) for path in files)
-    if not held and not has_deletes and not row_number:
+    if not held and not has_deletes and not any(added.values()):
         return f"read_parquet([{paths}], schema = {_fields(columns)})"
     # Names of its own, so that none can meet the two names that DuckDB adds.
     read = [
@@ -115,8 +113,7 @@ def _part(
         f"AS {quoted(column.name)}"
         for one, column in zip(read, columns, strict=True)
     ]
-    if row_number:
-        selected.append(f"file_row_number AS {quoted(row_number)}")
+    selected += [f"{one} AS {quoted(name)}" for one, name in added.items() if name]
     remaining = (
         f" WHERE NOT EXISTS (SELECT 1 FROM {deleted_rows(file_set)} d "
         "WHERE d.file = filename AND d.pos = file_row_number)"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-
-import duckdb
-from duckdb.sqltypes import DuckDBPyType
+from typing import TYPE_CHECKING
 
 from instep.engines.schema import Column, fixed_length
 from instep.errors import InvalidError
+
+if TYPE_CHECKING:
+    from duckdb.sqltypes import DuckDBPyType
 
 _TYPES: dict[str, str] = {
     "BOOLEAN": "boolean",
@@ -53,6 +54,8 @@ def iceberg_column(sql_type: str, name: str) -> Column:
     Raises:
         InvalidError (kind "unsupported-type"): it, or a type inside it, has no Iceberg type here.
     """
+    import duckdb
+
     return _column(duckdb.sqltype(sql_type), name, name)
 
 
@@ -110,7 +113,7 @@ def _column(kind: DuckDBPyType, name: str, path: str) -> Column:
 
 def _in(kind: DuckDBPyType) -> list[tuple[str, DuckDBPyType]]:
     """The types within a nested one; an array names its length beside them."""
-    return [(name, inner) for name, inner in kind.children if isinstance(inner, DuckDBPyType)]
+    return [(name, inner) for name, inner in kind.children if not isinstance(inner, int | list)]
 
 
 def _primitive(kind: DuckDBPyType, path: str) -> str:

@@ -50,8 +50,8 @@ class SchemaDiff:
 
     def to_json(self) -> dict[str, Json]:
         return {
-            "added": [{"name": one.name, "type": one.type} for one in self.added],
-            "removed": [{"name": one.name, "type": one.type} for one in self.removed],
+            "added": [{"name": one.name, "type": one.full_type} for one in self.added],
+            "removed": [{"name": one.name, "type": one.full_type} for one in self.removed],
             "renamed": [{"before": old.name, "after": new.name} for old, new in self.renamed],
             "retyped": [
                 {
@@ -84,7 +84,9 @@ def diff_schema(before: Schema, after: Schema) -> SchemaDiff:
         removed=tuple(column for field_id, column in old.items() if field_id not in new),
         renamed=tuple((one, two) for one, two in both if one.name != two.name),
         retyped=tuple(
-            (one, two) for one, two in both if (one.type, one.required) != (two.type, two.required)
+            (one, two)
+            for one, two in both
+            if (one.full_type, one.required) != (two.full_type, two.required)
         ),
     )
 
@@ -165,11 +167,18 @@ def _pairs(
     found = [
         _Pair(match, column, _common(match, column), column.name.lower() in names)
         for column in new
-        if (match := known.get(_identity(column, by_id))) is not None
+        if (held := known.get(_identity(column, by_id))) is not None
+        for match in [_as_read(held, column)]
     ]
     keys = [pair for pair in found if pair.is_key]
     keys.sort(key=lambda pair: names.index(pair.after.name.lower()))
     return (*keys, *(pair for pair in found if not pair.is_key))
+
+
+def _as_read(before: Column, after: Column) -> Column:
+    """The earlier column as it is read: what lies within is found by the field ids of now."""
+    is_same = before.id == after.id and before.type == after.type
+    return replace(after, name=before.name) if is_same and after.is_nested else before
 
 
 def _identity(column: Column, by_id: bool) -> int | str:
@@ -178,10 +187,10 @@ def _identity(column: Column, by_id: bool) -> int | str:
 
 def _common(before: Column, after: Column) -> str:
     """A SQL type that holds the values of both: the wider one; text when neither is."""
-    if before.sql_type == after.sql_type or is_castable(before.type, after.type):
+    if before.sql_type == after.sql_type or is_castable(before, after):
         wider = after if before.type != "long" or after.type != "int" else before
         return wider.sql_type
-    return before.sql_type if is_castable(after.type, before.type) else sql_type_of("string")
+    return before.sql_type if is_castable(after, before) else sql_type_of("string")
 
 
 def _compared(
@@ -286,4 +295,4 @@ def _ranges(
 
 
 def _typed(column: Column) -> str:
-    return f"{column.type} required" if column.required else column.type
+    return f"{column.full_type} required" if column.required else column.full_type

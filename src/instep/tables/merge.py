@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from dataclasses import replace as renamed
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -18,12 +19,11 @@ from typing import TYPE_CHECKING
 
 from instep.canonical import Json
 from instep.engines.engine import FileSet
-from instep.engines.scan import scan_with_names
-from instep.engines.schema import Column, Schema, literal, quoted, sql_type_of
+from instep.engines.schema import Schema, literal, quoted
 from instep.errors import ConflictError, InvalidError
 from instep.tables.content import TableContent
 from instep.tables.merge_columns import ColumnConflict, MergedColumns, merge_columns
-from instep.tables.read import DataFile, data_files, schema_of
+from instep.tables.read import DataFile, data_files, has_deletes, schema_of
 from instep.tables.write import data_folder, replace, with_columns
 
 if TYPE_CHECKING:
@@ -130,8 +130,18 @@ def merge_rows(
     Raises:
         InvalidError (kind "no-such-column"): a column of `key` is not there.
         InvalidError (kinds "no-such-conflict", "bad-value"): the resolution does not fit.
+        InvalidError (kind "deleted-in-place"): a state has delete files of another writer.
         ConflictError (kind "repeated-key"): rows cannot be told apart by the key.
     """
+    for state in (base, ours, theirs):
+        if has_deletes(root, state):
+            raise InvalidError(
+                f"Rows of table {state.uuid} are deleted in place by another writer: expected "
+                "files without such rows on both sides of a merge. Write the table's files anew "
+                "on that branch, then merge again.",
+                kind="deleted-in-place",
+                table=state.uuid,
+            )
     columns = merge_columns(*(schema_of(root, state) for state in (base, ours, theirs)))
     if columns.conflicts:
         return RowMerge(None, columns=columns.conflicts)
@@ -235,7 +245,7 @@ class _Rows:
 
     def _schema(self) -> Schema:
         columns = enumerate([*self.columns, *self.dropped])
-        return Schema(tuple(Column(column.id, f"c{n}", column.type) for n, column in columns))
+        return Schema(tuple(renamed(column, name=f"c{n}") for n, column in columns))
 
     def _changes(self, name: str) -> None:
         """Makes table `name` of the rows that a side changed: before as b0..., after as a0...."""
@@ -336,7 +346,7 @@ class _Rows:
         for n, column in enumerate(self.columns):
             wrong = self.engine.rows(
                 f"SELECT texts, n, value FROM given WHERE n = {n} AND value IS NOT NULL AND "
-                f"TRY_CAST(value AS {sql_type_of(column.type)}) IS NULL ORDER BY ALL LIMIT 1"
+                f"TRY_CAST(value AS {column.sql_type}) IS NULL ORDER BY ALL LIMIT 1"
             )
             if wrong:
                 raise InvalidError(
@@ -394,7 +404,7 @@ class _Rows:
             f"WHEN o.b{n} IS NOT DISTINCT FROM o.a{n} AND o.had THEN t.a{n} "
             f"WHEN s.by[{n}].take = 'theirs' THEN t.a{n} "
             f"WHEN s.by[{n}].take = 'given' THEN CAST(s.by[{n}].value AS "
-            f"{sql_type_of(column.type)}) ELSE o.a{n} END"
+            f"{column.sql_type}) ELSE o.a{n} END"
         )
 
     def _written(
@@ -421,7 +431,7 @@ class _Rows:
             return []
         same = _same("p", "r", self.keys)
         paths = tuple(file.path for file in self.files)
-        named = scan_with_names(FileSet("ours", paths, self._schema()))
+        named = self.engine.source(FileSet("ours", paths, self._schema()), file_name="filename")
         found = self.engine.rows(
             f"SELECT r.filename, count(*) FROM {named} r SEMI JOIN apply p ON {same} GROUP BY ALL"
         )

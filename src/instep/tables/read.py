@@ -62,6 +62,11 @@ def row_count(root: Path, content: TableContent) -> int:
     return recorded - sum(rows[path] for path in touched) + counted
 
 
+def has_deletes(root: Path, content: TableContent) -> bool:
+    """Returns whether delete files apply to the table: rows of its files are not there any more."""
+    return bool(_total(load_metadata(root, content), "total-delete-files"))
+
+
 def file_count(root: Path, content: TableContent) -> int:
     """Returns the number of live files, exactly."""
     return _total(load_metadata(root, content), "total-data-files")

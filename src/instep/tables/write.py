@@ -217,7 +217,7 @@ def with_columns(
     metadata = metadata_here(root, content)
     if schema == current_schema(metadata):
         return content
-    _check_columns(schema)
+    check_columns(schema)
     return _with_schema(root, content, metadata, schema, at)
 
 
