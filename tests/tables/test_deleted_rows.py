@@ -11,7 +11,6 @@ import pytest
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import DeleteFile
 from instep.engines.schema import Column
-from instep.errors import InvalidError
 from instep.history.objects import file_digest
 from instep.tables.content import TableContent
 from instep.tables.diff import diff_rows
@@ -70,11 +69,20 @@ def test_a_deleted_row_is_a_removed_row(
     assert (diff.added, diff.removed, diff.changed) == (0, 2, 0)
 
 
-def test_a_merge_of_rows_deleted_in_place_is_refused_and_loses_nothing(
-    tmp_path: Path, states: tuple[TableContent, TableContent]
+def _numbers(root: Path, table: TableContent) -> list[int]:
+    with DuckDB(root / "staging") as engine:
+        engine.view(file_set(root, table, "t"))
+        return [row[0] for row in engine.rows("SELECT n FROM t ORDER BY n")]
+
+
+@pytest.mark.parametrize("key", [["n"], []])
+def test_rows_deleted_in_place_are_deleted_by_a_merge(
+    tmp_path: Path, states: tuple[TableContent, TableContent], key: list[str]
 ) -> None:
     before, after = states
+    left = _numbers(tmp_path, after)
 
-    with pytest.raises(InvalidError, match="deleted in place") as caught:
-        merge_rows(tmp_path, before, after, before, ["n"], at=AT)
-    assert caught.value.kind == "deleted-in-place"
+    for ours, theirs in ((before, after), (after, before)):
+        merged = merge_rows(tmp_path, before, ours, theirs, key, at=AT)
+        assert merged.content is not None
+        assert _numbers(tmp_path, merged.content) == left

@@ -15,8 +15,9 @@ from instep.engines.engine import WrittenFile
 from instep.engines.schema import Column
 from instep.errors import ConflictError, InvalidError
 from instep.tables.content import TableContent
-from instep.tables.merge import Choice, Conflict, Place, Resolution, RowMerge, Take, merge_rows
+from instep.tables.merge import merge_rows
 from instep.tables.read import data_files, file_set, schema_of
+from instep.tables.row_merge import Choice, Conflict, Place, Resolution, RowMerge, Take
 from instep.tables.write import (
     append,
     create_table,

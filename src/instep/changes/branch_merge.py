@@ -24,7 +24,8 @@ from instep.history.refs import get_ref, refuse_protected
 from instep.history.repository import Repository
 from instep.history.tree import kind_of
 from instep.tables.content import TableContent
-from instep.tables.merge import Resolution, RowMerge, Take, merge_rows
+from instep.tables.merge import merge_rows
+from instep.tables.row_merge import Resolution, RowMerge, Take
 
 _BY_ROWS = (MergePolicy.APPEND, MergePolicy.KEYED)
 

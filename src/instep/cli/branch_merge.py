@@ -15,7 +15,7 @@ from instep.changes.branch_merge import BranchMerge, MergedKey, Resolutions, mer
 from instep.cli.output import actor_option, counted, emit, json_option, project_option, table
 from instep.cli.project import open_project
 from instep.errors import ConflictError, InvalidError
-from instep.tables.merge import Choice, Place, Resolution, Take
+from instep.tables.row_merge import Choice, Place, Resolution, Take
 
 _SHOWN = 20
 """How many conflicting cells the text shows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from instep.clock import Window
 from instep.engines.schema import Schema
@@ -27,6 +27,23 @@ class FileSet:
     slice: Slice | None = None
     deletes: Mapping[str, tuple[DeleteFile, ...]] = field(default_factory=dict)
     """The delete files that apply, by the path of the data file."""
+
+    def apart_from(self, other: FileSet) -> FileSet:
+        """Returns this set without the files that `other` has too, with the same deletes."""
+        other_files = set(other.files)
+        kept = tuple(
+            path
+            for path in self.files
+            if not (path in other_files and self._deleted(path) == other._deleted(path))
+        )
+        return replace(
+            self,
+            files=kept,
+            deletes={path: self.deletes[path] for path in kept if path in self.deletes},
+        )
+
+    def _deleted(self, path: str) -> frozenset[DeleteFile]:
+        return frozenset(self.deletes.get(path, ()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,12 @@ def find_one_sided(engine: DuckDB, sides: Sides, *, is_added: bool) -> None:
         _insert_repeated(engine, sides)
 
 
+def forget_apart(engine: DuckDB) -> None:
+    """Drops what `find_apart` made, so that it can be asked about two other sides."""
+    for kind, name in (("TABLE", "apart"), ("TABLE", "repeated"), ("SEQUENCE", "pairs")):
+        engine.run(f"DROP {kind} IF EXISTS {name}")
+
+
 def _make_apart(engine: DuckDB, sides: Sides) -> None:
     columns = ", ".join(
         f"o{n} {column.sql_type}, n{n} {column.sql_type}" for n, column in enumerate(sides.columns)

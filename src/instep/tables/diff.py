@@ -247,27 +247,12 @@ def _unshared(
         own = Slice(f"c{place}", part.window) if part else None
         sets.append(replace(found, schema=schema, slice=own))
     old, new = sets
-    shared = _identities(old) & _identities(new)
-    return _without(old, shared), _without(new, shared)
+    return old.apart_from(new), new.apart_from(old)
 
 
 def _place(pairs: Sequence[_Pair], part: Slice) -> int:
     column = Schema(tuple(pair.after for pair in pairs)).column(part.column)
     return next(n for n, pair in enumerate(pairs) if pair.after == column)
-
-
-def _identities(one: FileSet) -> frozenset[tuple[str, frozenset[object]]]:
-    """A file is the same when its deletes are the same, too."""
-    return frozenset((path, frozenset(one.deletes.get(path, ()))) for path in one.files)
-
-
-def _without(one: FileSet, shared: frozenset[tuple[str, frozenset[object]]]) -> FileSet:
-    kept = {path for path, deletes in _identities(one) - shared}
-    return replace(
-        one,
-        files=tuple(path for path in one.files if path in kept),
-        deletes={path: found for path, found in one.deletes.items() if path in kept},
-    )
 
 
 def _view(engine: DuckDB, one: FileSet, columns: Sequence[Compared]) -> None:

@@ -9,21 +9,22 @@ Files that neither side changed are not read, but for the keys of those that hol
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from dataclasses import replace as renamed
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instep.canonical import Json
 from instep.engines.engine import FileSet
 from instep.engines.schema import Schema, literal, quoted
 from instep.errors import ConflictError, InvalidError
+from instep.tables.apart import Compared, Sides, find_apart, forget_apart
 from instep.tables.content import TableContent
+from instep.tables.key_ranges import EVERYTHING, Candidate, range_conditions
 from instep.tables.merge_columns import ColumnConflict, MergedColumns, merge_columns
-from instep.tables.read import DataFile, data_files, has_deletes, schema_of
+from instep.tables.read import DataFile, data_files, file_set, layout_of, schema_of
+from instep.tables.row_merge import Conflict, Resolution, RowMerge
 from instep.tables.write import data_folder, replace, with_columns
 
 if TYPE_CHECKING:
@@ -36,83 +37,17 @@ NAMED_KEYS = 3
 """How many keys a message names."""
 
 
-class Take(StrEnum):
-    """Whose value stands."""
-
-    OURS = "ours"
-    THEIRS = "theirs"
-    GIVEN = "given"
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """One cell that both sides changed, or one row (`column` empty) that one of them removed.
-
-    Values are DuckDB's text, None is null; of a row they are "here" or "removed".
-    """
-
-    key: tuple[str | None, ...]
-    column: str
-    base: str | None
-    ours: str | None
-    theirs: str | None
-
-    def to_json(self) -> dict[str, Json]:
-        return {
-            "key": list(self.key),
-            "column": self.column,
-            "base": self.base,
-            "ours": self.ours,
-            "theirs": self.theirs,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What stands where there is a conflict: `value` when it is a given one."""
-
-    take: Take
-    value: str | None = None
-
-
-Place = tuple[tuple[str | None, ...], str]
-"""Key and column of a conflict."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """How conflicts are settled: one by one, by key and column, and `otherwise` all others."""
-
-    choices: Mapping[Place, Choice] = field(default_factory=dict)
-    otherwise: Take | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RowMerge:
-    """The merged state, or why there is none: conflicts left, listed up to a thousand.
-
-    Counts are of the rows that came in from their side; `settled` counts conflicts that the
-    resolution decided. `conflicting` is the number of conflicts left, exactly.
-    """
-
-    content: TableContent | None
-    added: int = 0
-    changed: int = 0
-    removed: int = 0
-    settled: int = 0
-    conflicting: int = 0
-    conflicts: tuple[Conflict, ...] = ()
-    columns: tuple[ColumnConflict, ...] = ()
-    files: tuple[str, ...] = ()
-    """Data files that both sides rewrote, where there is no key to merge rows by."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """What one side did to the files of the base."""
+    """What one side did to the files of the base: those that went, and those that came."""
 
-    added: tuple[DataFile, ...]
-    removed: tuple[DataFile, ...]
+    before: FileSet
+    after: FileSet
+
+    @property
+    def is_whole(self) -> bool:
+        """Says whether its new files can be taken as they are, without rows deleted in them."""
+        return not self.after.deletes and not set(self.before.files) & set(self.after.files)
 
 
 def merge_rows(
@@ -130,56 +65,63 @@ def merge_rows(
     Raises:
         InvalidError (kind "no-such-column"): a column of `key` is not there.
         InvalidError (kinds "no-such-conflict", "bad-value"): the resolution does not fit.
-        InvalidError (kind "deleted-in-place"): a state has delete files of another writer.
         ConflictError (kind "repeated-key"): rows cannot be told apart by the key.
     """
-    for state in (base, ours, theirs):
-        if has_deletes(root, state):
-            raise InvalidError(
-                f"Rows of table {state.uuid} are deleted in place by another writer: expected "
-                "files without such rows on both sides of a merge. Write the table's files anew "
-                "on that branch, then merge again.",
-                kind="deleted-in-place",
-                table=state.uuid,
-            )
     columns = merge_columns(*(schema_of(root, state) for state in (base, ours, theirs)))
     if columns.conflicts:
         return RowMerge(None, columns=columns.conflicts)
-    mine, yours = (_side(root, base, state) for state in (ours, theirs))
+    before, own, other = (file_set(root, state, "files") for state in (base, ours, theirs))
+    mine = _Side(before.apart_from(own), own.apart_from(before))
+    yours = _Side(before.apart_from(other), other.apart_from(before))
     widened = with_columns(root, ours, columns.schema, at=at)
-    if not key:
-        return _files_merged(root, widened, mine, yours, at)
+    whole = {file.path: file for file in data_files(root, theirs)} if yours.is_whole else {}
+    taken = tuple(whole[path] for path in yours.after.files if path in whole)
     from instep.engines.duckdb import DuckDB
 
     with DuckDB(root / "staging") as engine:
-        rows = _Rows(engine, columns, key, data_files(root, ours))
-        return rows.merged(root, widened, mine, yours, resolution or Resolution(), at)
+        target = _Target(root, widened, columns.schema, engine, at)
+        if not key:
+            return _files_merged(target, mine, yours, taken)
+        return _Rows(target, columns, key, own).merged(mine, yours, taken, resolution)
 
 
-def _side(root: Path, base: TableContent, state: TableContent) -> _Side:
-    before = {file.path: file for file in data_files(root, base)}
-    after = {file.path: file for file in data_files(root, state)}
-    return _Side(
-        added=tuple(file for path, file in after.items() if path not in before),
-        removed=tuple(file for path, file in before.items() if path not in after),
-    )
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Our side of the table, where what is merged is written."""
 
+    root: Path
+    content: TableContent
+    schema: Schema
+    engine: DuckDB
+    at: datetime
 
-def _paths(files: Collection[DataFile]) -> frozenset[str]:
-    return frozenset(file.path for file in files)
+    def written(self, sql: str) -> tuple[DataFile, ...]:
+        return self.engine.write(
+            sql,
+            self.schema,
+            data_folder(self.root, self.content),
+            layout=layout_of(self.root, self.content),
+        )
+
+    def replaced(self, added: Sequence[DataFile], removed: Collection[str]) -> TableContent:
+        return replace(self.root, self.content, added, removed, at=self.at)
 
 
 def _files_merged(
-    root: Path, ours: TableContent, mine: _Side, yours: _Side, at: datetime
+    target: _Target, mine: _Side, yours: _Side, taken: tuple[DataFile, ...]
 ) -> RowMerge:
     """Keeps what each side added and drops what each removed; their files are taken as they are."""
-    both = _paths(mine.removed) & _paths(yours.removed)
-    if both and yours.added:
+    both = set(mine.before.files) & set(yours.before.files)
+    if both and yours.after.files:
         return RowMerge(None, conflicting=len(both), files=tuple(sorted(both)))
-    removed = _paths(yours.removed) - both
-    content = replace(root, ours, yours.added, removed, at=at)
-    added, gone = (sum(file.rows for file in files) for files in (yours.added, yours.removed))
-    return RowMerge(content, added=added, removed=gone)
+    engine = target.engine
+    for name, files in (("gone", yours.before), ("come", yours.after)):
+        engine.view(renamed(files, name=name, schema=target.schema))
+    gone = engine.rows("SELECT count(*) FROM gone")[0][0]
+    if not yours.is_whole:
+        taken = target.written("SELECT * FROM come")
+    content = target.replaced(taken, set(yours.before.files) - both)
+    return RowMerge(content, added=sum(file.rows for file in taken), removed=gone)
 
 
 class _Rows:
@@ -190,45 +132,41 @@ class _Rows:
     """
 
     def __init__(
-        self,
-        engine: DuckDB,
-        columns: MergedColumns,
-        key: Sequence[str],
-        files: Sequence[DataFile],
+        self, target: _Target, columns: MergedColumns, key: Sequence[str], ours: FileSet
     ) -> None:
         keys = [columns.schema.column(name) for name in key]
         others = [column for column in columns.schema.columns if column not in keys]
-        self.engine = engine
-        self.files = files
-        self.schema = columns.schema
+        self.target = target
+        self.engine = target.engine
         self.columns = [*keys, *others]
         self.dropped = columns.dropped
         self.keys = [f"c{n}" for n in range(len(keys))]
         self.values = [f"c{n}" for n in range(len(keys), len(self.columns))]
-        self.all = [f"c{n}" for n in range(len(self.columns) + len(columns.dropped))]
+        every = [*self.columns, *self.dropped]
+        self.schema = Schema(tuple(renamed(one, name=f"c{n}") for n, one in enumerate(every)))
+        self.ours = renamed(ours, name="ours", schema=self.schema)
         self._met = f"mine o JOIN yours t ON {_same('o', 't', self.keys)}"
 
     def merged(
         self,
-        root: Path,
-        ours: TableContent,
         mine: _Side,
         yours: _Side,
-        resolution: Resolution,
-        at: datetime,
+        taken: tuple[DataFile, ...],
+        resolution: Resolution | None,
     ) -> RowMerge:
-        self._view("ours", self.files)
+        self.engine.connection.execute("SET parquet_metadata_cache = true")
+        self.engine.view(self.ours)
         for side, name in ((mine, "mine"), (yours, "yours")):
-            self._view(f"{name}_before", side.removed)
-            self._view(f"{name}_after", side.added)
-        for name in ("mine", "yours"):
-            self._changes(name)
+            self.engine.view(renamed(side.before, name=f"{name}_before", schema=self.schema))
+            self.engine.view(renamed(side.after, name=f"{name}_after", schema=self.schema))
+        for side, name in ((mine, "mine"), (yours, "yours")):
+            self._changes(name, side)
         keys = ", ".join(f"o.{c}" for c in self.keys)
         self._refuse_repeated(f"SELECT {keys} FROM {self._met} WHERE o.had <> t.had")
         lost = self._changed_where_dropped()
         if lost:
             return RowMerge(None, columns=lost)
-        self._conflicts(resolution)
+        self._conflicts(resolution or Resolution())
         settled, left = self._count("settled WHERE take IS NOT NULL"), self._open()
         if left:
             return RowMerge(None, settled=settled, conflicting=left, conflicts=self._listed())
@@ -237,32 +175,45 @@ class _Rows:
             "SELECT count(*) FILTER (NOT had), count(*) FILTER (had AND NOT gone), "
             "count(*) FILTER (had AND gone) FROM apply"
         )[0]
-        content = self._written(root, ours, mine, yours, at)
+        apart = yours.is_whole and not set(mine.before.files) & set(yours.before.files)
+        if apart and not self._count(self._met):
+            content = self.target.replaced(taken, yours.before.files)
+        else:
+            content = self._written()
         return RowMerge(content, added, changed, removed, settled)
 
-    def _view(self, name: str, files: Sequence[DataFile]) -> None:
-        self.engine.view(FileSet(name, tuple(file.path for file in files), self._schema()))
-
-    def _schema(self) -> Schema:
-        columns = enumerate([*self.columns, *self.dropped])
-        return Schema(tuple(renamed(column, name=f"c{n}") for n, column in columns))
-
-    def _changes(self, name: str) -> None:
+    def _changes(self, name: str, side: _Side) -> None:
         """Makes table `name` of the rows that a side changed: before as b0..., after as a0...."""
-        befores = ", ".join(f"b.{c} AS b{c[1:]}" for c in self.all)
-        afters = ", ".join(f"a.{c} AS a{c[1:]}" for c in self.all)
-        keys = ", ".join(f"coalesce(b.{c}, a.{c}) AS {c}" for c in self.keys)
-        differs = " OR ".join(f"b.{c} IS DISTINCT FROM a.{c}" for c in self.all[len(self.keys) :])
-        self.engine.connection.execute(
-            f"CREATE TEMP TABLE {name} AS SELECT {keys}, b.here IS NOT NULL AS had, "
-            f"a.here IS NOT NULL AS has, {befores}, {afters} "
-            f"FROM (SELECT *, true AS here FROM {name}_before) b "
-            f"FULL JOIN (SELECT *, true AS here FROM {name}_after) a "
-            f"ON {_same('b', 'a', self.keys)} "
-            f"WHERE b.here IS NULL OR a.here IS NULL OR {differs or 'false'}"
+        sides = Sides(
+            f"{name}_before",
+            f"{name}_after",
+            tuple(
+                Compared(column.sql_type, n < len(self.keys))
+                for n, column in enumerate(self.schema.columns)
+            ),
         )
+        find_apart(self.engine, sides, self._ranges(sides, side))
+        keys = ", ".join(f"coalesce(o{c[1:]}, n{c[1:]}) AS {c}" for c in self.keys)
+        values = ", ".join(f"o{n} AS b{n}, n{n} AS a{n}" for n in range(len(sides.columns)))
+        self.engine.run(
+            f"CREATE TEMP TABLE {name} AS SELECT {keys}, change <> 'added' AS had, "
+            f"change <> 'removed' AS has, {values} FROM apart"
+        )
+        forget_apart(self.engine)
         keys = ", ".join(self.keys)
         self._refuse_repeated(f"SELECT {keys} FROM {name} GROUP BY ALL HAVING count(*) > 1")
+
+    def _ranges(self, sides: Sides, side: _Side) -> tuple[str, ...]:
+        if not side.before.files or not side.after.files:
+            return EVERYTHING
+        rows = max(self._count(sides.before), self._count(sides.after))
+        keys = self.schema.columns[: len(self.keys)]
+        candidates = [
+            Candidate(n, column.type, column.sql_type, (column.id, column.id))
+            for n, column in enumerate(keys)
+        ]
+        files = side.before.files, side.after.files
+        return range_conditions(self.engine, files, candidates, rows, len(sides.columns))
 
     def _refuse_repeated(self, keys: str) -> None:
         found = self.engine.rows(f"{keys} LIMIT {NAMED_KEYS + 1}")
@@ -407,33 +358,34 @@ class _Rows:
             f"{column.sql_type}) ELSE o.a{n} END"
         )
 
-    def _written(
-        self, root: Path, ours: TableContent, mine: _Side, yours: _Side, at: datetime
-    ) -> TableContent:
-        apart = not _paths(mine.removed) & _paths(yours.removed)
-        if apart and not self._count(self._met):
-            return replace(root, ours, yours.added, _paths(yours.removed), at=at)
+    def _written(self) -> TableContent:
+        """Rewrites the files of ours that hold a row to change, each with all of its rows."""
         affected = self._affected()
-        self._view("affected", affected)
+        kept = set(affected)
+        self.engine.view(
+            renamed(
+                self.ours,
+                name="affected",
+                files=affected,
+                deletes={path: found for path, found in self.ours.deletes.items() if path in kept},
+            )
+        )
         names = ", ".join(f"c{n} AS {quoted(column.name)}" for n, column in enumerate(self.columns))
-        files = self.engine.write(
+        files = self.target.written(
             f"SELECT {names} FROM affected r WHERE NOT EXISTS "
             f"(SELECT 1 FROM apply p WHERE {_same('p', 'r', self.keys)}) "
-            f"UNION ALL SELECT {names} FROM apply WHERE NOT gone",
-            self.schema,
-            data_folder(root, ours),
+            f"UNION ALL SELECT {names} FROM apply WHERE NOT gone"
         )
-        return replace(root, ours, files, _paths(affected), at=at)
+        return self.target.replaced(files, affected)
 
-    def _affected(self) -> list[DataFile]:
+    def _affected(self) -> tuple[str, ...]:
         """The files of ours that hold a row to change; each such row must be there once."""
-        if not self.files:
-            return []
+        if not self.ours.files:
+            return ()
         same = _same("p", "r", self.keys)
-        paths = tuple(file.path for file in self.files)
-        named = self.engine.source(FileSet("ours", paths, self._schema()), file_name="filename")
+        named = self.engine.source(self.ours, file_name="file")
         found = self.engine.rows(
-            f"SELECT r.filename, count(*) FROM {named} r SEMI JOIN apply p ON {same} GROUP BY ALL"
+            f"SELECT r.file, count(*) FROM {named} r SEMI JOIN apply p ON {same} GROUP BY ALL"
         )
         if sum(count for _, count in found) != self._count("apply WHERE had"):
             keys = ", ".join(f"r.{key}" for key in self.keys)
@@ -441,8 +393,7 @@ class _Rows:
                 f"SELECT {keys} FROM ours r JOIN apply p ON {same} GROUP BY {keys}, p.had "
                 "HAVING count(*) > p.had::INTEGER"
             )
-        names = {name for name, _ in found}
-        return [file for file in self.files if file.path in names]
+        return tuple(sorted(path for path, _ in found))
 
     def _count(self, what: str) -> int:
         return int(self.engine.rows(f"SELECT count(*) FROM {what}")[0][0])
