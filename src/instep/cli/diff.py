@@ -69,7 +69,7 @@ def diff(
     Example:  instep diff main try-delay
               instep diff main@2026-11-01 main
               instep diff main try-delay --table flights --tolerance 1% --rows apart.parquet
-              instep diff main@2026-11-01 main --profile flights
+              instep diff main try-delay --profile flights
     """
     if table is None and (key or tolerance or rows):
         raise click.UsageError("--key, --tolerance and --rows need --table NAME.")
