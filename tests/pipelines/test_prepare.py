@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pipeline_builders import SALES_ONLY, TRAINING, Bakery
 
 from instep.clock import Window, parse_instant
-from instep.engines.engine import Slice
+from instep.engines.engine import DeleteFile, Slice
 from instep.errors import InvalidError
+from instep.history.objects import file_digest
+from instep.pipelines.messages import file_set_json, parse_file_set
 from instep.pipelines.plan import Cut, RunPlan
 from instep.pipelines.prepare import (
     Planner,
@@ -21,7 +24,8 @@ from instep.pipelines.prepare import (
     table_of,
 )
 from instep.pipelines.runtime import Package, Runtime
-from instep.tables.read import file_set
+from instep.tables.read import file_set, row_count
+from instep.tables.write import data_folder, replace
 
 RUNTIME = Runtime("CPython 3.11", "Linux", {"duckdb": Package("2.0", "digest")})
 
@@ -70,6 +74,33 @@ def test_the_lake_and_the_disk_give_the_same_plan(bakery: Bakery) -> None:
     commit = bakery.repo.resolve("try")
     kept = Planner(bakery.repo, commit, lake_source(bakery.repo, commit, "bread"), RUNTIME)
     assert kept.plan_all().to_json() == planned(bakery, "try").to_json()
+
+
+def test_rows_deleted_in_place_are_not_read_and_change_what_a_step_rests_on(
+    bakery: Bakery,
+) -> None:
+    root = bakery.repo.root
+    table = table_of(bakery.repo, bakery.repo.resolve("main"), "sales")
+    path = file_set(root, table, "sales").files[-1]
+    place = data_folder(root, table) / "deletes.parquet"
+    duckdb.execute(
+        f"COPY (SELECT '{path}' AS file_path, 0::BIGINT AS pos) TO '{place}' "
+        "(FORMAT parquet, FIELD_IDS {file_path: 2147483546, pos: 2147483545})"
+    )
+    deletes = DeleteFile(str(place), 1, place.stat().st_size, file_digest(place), path)
+    after = replace(root, table, (), (), deletes=[deletes], at=bakery.repo.clock())
+    bakery.publish({"table/sales": after})
+    commit = bakery.repo.resolve("main")
+
+    planner = Planner(bakery.repo, commit, disk_source(bakery.folder, "bread"), RUNTIME)
+    files = planner.file_set("sales", None)
+    facts = planner.facts_of("sales", None)
+
+    assert parse_file_set(file_set_json(files)) == files
+    assert files.deletes == {path: (deletes,)}
+    assert len(bakery.read(files)) == row_count(root, table) - 1
+    assert facts is not None
+    assert deletes.digest in {file.digest for file in facts.files}
 
 
 @pytest.mark.parametrize(

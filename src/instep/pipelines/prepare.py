@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from instep.canonical import JsonObject, digest_of
-from instep.engines.engine import FileSet, Slice
+from instep.engines.engine import DeleteFile, FileSet, Slice
 from instep.engines.schema import Schema
 from instep.errors import InvalidError
 from instep.history.repository import Repository
@@ -41,7 +41,7 @@ from instep.pipelines.records import find_actuals, find_past, load_run
 from instep.pipelines.runtime import Runtime, differences, parse_runtime
 from instep.tables.content import TableContent
 from instep.tables.prune import Reach, reaches
-from instep.tables.read import DataFile, data_files, schema_of
+from instep.tables.read import DataFile, data_files, file_set, has_deletes, schema_of
 
 _NAMED_CHANGES = 3
 """How many packages a reason names before it counts the rest."""
@@ -191,8 +191,11 @@ class Planner:
             return None
         found = self._load(name)
         files = found.files(Slice(cut.column, cut.window) if cut else None)
-        facts = tuple(FileFact(file.digest, file.rows, file.size_bytes) for file in files)
-        return TableFacts(found.schema.columns, facts)
+        facts = [FileFact(file.digest, file.rows, file.size_bytes) for file in files]
+        # Rows deleted in place change what is read, and no data file.
+        deletes = {one for file in files for one in found.deletes.get(file.path, ())}
+        facts += [FileFact(one.digest, 0, one.size_bytes) for one in deletes]
+        return TableFacts(found.schema.columns, tuple(facts))
 
     def file_set(self, name: str, part: Slice | None) -> FileSet:
         """Returns a table as an engine reads it, as steps see it.
@@ -201,7 +204,9 @@ class Planner:
             NotFoundError (kind "no-such-key").
         """
         found = self._load(name)
-        return FileSet(name, tuple(file.path for file in found.files(part)), found.schema, part)
+        files = tuple(file.path for file in found.files(part))
+        deletes = {path: found.deletes[path] for path in files if path in found.deletes}
+        return FileSet(name, files, found.schema, part, deletes)
 
     def columns_of(self, name: str) -> tuple[str, ...] | None:
         """Returns the columns of a table as steps see it, or None where there is none."""
@@ -221,7 +226,8 @@ class Planner:
         found = self._tables.get(name)
         if found is None or found.content != content:
             root = self.repo.root
-            found = _Loaded(content, schema_of(root, content), data_files(root, content))
+            deletes = file_set(root, content, name).deletes if has_deletes(root, content) else {}
+            found = _Loaded(content, schema_of(root, content), data_files(root, content), deletes)
             self._tables[name] = found
         return found
 
@@ -359,6 +365,7 @@ class _Loaded:
     content: TableContent
     schema: Schema
     all_files: tuple[DataFile, ...]
+    deletes: Mapping[str, tuple[DeleteFile, ...]]
     spans: dict[str, tuple[Reach, ...]] = field(default_factory=dict)
 
     def files(self, part: Slice | None) -> tuple[DataFile, ...]:

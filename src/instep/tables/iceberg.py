@@ -2,7 +2,7 @@
 
 Pure: nothing here reads or writes a file, and pyiceberg is not imported: that alone costs 0.6 s a
 command (decision 0010). Format version 2,
-or 3 once a column has a default (decision 0021). Source: https://iceberg.apache.org/spec/.
+or 3 once a column has a default (decision 0023). Source: https://iceberg.apache.org/spec/.
 """
 
 from __future__ import annotations
