@@ -9,8 +9,10 @@ nothing else. Two writers never have a transaction open at once here, on Postgre
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from uuid import uuid4
@@ -109,9 +111,9 @@ class TwoProcesses(RuleBasedStateMachine):
 
     @initialize()
     def branches(self) -> None:
-        main = self.model.refs["main"].commit
         for name in BRANCHES:
-            self.begin(0, Create(name, RefKind.BRANCH, main), _TO_THE_END)
+            main = self.head("main")
+            self.begin(0, partial(Create, name, RefKind.BRANCH, main), _TO_THE_END)
 
     @rule(who=one, ref=st.sampled_from([*BRANCHES, "main"]), edits=edits, rows=rows,
           reads=st.frozensets(keys, max_size=1), steps=steps)  # fmt: skip
@@ -126,29 +128,49 @@ class TwoProcesses(RuleBasedStateMachine):
     ) -> None:
         """On main it is refused, and leaves objects that nothing names."""
         table = {} if rows is None else {"table/t": Append(tuple(rows), next(self.states))}
-        self.begin(who, Write(ref, self.head(ref), {**edits, **table}, reads), steps)
+        self.begin(who, lambda: Write(ref, self.head(ref), {**edits, **table}, reads), steps)
+
+    @rule(who=one, ref=refs, key=keys, which=st.integers(0, 3), steps=st.integers(0, 12))
+    def edit_with_what_is_there(self, who: int, ref: str, key: str, which: int, steps: int) -> None:
+        """Names an object that lies there and that no root names, where there is one."""
+
+        def write() -> Write:
+            unnamed = self.lake.objects() - self.lake.needed_digests()
+            found = [text for text in TEXTS if digest_of(text) in unnamed] or TEXTS
+            return Write(ref, self.head(ref), {key: Blob(found[which % len(found)])})
+
+        self.begin(who, write, steps)
 
     @rule(who=one, ref=refs, other=refs, steps=steps)
     def merge(self, who: int, ref: str, other: str, steps: int) -> None:
-        ours, theirs = self.head(ref), self.head(other)
-        with self.repo.store.reading() as tx:
-            base = merge_base(tx, ours, theirs)
-        assert base in self.model.merge_bases(ours, theirs)
-        self.begin(who, Merge(ref, ours, theirs, base), steps)
+        def merge() -> Merge:
+            ours, theirs = self.head(ref), self.head(other)
+            with self.repo.store.reading() as tx:
+                base = merge_base(tx, ours, theirs)
+            assert base in self.model.merge_bases(ours, theirs)
+            return Merge(ref, ours, theirs, base)
+
+        self.begin(who, merge, steps)
 
     @rule(who=one, ref=refs, back=st.integers(0, 3), steps=steps)
     def create(self, who: int, ref: str, back: int, steps: int) -> None:
-        known = [one for one in self.model.commits if one not in self.model.forgotten]
-        self.begin(who, Create(ref, RefKind.BRANCH, known[-1 - back % len(known)]), steps)
+        """Points to a commit that no root names any more, where there is one."""
+
+        def create() -> Create:
+            known = [one for one in self.model.commits if one not in self.model.forgotten]
+            lost = [one for one in known if one not in self.model.rooted()] or known
+            return Create(ref, RefKind.BRANCH, lost[-1 - back % len(lost)])
+
+        self.begin(who, create, steps)
 
     @rule(who=one, ref=refs, steps=steps, is_renamed=st.booleans())
     def delete(self, who: int, ref: str, steps: int, is_renamed: bool) -> None:
         other = BRANCHES[1 - BRANCHES.index(ref)]
-        self.begin(who, Rename(ref, other) if is_renamed else Delete(ref), steps)
+        self.begin(who, lambda: Rename(ref, other) if is_renamed else Delete(ref), steps)
 
     @rule(who=one, steps=steps)
     def collect(self, who: int, steps: int) -> None:
-        self.begin(who, Collect(0), steps)
+        self.begin(who, lambda: Collect(0), steps)
 
     @rule(who=one)
     def collect_twice(self, who: int) -> None:
@@ -156,14 +178,16 @@ class TwoProcesses(RuleBasedStateMachine):
         who = who if self.busy[who] is None else 1 - who
         for _ in range(2):
             if self.busy[who] is None:
-                self.begin(who, Collect(0), _TO_THE_END)
+                self.begin(who, lambda: Collect(0), _TO_THE_END)
 
     @rule(who=one, which=st.integers(0, 3), steps=steps)
     def erase(self, who: int, which: int, steps: int) -> None:
-        there = self.lake.objects()
-        known = [digest_of(text) for text in TEXTS if digest_of(text) in there]
-        digest = known[which % len(known)] if known else digest_of("none")
-        self.begin(who, Erase(digest), steps)
+        def erase() -> Erase:
+            there = self.lake.objects()
+            known = [digest_of(text) for text in TEXTS if digest_of(text) in there]
+            return Erase(known[which % len(known)] if known else digest_of("none"))
+
+        self.begin(who, erase, steps)
 
     @rule(who=one, steps=steps)
     def go_on(self, who: int, steps: int) -> None:
@@ -186,7 +210,7 @@ class TwoProcesses(RuleBasedStateMachine):
         if any(self.busy) or not self.lake.has_garbage():
             return
         for _ in range(4):
-            self.begin(0, Collect(0), _TO_THE_END)
+            self.begin(0, lambda: Collect(0), _TO_THE_END)
         self.lake.hold()
         self.lake.hold_only_what_is_needed()
 
@@ -200,19 +224,21 @@ class TwoProcesses(RuleBasedStateMachine):
             self.run(0, _TO_THE_END)
             self.run(1, _TO_THE_END)
 
-    def begin(self, who: int, act: Act, steps: int) -> None:
-        """Starts an act in a worker that has none, if one has not, and lets it pass some places.
+    def begin(self, who: int, act: Callable[[], Act], steps: int) -> None:
+        """Starts an act in a worker that is free, or that is done first, and runs some steps of it.
 
         No rule has a precondition: table ids are random, so that runs differ in small things, and
         Hypothesis must be able to draw the same again.
         """
         who = who if self.busy[who] is None else 1 - who
+        self.run(who, _TO_THE_END)
         if self.busy[who] is not None:
-            return
+            return  # it waits for the other
         self.now += timedelta(seconds=1)
         erased = frozenset(self.model.erased)
-        self.busy[who] = Busy(act, self.now, "", erased)
-        self.arrive(who, self.workers[who].start(act, self.now))
+        planned = act()
+        self.busy[who] = Busy(planned, self.now, "", erased)
+        self.arrive(who, self.workers[who].start(planned, self.now))
         self.run(who, steps)
 
     def run(self, who: int, steps: int) -> None:
@@ -282,7 +308,7 @@ class TwoProcesses(RuleBasedStateMachine):
         return known.commit
 
 
-few = pytest.param(20, 40, id="few")
+few = pytest.param(25, 40, id="few")
 many = pytest.param(500, 80, id="many", marks=pytest.mark.long)
 
 
