@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from uuid import uuid4
 
@@ -332,3 +332,64 @@ def test_two_processes_leave_what_the_model_says_in_whatever_order_they_take_tur
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+Planned = Callable[[TwoProcesses, str], Act]
+
+ACTS: dict[str, Planned] = {
+    "name-an-object": lambda one, lost: Write("a", one.head("a"), {"contract/x": Blob("one")}),
+    "grow-a-table": lambda one, lost: Write("a", one.head("a"), {"table/t": Append((2,), 2)}),
+    "name-a-lost-commit": lambda one, lost: Create("b", RefKind.BRANCH, lost),
+    "delete": lambda one, lost: Delete("a"),
+    "collect": lambda one, lost: Collect(0),
+    "erase": lambda one, lost: Erase(digest_of("one")),
+}
+SOME = [("name-an-object", "collect"), ("collect", "name-a-lost-commit")]
+pairs = [
+    pytest.param(*pair, marks=[] if pair in SOME else pytest.mark.long)
+    for pair in product(ACTS, ACTS)
+]
+
+
+@on_both
+@pytest.mark.parametrize(("held", "meanwhile"), pairs)
+def test_an_act_may_be_held_at_any_place_while_another_is_done(
+    database: Database | None, held: str, meanwhile: str
+) -> None:
+    places = 0
+    while _is_held(database, ACTS[held], ACTS[meanwhile], places):
+        places += 1
+    assert places > 3, "it was held nowhere"
+
+
+def _is_held(database: Database | None, held: Planned, meanwhile: Planned, places: int) -> bool:
+    """Does one act twice while another is held after so many places; False where that had ended."""
+    machine = _with_garbage(database)
+    lost = next(one for one in machine.model.commits if one not in machine.model.rooted())
+    machine.begin(0, lambda: held(machine, lost), places)
+    is_held = machine.busy[0] is not None
+    for _ in range(2):
+        machine.begin(1, lambda: meanwhile(machine, lost), _TO_THE_END)
+        machine.agree()
+    machine.teardown()
+    return is_held
+
+
+def _with_garbage(database: Database | None) -> TwoProcesses:
+    """Returns a lake in which an object and a commit are condemned, and nothing was deleted."""
+
+    class Machine(TwoProcesses):
+        pass
+
+    Machine.database = database
+    machine = Machine()
+    machine.branches()
+    blob, table = Blob("one"), Append((1,), 1)
+    for act in (
+        lambda: Write("main", machine.head("main"), {"contract/x": blob}),
+        lambda: Write("b", machine.head("b"), {"contract/y": Blob("two"), "table/t": table}),
+        lambda: Delete("b"),
+        lambda: Collect(0),
+    ):
+        machine.begin(0, act, _TO_THE_END)
+    return machine
