@@ -359,7 +359,7 @@ def test_an_act_may_be_held_at_any_place_while_another_is_done(
     places = 0
     while _is_held(database, ACTS[held], ACTS[meanwhile], places):
         places += 1
-    assert places > 3, "it was held nowhere"
+    assert places, "it was held nowhere"
 
 
 def _is_held(database: Database | None, held: Planned, meanwhile: Planned, places: int) -> bool:
