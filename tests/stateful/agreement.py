@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import combinations
 
 import pytest
-from acts import CONTRACT, Act, Answer, Blob, Done, Erase, Refused, Write
+from lake_acts import CONTRACT, Act, Answer, Blob, Done, Erase, Refused, Write
 from model import (
     Commits,
     Committed,

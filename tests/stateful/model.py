@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from acts import (
+from lake_acts import (
     Act,
     Append,
     Blob,

@@ -12,7 +12,19 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from acts import (
+from agreement import Agreement
+from databases import on_both
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from lake_acts import (
     Act,
     Append,
     Blob,
@@ -27,18 +39,6 @@ from acts import (
     Undo,
     Write,
     perform,
-)
-from agreement import Agreement
-from databases import on_both
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
 )
 from model import digest_of
 from workers import IN_MEMORY, Stop, Worker
@@ -185,10 +185,11 @@ class OneProcess(RuleBasedStateMachine):
         if keep_days:
             assert (self.lake.objects(), self.known_commits()) == before, "deleted too early"
 
-    @precondition(lambda self: self.lake.has_garbage())
     @rule(keep_days=st.sampled_from([0, 1]))
     def collect_all(self, keep_days: int) -> None:
         """What nothing reaches goes: first commits, then what only they named."""
+        if not self.lake.has_garbage():
+            return
         for _ in range(2 * (keep_days + 2)):
             self.now += keep_days * _DAY
             assert perform(self.repo, Collect(keep_days)) == Done()

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from acts import Act, Answer, perform
+from lake_acts import Act, Answer, perform
 
 from instep import faults
 from instep.history.repository import open_repository
