@@ -13,20 +13,23 @@ import errno
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 ERRORS = {"full": errno.ENOSPC, "failing": errno.EIO, "read-only": errno.EROFS}
 
 _seen: dict[str, int] = {}
 _fault = ""
-_trace = ""
+_trace: int | None = None
 _watcher: Callable[[str], None] | None = None
 
 
 def arm(fault: str, trace: str = "") -> None:
     """Sets which fault happens and where places are written, as the two variables do."""
     global _fault, _trace
-    _fault, _trace = fault, trace
+    if _trace is not None:
+        os.close(_trace)
+    # Opened now: a step that is closed to the rest may open nothing when a place is reached.
+    _trace = os.open(trace, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) if trace else None
+    _fault = fault
     _seen.clear()
 
 
@@ -38,14 +41,13 @@ def watch(watcher: Callable[[str], None] | None) -> None:
 
 def reached(place: str) -> None:
     """Says that the process is at `place`, such as "file.rename.before"."""
-    if not _fault and not _trace and _watcher is None:
+    if not _fault and _trace is None and _watcher is None:
         return
     if _watcher is not None:
         _watcher(place)
     _seen[place] = _seen.get(place, 0) + 1
-    if _trace:
-        with Path(_trace).open("a") as trace:
-            trace.write(f"{place}:{_seen[place]}\n")
+    if _trace is not None:
+        os.write(_trace, f"{place}:{_seen[place]}\n".encode())
     where, _, kind = _fault.partition("=")
     name, _, count = where.partition(":")
     if name == place and _seen[place] == int(count or "1"):

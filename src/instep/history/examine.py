@@ -31,6 +31,7 @@ from instep.history.seals import (
 )
 from instep.history.sqlite import SqliteStore
 from instep.history.store import Row
+from instep.history.tokens import forgotten_before
 from instep.history.verify import (
     check_commit,
     check_deleted,
@@ -184,8 +185,9 @@ class Examination:
                     page = sealed_after(tx, kept.table, name)
                     names = [str(row[0]) for row in page]
                     found = record_digests(tx, kept, names) if names else {}
-                if not kept.is_kept:
-                    page = [row for row in page if row[0] in found]
+                    forgotten = forgotten_before(tx)
+                if kept.table == "tokens":
+                    page = [row for row in page if row[0] in found or _at(row) >= forgotten]
                 yield from check_records(kept.table, page, found)
                 self.checked["records"] += len(page)
                 if not names:
@@ -264,3 +266,8 @@ def _parents(row: Row | None) -> list[str]:
     except (TypeError, ValueError):
         return []
     return [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
+
+
+def _at(token: Row) -> int:
+    """When a token was kept, in microseconds, by the name of its record."""
+    return int(str(token[0]).partition("/")[0])

@@ -51,8 +51,6 @@ class Kept:
     key: tuple[str, ...]
     columns: tuple[str, ...]
     is_final: str
-    is_kept: bool = True
-    """Whether a record stays for good; one that does not may be missing, never changed."""
 
     @property
     def record(self) -> str:
@@ -85,13 +83,8 @@ KEPT: tuple[Kept, ...] = (
         ),
         f"run in ({_OVER})",
     ),
-    Kept(
-        "tokens",
-        ("token",),
-        ("token", "ref", "digest", "commit_id", "at"),
-        "at >= 0",
-        is_kept=False,
-    ),
+    # Named by their instant first: doctor tells by it whether one may have been forgotten.
+    Kept("tokens", ("at", "token"), ("token", "ref", "digest", "commit_id", "at"), "at >= 0"),
     Kept("model_versions", ("model", "version"), ("model", "version", "run"), "version > 0"),
     Kept(
         "changes",

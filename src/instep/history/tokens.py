@@ -15,6 +15,7 @@ from instep.history.store import Transaction
 
 _ACT = "instep.act.v1"
 _LONGEST = 200
+_FORGOTTEN = "tokens-forgotten-before"
 
 TOKEN_DAYS = 90
 """Days at work for which a token is remembered: far longer than anybody tries again."""
@@ -68,11 +69,22 @@ def keep_done(
 
 def prune_tokens(tx: Transaction, before: int) -> int:
     """Removes at most a thousand tokens older than an instant in microseconds; says how many."""
+    tx.execute(
+        "insert into lake (name, value) values (?, ?) "
+        "on conflict (name) do update set value = excluded.value",
+        (_FORGOTTEN, str(max(before, forgotten_before(tx)))),
+    )
     return tx.execute(
         "delete from tokens where token in "
         "(select token from tokens where at < ? order by token limit ?)",
         (before, PRUNED_AT_ONCE),
     )
+
+
+def forgotten_before(tx: Transaction) -> int:
+    """Returns the instant, in microseconds, before which tokens may be gone."""
+    row = tx.row("select value from lake where name = ?", (_FORGOTTEN,))
+    return int(row[0]) if row else 0
 
 
 def _reused(token: str, commit: str, ref: str) -> ConflictError:
