@@ -10,11 +10,12 @@ import pytest
 from arrival_builders import HEADER, READINGS, merge_contract, month, rows_of, state_of, write
 from garbage import gc
 
+from instep.changes import gate
 from instep.changes.gate import open_change
 from instep.changes.records import Kind, State, list_changes
 from instep.changes.revert import undo_on_main
 from instep.cli.doctor import check
-from instep.errors import ConflictError, InvalidError, NotFoundError, RefusedError
+from instep.errors import InvalidError, NotFoundError, RefusedError
 from instep.history.edits import Edit
 from instep.history.repository import MAIN, Repository
 from instep.ingest.accept import accept, refuse
@@ -485,14 +486,21 @@ def test_the_file_of_a_refused_arrival_goes_and_may_be_brought_again(
     assert lake.objects.has(digest)
 
 
-def test_the_file_of_an_undone_arrival_is_said_to_be_known(
+def test_an_arrival_is_undone_under_a_later_one_and_its_file_comes_again(
     lake: Repository, tmp_path: Path
 ) -> None:
     first = arrive(lake, write(tmp_path / "readings-1.csv", month(1)))
     arrive(lake, write(tmp_path / "readings-2.csv", month(2)))
+    both = len(rows_of(lake, "SELECT * FROM readings"))
     assert first.commit is not None
-    with pytest.raises(ConflictError) as caught:
-        undo_on_main(lake, first.commit, (), author="ana", why="wrong", say=lambda text: None)
-    assert caught.value.kind == "keys-moved"
+    undone = undo_on_main(lake, first.commit, (), author="ana", why="wrong", say=lambda text: None)
+    assert undone.proposal is not None
+    number = undone.proposal.change.number
+    with lake.store.transaction() as tx:
+        gate.approve(tx, lake, number, "ben")
+        back = gate.merge(tx, lake, number, "ana").commit
+    assert len(rows_of(lake, "SELECT * FROM readings")) == both - first.arrival.rows
     again = arrive(lake, write(tmp_path / "readings-1.csv", month(1)))
-    assert (again.was_here, again.state) == (True, State.MERGED)
+    assert (again.was_here, again.state) == (False, State.MERGED)
+    assert len(rows_of(lake, "SELECT * FROM readings")) == both
+    assert back.id != again.commit

@@ -84,10 +84,17 @@ def test_what_moved_since_is_a_conflict_by_name_and_an_arrival_can_be_undone(
     first = str(shop.must("ingest", shop.month(1), "--json").json["arrivals"][0]["change"])
     shop.must("ingest", shop.month(2))
     last = str(shop.must("ingest", shop.month(3), "--json").json["arrivals"][0]["change"])
+    assert shop.must("undo", "change", first, "--json").json["keys"] == ["table/sales"]
+    contract = tmp_path / "contracts/sales.yaml"
+    for least in ("1.0.1", "1.0.2"):
+        contract.write_text(contract.read_text().replace("version: 1.0", f"version: {least} #"))
+        proposed = str(shop.must("propose", "--json").json["change"])
+        agree(shop, proposed)
+        first = first if least == "1.0.2" else proposed
     refused = shop.instep("undo", "change", first, "--json")
     assert refused.code == 4
     error = refused.json["error"]
-    assert (error["kind"], error["keys"]) == ("keys-moved", ["table/sales"])
+    assert (error["kind"], error["keys"]) == ("keys-moved", ["contract/sales"])
     assert "by ana in " in error["message"]
 
     for kind, words in (

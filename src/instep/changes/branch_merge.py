@@ -27,7 +27,8 @@ from instep.tables.content import TableContent
 from instep.tables.merge import merge_rows
 from instep.tables.row_merge import Resolution, RowMerge, Take
 
-_BY_ROWS = (MergePolicy.APPEND, MergePolicy.KEYED)
+BY_ROWS = (MergePolicy.APPEND, MergePolicy.KEYED)
+"""Policies under which two states of a table are merged row by row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,7 @@ class _Merging:
             for content in (conflict.base, conflict.ours, conflict.theirs)
         ]
         base, ours, theirs = states
-        if contract is None or policy not in _BY_ROWS:
+        if contract is None or policy not in BY_ROWS:
             why = f"policy {policy}" if policy else "it has no contract, so no merge policy"
         elif base is None or ours is None or theirs is None:
             why = "made or dropped on one side"

@@ -12,17 +12,24 @@ from dataclasses import dataclass
 
 from instep.canonical import Json, JsonObject
 from instep.changes import records
+from instep.changes.branch_merge import BY_ROWS
 from instep.changes.evidence import Say
 from instep.changes.propose import Proposal, record
 from instep.changes.stale import Stale, stale_after
+from instep.changes.table_evidence import contract_at
 from instep.errors import ConflictError, InvalidError, RefusedError
 from instep.history import tree
 from instep.history.ancestry import is_ancestor
 from instep.history.commits import Commit, load_commit
 from instep.history.edits import Edit, build, commit_edit, who_moved
+from instep.history.locks import writing
 from instep.history.refs import Ref, RefKind, get_ref, refuse_protected
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
+from instep.tables.content import TableContent
+from instep.tables.merge import merge_rows
+from instep.tables.read import data_files
+from instep.tables.write import replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +65,17 @@ def undo_on_main(
     Raises:
         As `plan_undo`.
     """
-    found = plan_undo(repo, MAIN, undone, only)
-    edit = Edit(found.base, found.changes, author, _worded(found, why), f"undo of {undone}")
-    with repo.store.transaction() as tx:
-        head = build(tx, repo, edit).id
-    more: dict[str, Json] = {
-        "undoes": undone,
-        "why": why,
-        "stale": [one.to_json() for one in found.stale],
-    }
-    return Undone(found, record(repo, edit, head, None, say, more), None)
+    with writing(repo.root, repo.store):
+        found = plan_undo(repo, MAIN, undone, only)
+        edit = Edit(found.base, found.changes, author, _worded(found, why), _origin(undone))
+        with repo.store.transaction() as tx:
+            head = build(tx, repo, edit).id
+        more: dict[str, Json] = {
+            "undoes": undone,
+            "why": why,
+            "stale": [one.to_json() for one in found.stale],
+        }
+        return Undone(found, record(repo, edit, head, None, say, more), None)
 
 
 def undo_on_branch(
@@ -80,13 +88,17 @@ def undo_on_branch(
     """
     with repo.store.reading() as tx:
         _check_branch(get_ref(tx, branch))
-    found = plan_undo(repo, branch, undone, only)
-    edit = Edit(found.base, found.changes, author, _worded(found, why), f"undo of {undone}")
-    return Undone(found, None, commit_edit(repo, branch, edit, kind="undo"))
+    with writing(repo.root, repo.store):
+        found = plan_undo(repo, branch, undone, only)
+        edit = Edit(found.base, found.changes, author, _worded(found, why), _origin(undone))
+        return Undone(found, None, commit_edit(repo, branch, edit, kind="undo"))
 
 
 def plan_undo(repo: Repository, ref: str, undone: str, only: Iterable[str]) -> Undo:
     """Returns what undoing commit `undone` on `ref` would do; `only` keeps to some of its keys.
+
+    A table that changed again since keeps what came later, where its contract merges rows: only
+    the rows that the commit added, changed or removed are set back, in files written for it.
 
     Raises:
         RefusedError (kind "nothing-to-undo"): it changed nothing, is not there, or is undone.
@@ -120,6 +132,20 @@ def commit_of_change(tx: Transaction, number: int) -> str:
     return change.merged_commit
 
 
+def is_undone(tx: Transaction, commit: str) -> bool:
+    """Says whether a merged change undid a commit of main, and was not undone itself."""
+    undos = tx.rows(
+        "select c.merged_commit from changes c join commits h on h.id = c.head_commit "
+        "where c.state = 'merged' and h.origin = ?",
+        (_origin(commit),),
+    )
+    return any(not is_undone(tx, str(undo)) for (undo,) in undos)
+
+
+def _origin(undone: str) -> str:
+    return f"undo of {undone}"
+
+
 def _wanted(
     repo: Repository, before: Commit, commit: Commit, only: tuple[str, ...]
 ) -> tuple[tree.Difference, ...]:
@@ -151,12 +177,48 @@ def _set_back(
         if now == each.after:
             changes[each.key] = each.before
         elif now != each.before:
-            moved.append(each.key)
+            merged = _set_back_rows(repo, head, each, now)
+            if merged is None:
+                moved.append(each.key)
+            else:
+                changes[each.key] = merged
     if moved:
         raise _moved_since(tx, repo, head, commit, moved)
     if not changes:
         raise _nothing(commit.id, "what it changed is as it was before it")
     return changes
+
+
+def _set_back_rows(
+    repo: Repository, head: Commit, undone: tree.Difference, now: JsonObject | None
+) -> JsonObject | None:
+    """Returns a table as it is now without what a commit did to it; None where that cannot be.
+
+    It is the merge, by the contract's policy, of what is there now and what was before, both seen
+    from the state that the commit left.
+    """
+    if tree.kind_of(undone.key) != "table":
+        return None
+    contents = undone.after, now, undone.before
+    after, ours, before = (
+        TableContent.from_content(one) if one is not None else None for one in contents
+    )
+    contract = contract_at(repo, head.id, undone.key.partition("/")[2])
+    if (
+        after is None
+        or ours is None
+        or after.uuid != ours.uuid
+        or contract is None
+        or contract.merge_policy not in BY_ROWS
+    ):
+        return None
+    if before is None:  # the commit made the table: before it there were no rows
+        files = [file.path for file in data_files(repo.root, after)]
+        before = replace(repo.root, after, (), files, at=repo.clock())
+    if before.uuid != after.uuid:
+        return None
+    merged = merge_rows(repo.root, after, ours, before, contract.key, at=repo.clock())
+    return merged.content.to_content() if merged.content else None
 
 
 def _moved_since(

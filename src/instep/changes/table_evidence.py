@@ -23,7 +23,7 @@ def describe_table(repo: Repository, after_commit: str, difference: Difference) 
     """
     name = difference.key.partition("/")[2]
     before, after = _content(difference.before), _content(difference.after)
-    contract = _contract(repo, after_commit, name)
+    contract = contract_at(repo, after_commit, name)
     key = contract.key if contract else ()
     rows = diff_rows(repo.root, before, after, key)
     schema = schema_difference(repo, before, after)
@@ -51,13 +51,13 @@ def describe_table(repo: Repository, after_commit: str, difference: Difference) 
 
 def key_of(repo: Repository, commit: str, table: str) -> tuple[str, ...]:
     """Returns the key that the table's contract in a commit names; empty where none does."""
-    contract = _contract(repo, commit, table)
+    contract = contract_at(repo, commit, table)
     return tuple(contract.key) if contract else ()
 
 
 def check_against(repo: Repository, commit: str, table: str) -> tuple[Finding, ...]:
     """Returns what a table breaks of its contract, both as a commit holds them."""
-    content, contract = repo.find(commit, f"table/{table}"), _contract(repo, commit, table)
+    content, contract = repo.find(commit, f"table/{table}"), contract_at(repo, commit, table)
     if content is None or contract is None:
         return ()
     return check_result(repo, TableContent.from_content(content), contract)
@@ -188,7 +188,8 @@ def _content(content: JsonObject | None) -> TableContent | None:
     return TableContent.from_content(content) if content else None
 
 
-def _contract(repo: Repository, commit: str, table: str) -> Contract | None:
+def contract_at(repo: Repository, commit: str, table: str) -> Contract | None:
+    """Returns the contract of a table at a commit, or None."""
     from instep.contracts.document import parse
 
     content = repo.find(commit, f"contract/{table}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from instep.canonical import Json, to_microseconds
 from instep.changes.records import State
+from instep.changes.revert import commit_of_change, is_undone
 from instep.contracts.terms import MergePolicy
 from instep.errors import NotFoundError
 from instep.history.objects import Objects
@@ -112,7 +113,7 @@ def same_file(
     """Returns the latest arrival of this very file in a table, if the table has it.
 
     It is open, held, or merged; under `replace` and `keyed` a later file takes the place of an
-    earlier one, so that among the merged ones only the last counts.
+    earlier one, so that among the merged ones only the last counts. What was undone is not there.
     """
     named = ", ".join(f"a.{name.strip()}" for name in _COLUMNS.split(","))
     row = tx.row(
@@ -126,6 +127,8 @@ def same_file(
     is_last = policy is not MergePolicy.APPEND
     merged = last_accepted(tx, table, None if is_last else digest)
     if merged is None or merged.file_digest != digest:
+        return None
+    if is_undone(tx, commit_of_change(tx, merged.change)):
         return None
     return merged, State.MERGED
 
