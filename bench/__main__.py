@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import commands, garbage, history, ingest, profiles, rowdiff, serving, tables
+from bench import commands, garbage, history, ingest, merge, profiles, rowdiff, serving, tables
 from bench.figures import Figure
 
 BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -22,6 +22,7 @@ BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
     "gc-cold": garbage.cold,
     "gc-warm": garbage.warm,
     "ingest": ingest.ingest,
+    "merge-keyed": merge.keyed,
     "mergebase": history.mergebase,
     "plan-files-cold": tables.plan_cold,
     "plan-files-warm": tables.plan_warm,

@@ -130,20 +130,20 @@ def rowdiff() -> Iterator[Figure]:
 
 def files() -> Iterator[Figure]:
     """One of many files was rewritten; against reading both versions of it, all columns."""
-    root = _fresh("rowdiff-files")
+    root = fresh("rowdiff-files")
     table = create_table(root, "t", COLUMNS, at=AT)
     say(f"Writing {FILES:,} files.")
     with DuckDB(root / "staging") as engine:
         for n in range(FILES):
             first = n * ROWS_PER_FILE
-            select = _select(first, first + ROWS_PER_FILE)
-            written = engine.write(select, schema_of(root, table), data_folder(root, table))
+            text = select(first, first + ROWS_PER_FILE)
+            written = engine.write(text, schema_of(root, table), data_folder(root, table))
             table = append(root, table, written, at=AT)
             if n == FILES // 2:
                 old = written[0]
         first = (FILES // 2) * ROWS_PER_FILE
-        select = _select(first, first + ROWS_PER_FILE, changed=True)
-        new = engine.write(select, schema_of(root, table), data_folder(root, table))
+        text = select(first, first + ROWS_PER_FILE, changed=7)
+        new = engine.write(text, schema_of(root, table), data_folder(root, table))
     after = replace(root, table, new, [old.path], at=AT)
     ours, reads = [], []
     for _ in range(ROUNDS * 3):
@@ -174,22 +174,23 @@ def _read(paths: list[str]) -> None:
 
 
 def _states() -> tuple[Path, TableContent, TableContent]:
-    root = _fresh("rowdiff")
+    root = fresh("rowdiff")
     table = create_table(root, "t", COLUMNS, at=AT)
     states = []
-    for changed in (False, True):
+    for changed in (None, 7):
         say(f"Writing {ROWS:,} rows.")
         with DuckDB(root / "staging") as engine:
-            select = _select(0, ROWS, changed)
-            files = engine.write(select, schema_of(root, table), data_folder(root, table))
+            text = select(0, ROWS, changed)
+            files = engine.write(text, schema_of(root, table), data_folder(root, table))
         states.append(append(root, table, files, at=AT))
     return root, states[0], states[1]
 
 
-def _select(first: int, end: int, changed: bool = False) -> str:
+def select(first: int, end: int, changed: int | None = None) -> str:
+    """SQL of rows; every thousandth, from the one numbered `changed`, has another delay."""
     delay = "(hash(i + 2) % 1000000) / 997.0"
-    if changed:
-        delay = f"CASE WHEN i % 1000 = 7 THEN {delay} + 1 ELSE {delay} END"
+    if changed is not None:
+        delay = f"CASE WHEN i % 1000 = {changed} THEN {delay} + 1 ELSE {delay} END"
     return (
         "SELECT i::BIGINT id, (i % 1000)::INT carrier, 'flight-' || (hash(i) % 100000) flight, "
         "'city ' || (hash(i + 1) % 500) city, md5(i::VARCHAR) tail, "
@@ -199,7 +200,7 @@ def _select(first: int, end: int, changed: bool = False) -> str:
     )
 
 
-def _fresh(name: str) -> Path:
+def fresh(name: str) -> Path:
     root = FOLDER / name
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
