@@ -15,12 +15,12 @@ import shutil
 import statistics
 import sys
 import time
-import venv
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.figures import FOLDER, Figure, say
+from bench.peers import python_with
 from bench.processes import run
 from instep.engines.duckdb import DuckDB
 from instep.engines.schema import Column
@@ -104,7 +104,7 @@ def rowdiff() -> Iterator[Figure]:
         seconds, peak = _timed([sys.executable, "-c", _INSTEP, str(root), *contents], expected)
         ours.append(seconds)
         peaks.append(peak)
-    peer, peer_peak = _timed([str(_peer()), "-c", _PEER, *files], expected)
+    peer, peer_peak = _timed([str(python_with("datacompy", PEER)), "-c", _PEER, *files], expected)
     seconds = statistics.median(ours)
     yield Figure(
         "rowdiff",
@@ -215,15 +215,3 @@ def _timed(command: list[str], expected: list[int]) -> tuple[float, int]:
     if counts != expected:
         raise RuntimeError(f"{command[0]} found {counts}: expected {expected}.")
     return float(seconds), took.peak_bytes
-
-
-def _peer() -> Path:
-    """Returns the Python of datacompy's own environment, made once."""
-    folder = FOLDER / "datacompy"
-    python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
-        say("Installing datacompy into an environment of its own.")
-        venv.create(folder, clear=True, with_pip=True)
-        run([str(python), "-m", "pip", "install", "--quiet", *PEER], FOLDER)
-        (folder / "ready").touch()
-    return python

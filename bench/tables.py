@@ -19,9 +19,9 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench.figures import FOLDER, Extra, Figure, say
+from bench.peers import python_with
 from bench.processes import run
 from instep.clock import Window, system_clock
 from instep.engines.duckdb import DuckDB
@@ -33,15 +33,42 @@ from instep.tables.content import TableContent
 from instep.tables.read import file_set, schema_of
 from instep.tables.write import append, create_table, data_folder
 
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
 APPENDS = int(os.environ.get("BENCH_APPENDS", "1000"))
 PEER_APPENDS = int(os.environ.get("BENCH_PEER_APPENDS", str(APPENDS)))
 ROWS = 1000
 FILES = 10_000
 FIRST = datetime(2020, 1, 1, tzinfo=UTC)
+
+PEER = ("pyiceberg[sql-sqlite]==0.12.0", "pyarrow==26.0.1", "duckdb==2.0.0")
+
+_PEER = """
+import json, sys, time
+from pathlib import Path
+import duckdb
+from pyiceberg.catalog.sql import SqlCatalog
+folder, out = map(Path, sys.argv[1:3])
+catalog = SqlCatalog(
+    "peer", uri=f"sqlite:///{folder / 'catalog.db'}", warehouse=f"file://{folder}"
+)
+catalog.create_namespace("s")
+session = duckdb.connect()
+session.execute("SET TimeZone = 'UTC'")
+selects = json.loads((folder / "rows.json").read_text())
+table = catalog.create_table(
+    "s.t", session.execute(selects[0]).to_arrow_table().schema,
+    properties={"write.parquet.compression-codec": "zstd"},
+)
+took = []
+for select in selects:
+    start = time.perf_counter()
+    table.append(session.execute(select).to_arrow_table())
+    snapshots = sorted(table.metadata.snapshots, key=lambda one: one.sequence_number or 0)
+    old = [one.snapshot_id for one in snapshots[:-10]]
+    if old:
+        table.maintenance.expire_snapshots().by_ids(old).commit()
+    took.append((time.perf_counter() - start) * 1000)
+out.write_text(json.dumps(took))
+"""
 
 TYPES = ("long", "timestamptz", "double", "double", "long", "long", "string", "string", "date",
          "boolean")  # fmt: skip
@@ -101,37 +128,14 @@ def _our_appends(folder: Path) -> list[float]:
 
 
 def _peer_appends(folder: Path) -> list[float]:
-    import duckdb
-    from pyiceberg.catalog.sql import SqlCatalog
-
     folder.mkdir(parents=True)
-    catalog = SqlCatalog(
-        "peer", uri=f"sqlite:///{folder / 'catalog.db'}", warehouse=f"file://{folder}"
-    )
-    catalog.create_namespace("s")
-    session = duckdb.connect()
-    session.execute("SET TimeZone = 'UTC'")
-    rows = _arrow(session, 0)
-    table = catalog.create_table("s.t", rows.schema)
-    took = []
-    for number in range(PEER_APPENDS):
-        start = time.perf_counter()
-        rows = _arrow(session, number)
-        table.append(rows)
-        snapshots = sorted(table.metadata.snapshots, key=lambda one: one.sequence_number or 0)
-        old = [one.snapshot_id for one in snapshots[:-10]]
-        if old:
-            table.maintenance.expire_snapshots().by_ids(old).commit()
-        took.append((time.perf_counter() - start) * 1000)
-        if number % 100 == 99:
-            say(f"peer: {number + 1} appends")
+    out = folder / "took.json"
+    rows = json.dumps([_rows(number) for number in range(PEER_APPENDS)])
+    (folder / "rows.json").write_text(rows)
+    say(f"{PEER_APPENDS} appends by the peer.")
+    run([str(python_with("pyiceberg", PEER)), "-c", _PEER, str(folder), str(out)], folder)
+    took: list[float] = json.loads(out.read_text())
     return took
-
-
-def _arrow(session: duckdb.DuckDBPyConnection, number: int) -> pa.Table:
-    rows = session.execute(_rows(number)).to_arrow_table()
-    assert rows is not None
-    return rows
 
 
 def _rows(number: int) -> str:
