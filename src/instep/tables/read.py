@@ -142,8 +142,8 @@ def load_metadata(root: Path, content: TableContent) -> dict[str, Any]:  # Icebe
 def located(root: Path, content: TableContent) -> TableContent:
     """Returns a state with the metadata that stands for it now: its own, or what replaced that.
 
-    Iceberg's paths are absolute, so after a move the state has new metadata under a new name, while
-    its content, which is part of commits, stays as it is (decision 0014).
+    After a move, a compaction or an erasure the state has new metadata under a new name, while its
+    content, which is part of commits, stays as it is (decision 0014).
     """
     path = replacement_path(root, content)
     try:
@@ -249,7 +249,10 @@ def load_entries(folder: Path, manifest: Manifest) -> tuple[Entry, ...]:
 
 
 def files_digest(digests: Sequence[str]) -> str:
-    """Returns the digest of a set of files: SHA-256 over their sorted SHA-256s, one a line."""
+    """Returns the digest of a set of files: SHA-256 over their sorted SHA-256s, one a line.
+
+    A compacted file counts as its origins.
+    """
     return hashlib.sha256("".join(f"{one}\n" for one in sorted(digests)).encode()).hexdigest()
 
 
@@ -328,6 +331,7 @@ def data_file(folder: Path, entries: Entries, index: int) -> DataFile:
         digest=entries.digests[index],
         columns=tuple(one for one in statistics if one is not None),
         partition=base.partitions[index],
+        origins=entries.origins.get(index, ()),
     )
 
 
