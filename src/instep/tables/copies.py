@@ -2,7 +2,8 @@
 
 First line: where the others are, and the digest of each. Second: names, rows, sizes and what else
 is known of every file. Third: their SHA-256s. Then the statistics, column by column, some columns
-a line; last, where there are any, the origins of files that were compacted. So a plan over one column of many reads two lines, and an append the third alone.
+a line; last, where there are any, the origins of files that were compacted. So a plan over one
+column of many reads two lines, and an append the third alone.
 What was read is kept in this process, verified when read and as long as the file has not changed.
 """
 

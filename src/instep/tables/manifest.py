@@ -233,9 +233,7 @@ def chosen(entries: Entries, indexes: Sequence[int]) -> Entries:
         [base.applies[i] for i in indexes] if base.applies else [],
         [base.spans[i] for i in indexes] if base.spans else [],
     )
-    origins = {
-        place: entries.origins[i] for place, i in enumerate(indexes) if i in entries.origins
-    }
+    origins = {place: entries.origins[i] for place, i in enumerate(indexes) if i in entries.origins}
     return Entries(kept, [entries.digests[i] for i in indexes], columns, origins)
 
 

@@ -21,7 +21,14 @@ from instep.engines.schema import Schema
 from instep.errors import InternalError, InvalidError
 from instep.tables.columns import current_schema
 from instep.tables.content import TableContent
-from instep.tables.copies import load_base, load_copy, load_digests, load_json, load_parsed
+from instep.tables.copies import (
+    load_base,
+    load_copy,
+    load_digests,
+    load_json,
+    load_origins,
+    load_parsed,
+)
 from instep.tables.manifest import Entries, Manifest, Partition, Summary
 from instep.tables.partition import SortOrder, Spec
 from instep.tables.prune import files_that_may_hold, manifest_may_hold
@@ -89,6 +96,20 @@ def data_files(
     folder = table_folder(root, content)
     copies = {one.manifest: load_copy(folder, one.manifest) for one in planned}
     return tuple(data_file(folder, copies[one.manifest], one.index) for one in planned)
+
+
+def counted_as(root: Path, content: TableContent) -> dict[str, tuple[str, ...]]:
+    """Returns, by the path of each live data file, the digests that tell its rows."""
+    folder = table_folder(root, content)
+    found: dict[str, tuple[str, ...]] = {}
+    for manifest in load_manifests(folder, load_metadata(root, content)):
+        if manifest.holds_deletes or not manifest.live_files:
+            continue
+        origins = load_origins(folder, manifest)
+        names, digests = load_base(folder, manifest).names, load_digests(folder, manifest)
+        for index, (name, digest) in enumerate(zip(names, digests, strict=True)):
+            found[f"{folder}/data/{name}"] = origins.get(index) or (digest,)
+    return found
 
 
 def file_set(root: Path, content: TableContent, name: str, part: Slice | None = None) -> FileSet:

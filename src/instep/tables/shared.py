@@ -1,49 +1,48 @@
 """Which files of two states of a table need not be read to compare them. Pure.
 
-A file that both have is the same rows. So is a compacted file and the files that it was made of,
-where one side has it and the other has all of them.
+A file that both have, or two of the same bytes, are the same rows. So is a compacted file and the files that it was made of,
+where one side has it and the other has all of them. Files are given by path, each with the digests
+that tell its rows.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from instep.tables.read import DataFile
+Told = Mapping[str, tuple[str, ...]]
 
 
-def unshared(
-    before: Sequence[DataFile], after: Sequence[DataFile]
-) -> tuple[tuple[DataFile, ...], tuple[DataFile, ...]]:
+def unshared(before: Told, after: Told) -> tuple[frozenset[str], frozenset[str]]:
     """Returns the files of each side whose rows the other does not have for certain."""
-    paths = {file.path for file in before} & {file.path for file in after}
-    old = tuple(file for file in before if file.path not in paths)
-    new = tuple(file for file in after if file.path not in paths)
+    both = before.keys() & after.keys()
+    old = {path: told for path, told in before.items() if path not in both}
+    new = {path: told for path, told in after.items() if path not in both}
     new, old = _without_origins(new, old)
-    return _without_origins(old, new)
+    old, new = _without_origins(old, new)
+    return frozenset(old), frozenset(new)
 
 
-def _without_origins(
-    compacted: tuple[DataFile, ...], others: tuple[DataFile, ...]
-) -> tuple[tuple[DataFile, ...], tuple[DataFile, ...]]:
-    """Takes compacted files away, each with as many files of the other side as it was made of."""
-    if not others or not any(file.origins for file in compacted):
-        return compacted, others
-    there = Counter(digest for file in others for digest in file.counts_as)
+_Files = dict[str, tuple[str, ...]]
+
+
+def _without_origins(compacted: _Files, others: _Files) -> tuple[_Files, _Files]:
+    """Takes compacted files away, with those of the other side that they were made of."""
+    there = Counter(digest for told in others.values() for digest in told)
     taken: Counter[str] = Counter()
-    kept = []
-    for file in compacted:
-        wanted = Counter(file.origins)
-        if wanted and all(there[one] >= count for one, count in (taken + wanted).items()):
+    kept: _Files = {}
+    for path, told in compacted.items():
+        wanted = Counter(told)
+        if all(there[one] >= taken[one] + n for one, n in wanted.items()):
             taken += wanted
         else:
-            kept.append(file)
-    left = []
-    for file in others:
-        wanted = Counter(file.counts_as)
+            kept[path] = told
+    left: _Files = {}
+    for path, told in others.items():
+        wanted = Counter(told)
         if all(taken[one] >= count for one, count in wanted.items()):
             taken -= wanted
         else:
-            left.append(file)
+            left[path] = told
     # What is left over is part of a file that stands for more: then all of them are read.
-    return (compacted, others) if +taken else (tuple(kept), tuple(left))
+    return (compacted, others) if +taken else (kept, left)
