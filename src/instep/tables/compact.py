@@ -152,22 +152,23 @@ def compact_state(
         InternalError (kind "rows-differ"): what was written is not what was read.
         UnavailableError (kinds "out-of-memory", "disk-failed").
     """
+    # Looked up once: another process may let other files stand for it at any moment.
     before = located(root, content)
-    files = data_files(root, content)
+    files = data_files(root, before)
     size = _size(files)
-    every = groups_of(root, content, target_bytes)
+    every = groups_of(root, before, target_bytes)
     groups = bounded(every, max_bytes)
     left = len(every) - len(groups)
     if not groups:
         return Compacted(size, size, 0, left, None, _why_not(files, every))
     reached("compact.files.before")
-    made = _rewritten_groups(root, content, groups, target_bytes, say)
+    made = _rewritten_groups(root, before, groups, target_bytes, say)
     reached("compact.files.after")
     removed = [file.path for group in groups for file in group.files]
-    now = rewritten(root, content, made, removed, at=at)
+    now = rewritten(root, before, made, removed, at=at)
     if not stand_in(root, content, before, now, Why.COMPACTED):
         return Compacted(size, size, 0, left, None, "another process replaced its files meanwhile")
-    _follow(root, newer(), content, made, removed, at)
+    _follow(root, newer(), before, made, removed, at)
     gone = set(removed)
     after = _size([*(file for file in files if file.path not in gone), *made])
     return Compacted(size, after, len(groups), left, now)
@@ -188,10 +189,10 @@ def _follow(
     if content is None or schema_of(root, content) != schema_of(root, older):
         return
     before = located(root, content)
-    whole = file_set(root, content, "whole")
+    whole = file_set(root, before, "whole")
     if not set(removed) <= set(whole.files) or any(path in whole.deletes for path in removed):
         return
-    stand_in(root, content, before, rewritten(root, content, made, removed, at=at), Why.COMPACTED)
+    stand_in(root, content, before, rewritten(root, before, made, removed, at=at), Why.COMPACTED)
 
 
 def row_sum(engine: DuckDB, view: str, schema: Schema) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """Which files of two states of a table need not be read to compare them. Pure.
 
-A file that both have, or two of the same bytes, are the same rows. So is a compacted file and the files that it was made of,
-where one side has it and the other has all of them. Files are given by path, each with the digests
-that tell its rows.
+A file that both have, or two of the same bytes, are the same rows. So is a compacted file and the
+files that it was made of, where one side has it and the other has all of them. Files are given by
+path, each with the digests that tell its rows.
 """
 
 from __future__ import annotations
