@@ -17,7 +17,6 @@ from pathlib import Path
 from instep.canonical import JsonObject, digest_of, to_microseconds
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import DeleteFile, FileSet, WrittenFile
-from instep.engines.scan import scan_with_names
 from instep.engines.schema import Schema, quoted
 from instep.errors import UnavailableError
 from instep.faults import reached
@@ -60,6 +59,9 @@ ATTEMPTS = 3
 
 _COUNTED_AT_ONCE = 500
 """Files in one query: its text and what is open stay bounded."""
+
+_PATH = "path of the file"
+"""With spaces: no column of a condition is called so by chance."""
 
 States = Callable[[Transaction], Mapping[str, Sequence[JsonObject]]]
 """Every content of the tables in question, by folder, that a commit or a record names."""
@@ -197,9 +199,9 @@ class _Table:
         for start in range(0, len(paths), _COUNTED_AT_ONCE):
             some = FileSet("every", tuple(paths[start : start + _COUNTED_AT_ONCE]), self.newest)
             with DuckDB(self.root / "staging") as engine:
-                engine.view(some)
+                source = engine.source(some, file_name=_PATH)
                 rows = engine.rows(
-                    f"SELECT filename, count(*) FROM {scan_with_names(some)} "
+                    f"SELECT {quoted(_PATH)}, count(*) FROM {source} "
                     f"WHERE ({self.predicate}\n) GROUP BY 1"
                 )
             found |= {str(path): int(count) for path, count in rows}
