@@ -23,7 +23,7 @@ from instep.engines.schema import Column
 from instep.errors import InvalidError, NotFoundError, UnavailableError
 from instep.history.collection import collect
 from instep.history.edits import Edit, publish
-from instep.history.locks import writing
+from instep.history.locks import rewriting, writing
 from instep.history.refs import RefKind, create_ref
 from instep.history.repository import Repository, create_repository, open_repository
 from instep.history.retention import Policy
@@ -311,6 +311,21 @@ def test_an_erasure_that_is_killed_anywhere_is_completed_by_the_next(tmp_path: P
     _killed_everywhere(tmp_path, every=True)
 
 
+def test_while_a_table_is_rewritten_it_is_neither_compacted_nor_erased_from(
+    tmp_path: Path,
+) -> None:
+    repo = _repo(tmp_path)
+    table = _table(repo, _filled(repo)[-1])
+    with rewriting(repo.root, table.uuid):
+        for act in (
+            lambda: compact_table(repo, "main", "sales", _never),
+            lambda: erased_rows(repo, "sales", "n = 0", "Wrong.", "ben", False),
+        ):
+            with pytest.raises(UnavailableError) as error:
+                act()
+            assert error.value.kind == "rewriting"
+
+
 def test_many_small_appends_are_put_together_and_say_so(tmp_path: Path) -> None:
     repo = _repo(tmp_path)
     table = create_table(repo.root, "sales", COLUMNS, at=repo.clock())
@@ -340,8 +355,11 @@ from pathlib import Path
 from instep.history.repository import open_repository
 from instep.tables.upkeep import compact_table
 repo = open_repository(Path(sys.argv[1]), lambda: datetime(2027, 1, 1, tzinfo=UTC))
-done = compact_table(repo, "main", "sales", lambda content: False)
-print(done.groups)
+from instep.errors import UnavailableError
+try:
+    print(compact_table(repo, "main", "sales", lambda content: False).groups)
+except UnavailableError as error:
+    print(error.kind)
 """
 
 
@@ -362,6 +380,7 @@ def test_of_compactions_and_appends_at_once_nothing_is_lost(tmp_path: Path) -> N
         before.append(before[-1] + Counter({(100 + n, "eve"): 1}))
     ended = [process.communicate(timeout=120) for process in running]
     assert [process.returncode for process in running] == [0, 0, 0], ended
+    assert {out.strip() for out, _ in ended} <= {"0", "1", "rewriting"}
     assert [_rows(repo, commit) for commit in commits] == before
     compact_table(repo, "main", "sales", _never)
     assert len(data_files(repo.root, _table(repo, repo.resolve("main")))) == 1

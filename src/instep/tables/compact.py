@@ -22,6 +22,7 @@ from instep.engines.layout import Layout
 from instep.engines.schema import Column, Schema, quoted
 from instep.errors import InternalError
 from instep.faults import reached
+from instep.history.locks import rewriting
 from instep.tables.content import TableContent
 from instep.tables.profile_keep import is_profiled, profile_files
 from instep.tables.read import (
@@ -150,9 +151,21 @@ def compact_state(
 
     Raises:
         InternalError (kind "rows-differ"): what was written is not what was read.
-        UnavailableError (kinds "out-of-memory", "disk-failed").
+        UnavailableError (kinds "rewriting", "out-of-memory", "disk-failed").
     """
-    # Looked up once: another process may let other files stand for it at any moment.
+    with rewriting(root, content.uuid):
+        return _compacted(root, content, at, target_bytes, max_bytes, say, newer)
+
+
+def _compacted(
+    root: Path,
+    content: TableContent,
+    at: datetime,
+    target_bytes: int,
+    max_bytes: int | None,
+    say: Say,
+    newer: Callable[[], TableContent | None],
+) -> Compacted:
     before = located(root, content)
     files = data_files(root, before)
     size = _size(files)

@@ -20,7 +20,7 @@ from instep.engines.engine import DeleteFile, FileSet, WrittenFile
 from instep.engines.schema import Schema, quoted
 from instep.errors import UnavailableError
 from instep.faults import reached
-from instep.history.locks import collecting, current_generation, oldest_writer, writing
+from instep.history.locks import collecting, current_generation, oldest_writer, rewriting, writing
 from instep.history.objects import sync_folder
 from instep.history.repository import Repository
 from instep.history.store import Transaction
@@ -131,7 +131,7 @@ def erase_rows(
         InvalidError (kinds "sql-failed", "not-a-select").
         UnavailableError (kind "writers-at-work"): nothing reads the rows any more, but their files
             stay until the writers have ended and this is done again.
-        UnavailableError (kind "collecting").
+        UnavailableError (kinds "rewriting", "collecting").
     """
     find_rows(repo, states, newest, predicate)
     reached("erase.rows.begin.before")
@@ -143,9 +143,10 @@ def erase_rows(
             every = states(tx)
         changed = 0
         with writing(repo.root, repo.store):
-            for contents in every.values():
-                one = _Table(repo.root, contents, newest, predicate)
-                changed += one.erase(repo, erasure.id, say)
+            for folder, contents in every.items():
+                with rewriting(repo.root, folder):
+                    one = _Table(repo.root, contents, newest, predicate)
+                    changed += one.erase(repo, erasure.id, say)
         if attempt and not changed:
             break
         folders = [repo.root / "tables" / folder for folder in every]

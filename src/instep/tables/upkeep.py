@@ -88,7 +88,7 @@ def compact_table(
     Raises:
         NotFoundError (kinds "no-such-ref", "no-such-key").
         InternalError (kind "rows-differ").
-        UnavailableError (kinds "out-of-memory", "disk-failed").
+        UnavailableError (kinds "rewriting", "out-of-memory", "disk-failed").
     """
     with writing(repo.root, repo.store):
         content = _content(repo, ref, table)
