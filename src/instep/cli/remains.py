@@ -41,8 +41,8 @@ def _computed(tx: Transaction, table: str) -> Iterator[str]:
     """What runs made of the table, directly or by way of others."""
     made: dict[str, set[str]] = {}
     for output, inputs in tx.rows("select distinct output, inputs from run_pieces"):
-        for one in json.loads(inputs):  # by table, the digest of what was read
-            made.setdefault(str(one), set()).add(str(output))
+        for one in json.loads(inputs)["inputs"]:
+            made.setdefault(str(one["table"]), set()).add(str(output))
     reached, waiting = set[str](), [table]
     while waiting:
         for output in made.get(waiting.pop(), ()):

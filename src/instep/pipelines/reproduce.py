@@ -122,7 +122,7 @@ def _erased_since(repo: Repository, run: Run) -> tuple[str, ...]:
     with repo.store.reading() as tx:
         rows = tx.rows("select output, inputs from run_pieces where run = ?", (run.id,))
         tables = {str(output).partition("/")[2] for output, _ in rows}
-        tables |= {str(one) for _, inputs in rows for one in json.loads(inputs)}
+        tables |= {str(one["table"]) for _, inputs in rows for one in json.loads(inputs)["inputs"]}
         return tuple(
             f"rows of {table} were erased at {format_instant(one.at)} by {one.actor} ({one.id}): "
             f"{one.why}"
