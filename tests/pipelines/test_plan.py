@@ -46,7 +46,7 @@ def plan(
 ) -> StepPlan:
     def facts_of(table: str, cut: Cut | None) -> TableFacts:
         found = tuple(
-            FileFact(digest, 1, 1)
+            FileFact((digest,), 1, 1)
             for name, first, last, digest in files
             if name == table and (cut is None or overlaps(cut.window, first, last))
         )

@@ -261,10 +261,10 @@ def _copied(root: Path, to: Path) -> Iterator[tuple[str, int, str]]:
 
 
 def _copy(source: Path, target: Path) -> tuple[int, str]:
-    """Copies a file durably; one that has its size already is only read: files never change."""
+    """Copies a file durably; one that has its size is only read, where files never change."""
     size = source.stat().st_size
-    is_log = target.parent.name == "predictions"
-    if target.exists() and target.stat().st_size == size and not is_log:
+    may_change = target.parent.name in ("predictions", "replacements")
+    if target.exists() and target.stat().st_size == size and not may_change:
         return size, file_digest(target)
     make_folder_durably(target.parent)
     digest, size = hashlib.sha256(), 0

@@ -36,6 +36,9 @@ from instep.serving.segments import MAGIC, damaged_at
 from instep.tables.content import TYPE as TABLE
 from instep.tables.content import TableContent
 from instep.tables.profile_keep import damaged_profiles
+from instep.tables.read import located
+from instep.tables.replaced import Why, why_replaced
+from instep.tables.row_erasures import explained
 from instep.tables.verify import Required, is_at, required_files
 
 _MISSING = frozenset({"missing-commit", "missing-node", "missing-file"})
@@ -53,6 +56,8 @@ class Files:
     quick: bool = False
     accepted: Collection[str] = frozenset()
     """Digests of what was erased on purpose: that these are gone is right."""
+    explained: Collection[str] | None = None
+    """Digests of metadata that an erasure put in a state's stead; None where nobody can know."""
     _seen: set[Path] = field(default_factory=set, repr=False)
     _listed: set[str] = field(default_factory=set, repr=False)
 
@@ -107,6 +112,17 @@ class Files:
                     yield from wrong
                     if not required.is_data:
                         return
+            if (
+                self.explained is not None
+                and why_replaced(self.folder, content) is Why.ERASED
+                and located(self.folder, content).digest not in self.explained
+            ):
+                yield damage(
+                    "unexplained-erasure",
+                    place,
+                    "Other metadata stands for it since rows were erased: expected a record of "
+                    "who did so, and why.",
+                )
             if not is_at(self.folder, content, self.home):
                 yield damage(
                     "foreign-paths",
@@ -226,7 +242,8 @@ def examine(
     """
     with repo.store.reading() as tx:
         accepted = erased_digests(tx).union(accepted)
-    files = Files(repo.root, repo.root, checked, quick, accepted)
+        told = explained(tx)
+    files = Files(repo.root, repo.root, checked, quick, accepted, told)
     try:
         yield from Examination(repo, files.content, checked).findings()
         yield from check_references(repo, files, checked)

@@ -62,6 +62,7 @@ COMMANDS: dict[str, Entry] = {
     "backup": Entry("instep.cli.backup:backup", "Copy the whole lake, while others write."),
     "restore": Entry("instep.cli.backup:restore", "Make a lake of a backup."),
     "gc": Entry("instep.cli.gc:gc", "Delete what nothing names any more."),
+    "compact": Entry("instep.cli.compact:compact", "Put small files of tables together."),
     "erase": Entry("instep.cli.erase:erase", "Remove an object's bytes from all history."),
     "explain": Entry("instep.cli.explain:explain", "Why a prediction is what it is."),
 }

@@ -32,6 +32,8 @@ class Reproduced:
             f"{run.input_commit[:12]} and code {run.code_digest[:12]}: {self.found.sameness}"
         )
         yield table([[one.key, str(one.sameness)] for one in self.found.outputs])
+        for one in self.found.erased:
+            yield f"  erased: {one}"
         if self.found.runtime:
             yield f"  the runtime is another one: {'; '.join(self.found.runtime)}"
         else:

@@ -87,3 +87,10 @@ class WrittenFile:
     columns: tuple[ColumnStatistics, ...]
     partition: tuple[str | None, ...] = ()
     """The values of the table's partition fields as text; empty where it has none."""
+    origins: tuple[str, ...] = ()
+    """The digests of the files whose rows it holds, where it was made of them by a compaction."""
+
+    @property
+    def counts_as(self) -> tuple[str, ...]:
+        """The digests that tell its rows: those of its origins, or its own."""
+        return self.origins or (self.digest,)

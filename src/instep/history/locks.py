@@ -91,6 +91,30 @@ def _take(handle: int, root: Path) -> None:
 
 
 @contextmanager
+def rewriting(root: Path, table: str) -> Iterator[None]:
+    """Holds that one process at a time lets other files stand for states of a table.
+
+    Raises:
+        UnavailableError (kind "rewriting").
+    """
+    folder = root.resolve() / "locks" / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / table, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UnavailableError(
+            f"Another process compacts table {table} or erases rows of it: expected one at a time. "
+            "Wait until it has ended, then try again.",
+            kind="rewriting",
+            table=table,
+        ) from None
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def blobs_locked(folder: Path, *, alone: bool) -> Iterator[None]:
     """Keeps who removes blobs of `folder` (`alone`) apart from those who rely on finding one."""
     locks = folder.parent / "locks"

@@ -59,6 +59,7 @@ class Kept:
 
 
 _ENDED = "select number from changes where ended_at is not null"
+_ERASED = "select id from row_erasures where ended_at is not null"
 _OVER = "select id from runs where state <> 'running'"
 
 KEPT: tuple[Kept, ...] = (
@@ -110,6 +111,29 @@ KEPT: tuple[Kept, ...] = (
             "contract", "rows", "quarantined", "profile", "quarantine", "held_for",
         ),
         f"change in ({_ENDED})",
+    ),
+    Kept(
+        "row_erasures",
+        ("id",),
+        (
+            "id", "table_name", "predicate_digest", "actor", "at", "why", "remains", "ended_at",
+        ),
+        "ended_at is not null",
+    ),
+    Kept(
+        "erased_files",
+        ("erasure", "uuid", "path", "deletes"),
+        (
+            "erasure", "uuid", "path", "digest", "deletes", "replacement", "replacement_digest",
+            "erased_rows",
+        ),
+        f"erasure in ({_ERASED})",
+    ),
+    Kept(
+        "erased_states",
+        ("erasure", "uuid", "content", "digest"),
+        ("erasure", "uuid", "content", "digest", "replacement_digest"),
+        f"erasure in ({_ERASED})",
     ),
 )  # fmt: skip
 

@@ -35,6 +35,8 @@ class Arrived:
     was_here: bool = False
     draft: Path | None = None
     broken: Mapping[str, int] = field(default_factory=dict)
+    upkeep: str = ""
+    """What was done to the table's files after it, in words."""
 
     @property
     def is_held(self) -> bool:
@@ -49,6 +51,7 @@ class Arrived:
             "broken": dict(self.broken),
             "findings": [finding.to_json() for finding in self.findings],
             "draft": str(self.draft) if self.draft else None,
+            "upkeep": self.upkeep,
         }
 
     def to_text(self) -> str:
@@ -69,7 +72,8 @@ class Arrived:
         if arrival.quarantined:
             terms = ", ".join(f"{name} {count}" for name, count in self.broken.items())
             line += f"; {arrival.quarantined:,} in quarantine ({terms})"
-        return "\n".join([line, *self._notes()])
+        upkeep = [f"  note: {self.upkeep}"] if self.upkeep else []
+        return "\n".join([line, *self._notes(), *upkeep])
 
     def _notes(self) -> list[str]:
         """What is worth a line; columns that moved share one, since seasons move many."""

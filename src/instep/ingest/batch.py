@@ -241,7 +241,10 @@ def appended(
         return None
     old = {file.path for file in data_files(repo.root, before)}
     current = {file.path for file in data_files(repo.root, now)}
-    good = [file for file in data_files(repo.root, arrived) if file.path not in old]
+    whole = data_files(repo.root, arrived)
+    if not old <= {file.path for file in whole}:
+        return None  # what it was read upon was compacted since: which files are its own is unknown
+    good = [file for file in whole if file.path not in old]
     if contract.key:
         files = tuple(file.path for file in good)
         if old - current or _share_keys(repo, contract, now, files, tuple(current - old)):

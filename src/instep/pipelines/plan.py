@@ -25,9 +25,9 @@ from instep.pipelines.messages import window_json
 
 @dataclass(frozen=True, slots=True)
 class FileFact:
-    """What a plan needs to know of one data file."""
+    """What a plan needs to know of one data file; `digests` are those that tell its rows."""
 
-    digest: str
+    digests: tuple[str, ...]
     rows: int
     size_bytes: int
 
@@ -75,7 +75,7 @@ class Input:
             "instep.input.v1",
             {
                 "columns": [[c.id, c.name, c.type, c.required] for c in self.facts.columns],
-                "files": sorted(file.digest for file in self.facts.files),
+                "files": sorted(one for file in self.facts.files for one in file.digests),
             },
         )
 

@@ -41,7 +41,7 @@ from instep.pipelines.records import find_actuals, find_past, load_run
 from instep.pipelines.runtime import Runtime, differences, parse_runtime
 from instep.tables.content import TableContent
 from instep.tables.prune import Reach, reaches
-from instep.tables.read import DataFile, data_files, file_set, has_deletes, schema_of
+from instep.tables.read import DataFile, data_files, file_set, has_deletes, metadata_path, schema_of
 
 _NAMED_CHANGES = 3
 """How many packages a reason names before it counts the rest."""
@@ -191,10 +191,10 @@ class Planner:
             return None
         found = self._load(name)
         files = found.files(Slice(cut.column, cut.window) if cut else None)
-        facts = [FileFact(file.digest, file.rows, file.size_bytes) for file in files]
+        facts = [FileFact(file.counts_as, file.rows, file.size_bytes) for file in files]
         # Rows deleted in place change what is read, and no data file.
         deletes = {one for file in files for one in found.deletes.get(file.path, ())}
-        facts += [FileFact(one.digest, 0, one.size_bytes) for one in deletes]
+        facts += [FileFact((one.digest,), 0, one.size_bytes) for one in deletes]
         return TableFacts(found.schema.columns, tuple(facts))
 
     def file_set(self, name: str, part: Slice | None) -> FileSet:
@@ -252,7 +252,7 @@ class Planner:
         if past is None or not output.startswith("table/"):
             return past
         content = TableContent.from_content(past.content)
-        return past if (self.repo.root / content.metadata).exists() else None
+        return past if metadata_path(self.repo.root, content).exists() else None
 
     def _runtime_change(self, past: Past | None) -> str:
         """What is other in the runtime than when `past` was computed, as a short phrase."""

@@ -17,9 +17,11 @@ from instep.canonical import Json, JsonObject, digest_of, from_microseconds, to_
 from instep.clock import Window, format_instant
 from instep.cost.estimate import Actual, Work, WorkKind
 from instep.errors import ConflictError, InvalidError, NotFoundError
+from instep.history.repository import Repository
 from instep.history.retention import Named
 from instep.history.store import Row, Transaction
 from instep.pipelines.plan import Basis, Past, PastPiece
+from instep.tables.content import TableContent
 
 REMEMBERED_RUNS = 5
 """How many earlier runs an estimate rests on: recent ones tell more."""
@@ -261,6 +263,16 @@ def find_past(tx: Transaction, output: str, content: JsonObject | None) -> Past 
         (row[0], output),
     )
     return Past(str(row[0]), json.loads(rows[0][0]), tuple(_piece(one) for one in rows))
+
+
+def is_kept_by_run(repo: Repository, content: TableContent) -> bool:
+    """Says whether a run recorded which files of this state are of which period."""
+    with repo.store.reading() as tx:
+        row = tx.row(
+            "select 1 from run_pieces where content_digest = ? limit 1",
+            (content_digest(content.to_content()),),
+        )
+    return row is not None
 
 
 def find_actuals(tx: Transaction, pipeline: str, step: str) -> list[Actual]:

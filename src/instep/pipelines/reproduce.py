@@ -7,12 +7,14 @@ of containers.
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from instep.canonical import Json, JsonObject
+from instep.clock import format_instant
 from instep.engines.engine import FileSet, Slice
 from instep.engines.schema import Schema, quoted
 from instep.errors import RefusedError
@@ -29,6 +31,7 @@ from instep.pipelines.records import Run, RunState, load_run
 from instep.pipelines.runtime import differences, load_runtime, parse_runtime
 from instep.tables.content import TableContent
 from instep.tables.read import file_set
+from instep.tables.row_erasures import erasures_of
 
 FLOAT_TOLERANCE = 1e-9
 """The largest relative difference that another order of summing doubles explains."""
@@ -56,11 +59,15 @@ class OutputVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """A run done again; `runtime` lists what is other than it was then."""
+    """A run done again; `runtime` lists what is other than it was then.
+
+    `erased` says of which of its tables rows were erased since: it cannot be made as it was.
+    """
 
     run: Run
     outputs: tuple[OutputVerdict, ...]
     runtime: tuple[str, ...]
+    erased: tuple[str, ...] = ()
 
     @property
     def sameness(self) -> Sameness:
@@ -75,6 +82,7 @@ class Reproduction:
             "verdict": verdict_name(self.sameness),
             "outputs": [one.to_json() for one in self.outputs],
             "runtime_changed": list(self.runtime),
+            "erased": list(self.erased),
         }
 
 
@@ -106,7 +114,22 @@ def reproduce_run(repo: Repository, text: str, project: Path, progress: Progress
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     then = parse_runtime(repo.objects.get(run.runtime_blob))
-    return Reproduction(run, outputs, differences(then, runtime))
+    return Reproduction(run, outputs, differences(then, runtime), _erased_since(repo, run))
+
+
+def _erased_since(repo: Repository, run: Run) -> tuple[str, ...]:
+    """Returns the erasures of rows, since the run began, from tables that it read or made."""
+    with repo.store.reading() as tx:
+        rows = tx.rows("select output, inputs from run_pieces where run = ?", (run.id,))
+        tables = {str(output).partition("/")[2] for output, _ in rows}
+        tables |= {str(one["table"]) for _, inputs in rows for one in json.loads(inputs)["inputs"]}
+        return tuple(
+            f"rows of {table} were erased at {format_instant(one.at)} by {one.actor} ({one.id}): "
+            f"{one.why}"
+            for table in sorted(tables)
+            for one in erasures_of(tx, table)
+            if one.at >= run.started_at and one.rows
+        )
 
 
 def kept_source(repo: Repository, run: Run) -> Source:

@@ -57,6 +57,7 @@ from instep.pipelines.records import (
 from instep.pipelines.runtime import load_runtime
 from instep.tables import write
 from instep.tables.content import TableContent
+from instep.tables.names import stem_of
 from instep.tables.read import data_files, schema_of
 
 LEASE = timedelta(seconds=60)
@@ -310,8 +311,9 @@ class _Attempt:
         elif plan.past is None:
             removed = [file.path for file in data_files(root, before)]
         else:
-            folder = write.data_folder(root, before)
-            removed = [str(folder / name) for piece in plan.dropped for name in piece.files]
+            dropped = {stem_of(name) for piece in plan.dropped for name in piece.files}
+            live = (file.path for file in data_files(root, before))
+            removed = [path for path in live if stem_of(path) in dropped]
         folder = write.data_folder(root, before)
         moved = [[_moved(file, folder) for file in files] for _, files in staged.pieces]
         added = [file for files in moved for file in files]

@@ -2,7 +2,8 @@
 
 First line: where the others are, and the digest of each. Second: names, rows, sizes and what else
 is known of every file. Third: their SHA-256s. Then the statistics, column by column, some columns
-a line. So a plan over one column of many reads two lines, and an append the third alone.
+a line; last, where there are any, the origins of files that were compacted. So a plan over one
+column of many reads two lines, and an append the third alone.
 What was read is kept in this process, verified when read and as long as the file has not changed.
 """
 
@@ -160,6 +161,8 @@ def copy_bytes(entries: Entries) -> tuple[bytes, tuple[int, str]]:
     for ids, line in _statistics_lines(entries.columns):
         held.append(ids)
         lines.append(line)
+    if entries.origins:
+        lines.append(encode({index: "".join(each) for index, each in entries.origins.items()}))
     head = encode(
         {
             "lines": [[len(one), hashlib.sha256(one).hexdigest()] for one in lines],
@@ -178,6 +181,13 @@ def load_base(folder: Path, manifest: Manifest) -> Base:
 def load_digests(folder: Path, manifest: Manifest) -> list[str]:
     """Returns the SHA-256s of a manifest's files."""
     return _line(folder, manifest, 1, _digests)
+
+
+def load_origins(folder: Path, manifest: Manifest) -> Mapping[int, tuple[str, ...]]:
+    """Returns the digests that compacted files stand for, by their place in the manifest."""
+    head = _head(folder, manifest)
+    number = 2 + len(head["columns"])
+    return _line(folder, manifest, number, _origins) if len(head["lines"]) > number else {}
 
 
 def load_columns(
@@ -200,6 +210,7 @@ def load_copy(folder: Path, manifest: Manifest) -> Entries:
         load_base(folder, manifest),
         load_digests(folder, manifest),
         load_columns(folder, manifest),
+        load_origins(folder, manifest),
     )
 
 
@@ -254,6 +265,10 @@ def _base(found: Json) -> Base:
 
 def _digests(found: str) -> list[str]:
     return [found[i : i + DIGEST_LENGTH] for i in range(0, len(found), DIGEST_LENGTH)]
+
+
+def _origins(found: Json) -> dict[int, tuple[str, ...]]:
+    return {int(index): tuple(_digests(each)) for index, each in found.items()}
 
 
 def _statistics(found: Json) -> dict[int, Statistics]:

@@ -22,8 +22,9 @@ from instep.errors import InvalidError
 from instep.tables.apart import Compared, Sides, Tolerance, find_apart, find_one_sided
 from instep.tables.content import TableContent
 from instep.tables.key_ranges import EVERYTHING, Candidate, range_conditions
-from instep.tables.read import file_set, schema_of
+from instep.tables.read import counted_as, file_set, schema_of
 from instep.tables.row_diff import RowDiff, RowsApart
+from instep.tables.shared import unshared
 
 if TYPE_CHECKING:
     from instep.engines.duckdb import DuckDB
@@ -247,7 +248,29 @@ def _unshared(
         own = Slice(f"c{place}", part.window) if part else None
         sets.append(replace(found, schema=schema, slice=own))
     old, new = sets
-    return old.apart_from(new), new.apart_from(old)
+    return _without_compacted(root, before, after, old.apart_from(new), new.apart_from(old))
+
+
+def _without_compacted(
+    root: Path,
+    before: TableContent | None,
+    after: TableContent | None,
+    old: FileSet,
+    new: FileSet,
+) -> tuple[FileSet, FileSet]:
+    """Leaves out compacted files with those that they were made of, where no row is deleted."""
+    if before is None or after is None or not old.files or not new.files:
+        return old, new
+    sides = []
+    for content, one in ((before, old), (after, new)):
+        told = counted_as(root, content)
+        sides.append({path: told[path] for path in one.files if path not in one.deletes})
+    apart = unshared(*sides)
+    left, right = (
+        replace(one, files=tuple(p for p in one.files if p in kept or p in one.deletes))
+        for one, kept in zip((old, new), apart, strict=True)
+    )
+    return left, right
 
 
 def _place(pairs: Sequence[_Pair], part: Slice) -> int:

@@ -119,6 +119,24 @@ def with_snapshot(metadata: Metadata, snapshot: Metadata) -> Metadata:
     }
 
 
+def with_current_alone(metadata: Metadata) -> Metadata:
+    """Returns metadata that knows no snapshot but the current one, which has no parent."""
+    (snapshot,) = (
+        one
+        for one in metadata["snapshots"]
+        if one["snapshot-id"] == metadata["current-snapshot-id"]
+    )
+    identifier = snapshot["snapshot-id"]
+    return {
+        **metadata,
+        "snapshots": [{k: v for k, v in snapshot.items() if k != "parent-snapshot-id"}],
+        "snapshot-log": [
+            one for one in metadata["snapshot-log"] if one["snapshot-id"] == identifier
+        ],
+        "metadata-log": [],
+    }
+
+
 def listing_bytes(manifests: Sequence[Manifest]) -> bytes:
     """Returns the JSON copy of a manifest list, which `read.load_manifests` reads."""
     return b'{"manifests":[' + b",".join([_manifest_json(one) for one in manifests]) + b"]}"

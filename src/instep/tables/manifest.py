@@ -126,11 +126,12 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """All of a manifest's live files, as columns."""
+    """All of a manifest's live files, as columns; `origins` of few, by their place."""
 
     base: Base
     digests: list[str]
     columns: Mapping[int, Statistics]
+    origins: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 def entries_of(
@@ -164,7 +165,8 @@ def entries_of(
         list(applies),
         [],
     )
-    return Entries(base, [file.digest for file in files], found)
+    origins = {index: file.origins for index, file in enumerate(files) if file.origins}
+    return Entries(base, [file.digest for file in files], found, origins)
 
 
 def joined(parts: Sequence[Entries]) -> Entries:
@@ -196,7 +198,13 @@ def joined(parts: Sequence[Entries]) -> Entries:
         list(chain.from_iterable(one.applies for one in bases)),
         [],
     )
-    return Entries(base, list(chain.from_iterable(part.digests for part in parts)), columns)
+    origins: dict[int, tuple[str, ...]] = {}
+    filled = 0
+    for part in parts:
+        origins |= {filled + index: found for index, found in part.origins.items()}
+        filled += len(part.digests)
+    digests = list(chain.from_iterable(part.digests for part in parts))
+    return Entries(base, digests, columns, origins)
 
 
 def chosen(entries: Entries, indexes: Sequence[int]) -> Entries:
@@ -225,7 +233,8 @@ def chosen(entries: Entries, indexes: Sequence[int]) -> Entries:
         [base.applies[i] for i in indexes] if base.applies else [],
         [base.spans[i] for i in indexes] if base.spans else [],
     )
-    return Entries(kept, [entries.digests[i] for i in indexes], columns)
+    origins = {place: entries.origins[i] for place, i in enumerate(indexes) if i in entries.origins}
+    return Entries(kept, [entries.digests[i] for i in indexes], columns, origins)
 
 
 def time_bounds(entries: Entries, schema: Schema) -> tuple[tuple[int, Bounds], ...]:

@@ -38,6 +38,11 @@ def names_in(root: Path, folder: str, manifests: Iterable[Manifest]) -> list[Nam
     return list(found.values())
 
 
+def stem_of(path: str) -> str:
+    """Returns what the name of a data file begins with, however often rows were erased from it."""
+    return Path(path).name.partition(".")[0]
+
+
 def _read(folder: Path, manifest: Manifest) -> Names:
     names = [f"data/{name}" for name in load_base(folder, manifest).names]
     if manifest.holds_deletes:

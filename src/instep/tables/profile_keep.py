@@ -110,6 +110,11 @@ def grouped(files: Sequence[DataFile]) -> tuple[Group | DataFile, ...]:
         level = groups
 
 
+def is_profiled(root: Path, content: TableContent, file: DataFile) -> bool:
+    """Says whether the profile of a data file is kept by itself."""
+    return (table_folder(root, content) / "profiles" / f"{file.digest}.parquet").exists()
+
+
 def damaged_profiles(folder: Path) -> Iterator[Path]:
     """Yields the kept profiles whose bytes are not those that were written; each can go."""
     for path in sorted(folder.glob("*")):

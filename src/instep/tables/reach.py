@@ -56,9 +56,8 @@ def files_of(root: Path, folder: str, contents: Sequence[JsonObject]) -> frozens
 
 
 def _states(root: Path, table: TableContent, names: set[str]) -> Iterator[TableContent]:
-    """Yields a state, and the one that stands for it since the lake was moved, if it was."""
-    yield table
+    """Yields what stands for a state now: what stood for it before is needed no more."""
     now = located(root, table)
     if now != table:
         names.add(f"replacements/{replacement_path(root, table).name}")
-        yield now
+    yield now

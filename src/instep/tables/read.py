@@ -21,7 +21,14 @@ from instep.engines.schema import Schema
 from instep.errors import InternalError, InvalidError
 from instep.tables.columns import current_schema
 from instep.tables.content import TableContent
-from instep.tables.copies import load_base, load_copy, load_digests, load_json, load_parsed
+from instep.tables.copies import (
+    load_base,
+    load_copy,
+    load_digests,
+    load_json,
+    load_origins,
+    load_parsed,
+)
 from instep.tables.manifest import Entries, Manifest, Partition, Summary
 from instep.tables.partition import SortOrder, Spec
 from instep.tables.prune import files_that_may_hold, manifest_may_hold
@@ -91,6 +98,20 @@ def data_files(
     return tuple(data_file(folder, copies[one.manifest], one.index) for one in planned)
 
 
+def counted_as(root: Path, content: TableContent) -> dict[str, tuple[str, ...]]:
+    """Returns, by the path of each live data file, the digests that tell its rows."""
+    folder = table_folder(root, content)
+    found: dict[str, tuple[str, ...]] = {}
+    for manifest in load_manifests(folder, load_metadata(root, content)):
+        if manifest.holds_deletes or not manifest.live_files:
+            continue
+        origins = load_origins(folder, manifest)
+        names, digests = load_base(folder, manifest).names, load_digests(folder, manifest)
+        for index, (name, digest) in enumerate(zip(names, digests, strict=True)):
+            found[f"{folder}/data/{name}"] = origins.get(index) or (digest,)
+    return found
+
+
 def file_set(root: Path, content: TableContent, name: str, part: Slice | None = None) -> FileSet:
     """Returns a table as an engine reads it, under the SQL name `name`."""
     data = f"{table_folder(root, content)}/data/"
@@ -142,8 +163,8 @@ def load_metadata(root: Path, content: TableContent) -> dict[str, Any]:  # Icebe
 def located(root: Path, content: TableContent) -> TableContent:
     """Returns a state with the metadata that stands for it now: its own, or what replaced that.
 
-    Iceberg's paths are absolute, so after a move the state has new metadata under a new name, while
-    its content, which is part of commits, stays as it is (decision 0014).
+    After a move, a compaction or an erasure the state has new metadata under a new name, while its
+    content, which is part of commits, stays as it is (decision 0014).
     """
     path = replacement_path(root, content)
     try:
@@ -249,7 +270,10 @@ def load_entries(folder: Path, manifest: Manifest) -> tuple[Entry, ...]:
 
 
 def files_digest(digests: Sequence[str]) -> str:
-    """Returns the digest of a set of files: SHA-256 over their sorted SHA-256s, one a line."""
+    """Returns the digest of a set of files: SHA-256 over their sorted SHA-256s, one a line.
+
+    A compacted file counts as its origins.
+    """
     return hashlib.sha256("".join(f"{one}\n" for one in sorted(digests)).encode()).hexdigest()
 
 
@@ -328,6 +352,7 @@ def data_file(folder: Path, entries: Entries, index: int) -> DataFile:
         digest=entries.digests[index],
         columns=tuple(one for one in statistics if one is not None),
         partition=base.partitions[index],
+        origins=entries.origins.get(index, ()),
     )
 
 

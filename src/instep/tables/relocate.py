@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from instep.engines.schema import Schema
-from instep.faults import reached
 from instep.history.objects import write_durably
 from instep.tables.columns import current_schema
 from instep.tables.content import TableContent
@@ -39,10 +38,11 @@ from instep.tables.read import (
     load_entries,
     load_manifests,
     load_metadata,
-    replacement_path,
+    located,
     specs_of,
     table_folder,
 )
+from instep.tables.replaced import Why, stand_in
 
 Rewritten = dict[tuple[str, Schema], Manifest]
 """Manifests that were written again already, by their JSON copy and schema: states share them."""
@@ -63,6 +63,7 @@ def relocate_table(root: Path, content: TableContent, to: Path, known: Rewritten
     `to` is where the lake will be read, most often `root` itself. Returns whether anything had to
     be done. `known` is filled, so that states of one table share what they shared before.
     """
+    before = located(root, content)
     metadata = load_metadata(root, content)
     location = str(table_folder(to, content))
     if metadata["location"] == location:
@@ -76,10 +77,9 @@ def relocate_table(root: Path, content: TableContent, to: Path, known: Rewritten
     name = f"{metadata['last-sequence-number']:05d}-{digest[:32]}.metadata.json"
     path = f"tables/{content.uuid}/metadata/{name}"
     write_durably(root.resolve() / path, data)
-    reached("tables.replacement.before")
-    record = json.dumps({"metadata": path, "digest": digest}).encode()
-    write_durably(replacement_path(root, content), record)
-    reached("tables.replacement.after")
+    now = TableContent(path, digest, content.uuid, content.files)
+    if not stand_in(root, content, before, now, Why.MOVED):
+        return relocate_table(root, content, to, known)
     return True
 
 

@@ -21,7 +21,15 @@ from instep.history.objects import write_all_durably
 from instep.tables.avro import block_records
 from instep.tables.columns import current_schema
 from instep.tables.content import TableContent
-from instep.tables.copies import copy_bytes, encode, load_base, load_copy, load_digests, verified
+from instep.tables.copies import (
+    copy_bytes,
+    encode,
+    load_base,
+    load_copy,
+    load_digests,
+    load_origins,
+    verified,
+)
 from instep.tables.iceberg import Metadata, listing_bytes, with_snapshot
 from instep.tables.manifest import (
     Applies,
@@ -156,6 +164,13 @@ class Writer:
             else one
             for index, one in enumerate(whole.marked)
         )
+        return replace(whole, entries=chosen(whole.entries, kept), marked=marked)
+
+    def only(self, manifest: Manifest, indexes: Collection[int]) -> Pending:
+        """Returns an older manifest without some files, and without a word of them."""
+        whole = self.opened(manifest)
+        kept = [index for index in range(whole.live_files) if index not in indexes]
+        marked = tuple(whole.marked[index] for index in kept)
         return replace(whole, entries=chosen(whole.entries, kept), marked=marked)
 
     def merged(self, found: Sequence[Manifest | Pending]) -> list[Manifest]:
@@ -361,10 +376,20 @@ def digest_of_files(folder: Path, manifests: Sequence[Manifest | Pending]) -> st
     digests: list[str] = []
     for one in manifests:
         if isinstance(one, Pending):
-            digests += one.entries.digests
+            digests += _counted_as(one.entries.digests, one.entries.origins)
         elif one.live_files:
-            digests += load_digests(folder, one)
+            digests += _counted_as(load_digests(folder, one), load_origins(folder, one))
     return files_digest(digests)
+
+
+def _counted_as(digests: list[str], origins: Mapping[int, tuple[str, ...]]) -> list[str]:
+    if not origins:
+        return digests
+    return [
+        counted
+        for index, digest in enumerate(digests)
+        for counted in origins.get(index) or (digest,)
+    ]
 
 
 def _counted(marked: Sequence[Marked], status: Status) -> tuple[int, int]:

@@ -30,7 +30,13 @@ from instep.tables.columns import (
 )
 from instep.tables.content import TableContent
 from instep.tables.copies import load_base
-from instep.tables.iceberg import Metadata, new_metadata, with_layout, with_schema
+from instep.tables.iceberg import (
+    Metadata,
+    new_metadata,
+    with_current_alone,
+    with_layout,
+    with_schema,
+)
 from instep.tables.manifest import Manifest
 from instep.tables.partition import Order, Part, make_order, make_spec
 from instep.tables.read import (
@@ -137,6 +143,37 @@ def replace(
     """
     if not added and not removed and not deletes:
         return content
+    return _with_files(root, content, added, removed, deletes, at, is_rewriting=False)
+
+
+def rewritten(
+    root: Path,
+    content: TableContent,
+    added: Sequence[WrittenFile],
+    removed: Collection[str],
+    *,
+    at: datetime,
+) -> TableContent:
+    """Returns what may stand for a state: other files, under metadata that knows no older snapshot.
+
+    For compaction and erasure: snapshots of other commits would keep the files that went.
+
+    Raises:
+        ConflictError (kind "file-not-live"), InternalError (kind "misplaced-file").
+    """
+    return _with_files(root, content, added, removed, (), at, is_rewriting=True)
+
+
+def _with_files(
+    root: Path,
+    content: TableContent,
+    added: Sequence[WrittenFile],
+    removed: Collection[str],
+    deletes: Sequence[DeleteFile],
+    at: datetime,
+    *,
+    is_rewriting: bool,
+) -> TableContent:
     metadata = metadata_here(root, content)
     folder = table_folder(root, content)
     _check_placed(folder, [*(one.path for one in added), *(one.path for one in deletes)])
@@ -146,9 +183,10 @@ def replace(
     gone = deletes_to_drop(folder, manifests, places)
     places |= gone
     kept: list[Manifest | Pending] = [
-        writer.without(one, places[number]) if number in places else one
+        _without(writer, one, places.get(number, ()), is_rewriting)
         for number, one in enumerate(manifests)
     ]
+    kept = [one for one in kept if isinstance(one, Manifest) or one.marked]
     if added:
         kept.append(writer.added(added, writer.specs[metadata["default-spec-id"]]))
     kept += writer.deletes(manifests, deletes)
@@ -157,8 +195,21 @@ def replace(
         (_counts_of(added), _counts_at(folder, manifests, places, is_deletes=False)),
         (_counts_of(deletes), _counts_at(folder, manifests, places, is_deletes=True)),
     )
+    if is_rewriting:
+        summary["operation"] = "replace"
     after = writer.snapshot(writer.merged(kept), summary, to_microseconds(at) // 1000)
+    if is_rewriting:
+        after = with_current_alone(after)
     return writer.save(root, content.uuid, after, digest_of_files(folder, kept))
+
+
+def _without(
+    writer: Writer, manifest: Manifest, indexes: Collection[int], is_rewriting: bool
+) -> Manifest | Pending:
+    """A snapshot that stands for another says nothing of files that went, for it has no past."""
+    if is_rewriting and (indexes or manifest.deleted[0]):
+        return writer.only(manifest, indexes)
+    return writer.without(manifest, indexes) if indexes else manifest
 
 
 def set_columns(

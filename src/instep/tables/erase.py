@@ -1,0 +1,414 @@
+"""Erases rows of a table from every state there is: their files are written again without them.
+
+Order: a record of who and why; then each file that holds such a row is written anew, once however
+many states share it, and recorded; then other metadata stands for each state that named it; then,
+when every writer that began before has ended, what no state names is deleted. An act that is cut
+short is completed by doing it again. No commit changes; what a state's file becomes keeps the stem
+of its name, so that a run finds the files of a period again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from instep.canonical import JsonObject, digest_of, to_microseconds
+from instep.engines.duckdb import DuckDB
+from instep.engines.engine import DeleteFile, FileSet, WrittenFile
+from instep.engines.schema import Schema, quoted
+from instep.errors import UnavailableError
+from instep.faults import reached
+from instep.history.locks import collecting, current_generation, oldest_writer, rewriting, writing
+from instep.history.objects import sync_folder
+from instep.history.repository import Repository
+from instep.history.store import Transaction
+from instep.tables.compact import Say, check_same
+from instep.tables.content import TableContent
+from instep.tables.copies import load_base
+from instep.tables.manifest import Manifest
+from instep.tables.names import stem_of
+from instep.tables.reach import files_of
+from instep.tables.read import (
+    LISTING,
+    LISTING_DIGEST,
+    DataFile,
+    data_files,
+    file_set,
+    load_listing,
+    load_metadata,
+    located,
+    schema_of,
+    table_folder,
+)
+from instep.tables.replaced import Why, stand_in
+from instep.tables.row_erasures import (
+    ErasedFile,
+    RowErasure,
+    add_files,
+    add_state,
+    begin_erasure,
+    end_erasure,
+    files_of_erasure,
+)
+from instep.tables.write import rewritten
+
+ATTEMPTS = 3
+"""How often states are looked through again that others made meanwhile."""
+
+_COUNTED_AT_ONCE = 500
+"""Files in one query: its text and what is open stay bounded."""
+
+_PATH = "path of the file"
+"""With spaces: no column of a condition is called so by chance."""
+
+States = Callable[[Transaction], Mapping[str, Sequence[JsonObject]]]
+"""Every content of the tables in question, by folder, that a commit or a record names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an erasure would meet."""
+
+    rows: int
+    files: int
+    states: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """A file as one set of delete files leaves it, and the oldest schema by which it is read."""
+
+    file: DataFile
+    deletes: tuple[DeleteFile, ...]
+    schema: Schema
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.file.path, self.told
+
+    @property
+    def told(self) -> str:
+        digests = sorted(f"{one.digest} {one.offset or 0}" for one in self.deletes)
+        return digest_of("instep.deletes.v1", {"deletes": digests}) if digests else ""
+
+
+def find_rows(repo: Repository, states: States, newest: TableContent, predicate: str) -> Found:
+    """Returns how many rows meet the condition, in how many files of how many states.
+
+    Raises:
+        InvalidError (kinds "sql-failed", "not-a-select"): the condition cannot be evaluated.
+    """
+    with repo.store.reading() as tx:
+        every = states(tx)
+    rows, files, named = 0, 0, 0
+    for contents in every.values():
+        found = _Table(repo.root, contents, newest, predicate)
+        counts = found.counts()
+        rows += sum(counts.values())
+        files += len(counts)
+        named += len(found.affected(counts))
+    return Found(rows, files, named)
+
+
+def erase_rows(
+    repo: Repository,
+    table: str,
+    states: States,
+    newest: TableContent,
+    predicate: str,
+    actor: str,
+    why: str,
+    remains: Sequence[str],
+    say: Say = lambda text: None,
+) -> RowErasure:
+    """Erases the rows of a table for which the SQL condition is true, and returns the record.
+
+    `newest` gives the names of columns in the condition.
+
+    Raises:
+        InvalidError (kinds "sql-failed", "not-a-select").
+        UnavailableError (kind "writers-at-work"): nothing reads the rows any more, but their files
+            stay until the writers have ended and this is done again.
+        UnavailableError (kinds "rewriting", "collecting").
+    """
+    find_rows(repo, states, newest, predicate)
+    reached("erase.rows.begin.before")
+    with repo.store.transaction() as tx:
+        erasure = begin_erasure(tx, table, predicate, actor, why, remains, repo.clock())
+    reached("erase.rows.begin.after")
+    for attempt in range(ATTEMPTS):
+        with repo.store.reading() as tx:
+            every = states(tx)
+        changed = 0
+        with writing(repo.root, repo.store):
+            for folder, contents in every.items():
+                with rewriting(repo.root, folder):
+                    one = _Table(repo.root, contents, newest, predicate)
+                    changed += one.erase(repo, erasure.id, say)
+        if attempt and not changed:
+            break
+        folders = [repo.root / "tables" / folder for folder in every]
+        listed = [path for folder in folders for path in sorted(folder.glob("*/*"))]
+        _end_of_writers(repo, erasure)
+    else:
+        raise _at_work(erasure)
+    with collecting(repo.root):
+        _delete_unnamed(repo, states, listed)
+    reached("erase.rows.end.before")
+    with repo.store.transaction() as tx:
+        ended = end_erasure(tx, erasure.id, repo.clock())
+    reached("erase.rows.end.after")
+    return ended
+
+
+class _Table:
+    """All states of one table, and what of them a condition concerns."""
+
+    def __init__(
+        self, root: Path, contents: Sequence[JsonObject], newest: TableContent, predicate: str
+    ) -> None:
+        self.root = root
+        # What stands for each state now, looked up once; the oldest first.
+        states = (TableContent.from_content(one) for one in contents)
+        self.states = [(state, located(root, state)) for state in states]
+        self.states.sort(key=lambda one: Path(one[1].metadata).name)
+        self.newest = schema_of(root, newest)
+        self.predicate = predicate
+        self.folder = table_folder(root, self.states[0][0])
+        self._listings: dict[str, tuple[Manifest, ...]] = {}
+
+    def variants(self) -> dict[tuple[str, str], _Variant]:
+        """Returns every file of every state; states are looked at from the oldest on."""
+        found: dict[tuple[str, str], _Variant] = {}
+        for _, state in self.states:
+            deletes = file_set(self.root, state, "whole").deletes
+            schema = schema_of(self.root, state)
+            for file in data_files(self.root, state):
+                one = _Variant(file, deletes.get(file.path, ()), schema)
+                found.setdefault(one.key, one)
+        return found
+
+    def counts(self) -> dict[str, int]:
+        """Returns how many rows of each file meet the condition, deleted ones too; none left out.
+
+        Files are read by the columns of the newest state: a condition names these.
+        """
+        paths = sorted({path for path, _ in self.variants()})
+        found: dict[str, int] = {}
+        for start in range(0, len(paths), _COUNTED_AT_ONCE):
+            some = FileSet("every", tuple(paths[start : start + _COUNTED_AT_ONCE]), self.newest)
+            with DuckDB(self.root / "staging") as engine:
+                source = engine.source(some, file_name=_PATH)
+                rows = engine.rows(
+                    f"SELECT {quoted(_PATH)}, count(*) FROM {source} "
+                    f"WHERE ({self.predicate}\n) GROUP BY 1"
+                )
+            found |= {str(path): int(count) for path, count in rows}
+        return found
+
+    def affected(self, counts: Mapping[str, int]) -> list[tuple[TableContent, TableContent]]:
+        """Returns the states whose metadata names such a file, by an older snapshot too.
+
+        A manifest that tells of files which went tells of their bounds: it counts, too.
+        """
+        names = {path.removeprefix(f"{self.folder}/data/") for path in counts}
+        if not names:
+            return []
+        return [one for one in self.states if self._names_any(one[1], names)]
+
+    def erase(self, repo: Repository, identifier: str, say: Say) -> int:
+        """Lets other metadata stand for every state that is affected; returns for how many."""
+        counts = self.counts()
+        with repo.store.reading() as tx:
+            told = files_of_erasure(tx, identifier)
+        # A state that was not reached before may know such files by an older snapshot only.
+        known = {f"{self.folder}/data/{one.path}": one.rows for one in told}
+        states = self.affected({**known, **counts})
+        if not states:
+            return 0
+        variants = {key: one for key, one in self.variants().items() if key[0] in counts}
+        made = self._known(repo, identifier)
+        for number, (key, variant) in enumerate(variants.items(), 1):
+            if key not in made:
+                made[key] = self._without_rows(variant, counts[key[0]])
+                reached("erase.rows.file.before")
+                with repo.store.transaction() as tx:
+                    add_files(tx, identifier, [self._told(variant, made[key], counts[key[0]])])
+                reached("erase.rows.file.after")
+            say(f"erasing rows, {number:,} of {len(variants):,} files")
+        for number, state in enumerate(states, 1):
+            self._replace(repo, identifier, *state, made)
+            say(f"erasing rows, {number:,} of {len(states):,} states of the table")
+        return len(states)
+
+    def _names_any(self, state: TableContent, names: set[str]) -> bool:
+        for snapshot in load_metadata(self.root, state)["snapshots"]:
+            for manifest in self._listing(snapshot["summary"]):
+                if manifest.deleted[0]:
+                    return True
+                if manifest.live_files and not names.isdisjoint(
+                    load_base(self.folder, manifest).names
+                ):
+                    return True
+        return False
+
+    def _listing(self, summary: Mapping[str, str]) -> tuple[Manifest, ...]:
+        name = summary[LISTING]
+        if name not in self._listings:
+            path = self.folder / "metadata" / name
+            self._listings[name] = load_listing(path, summary[LISTING_DIGEST])
+        return self._listings[name]
+
+    def _without_rows(self, variant: _Variant, matching: int) -> WrittenFile | None:
+        """Writes a file again without the rows; its columns stay as they are, by id and type."""
+        own = _columns_in(Path(variant.file.path), variant.schema)
+        more = [one for one in self.newest.columns if all(one.id != c.id for c in own.columns)]
+        inner = Schema(tuple(replace(c, name=f"_column_{c.id}") for c in (*own.columns, *more)))
+        path = variant.file.path
+        deletes = {path: variant.deletes} if variant.deletes else {}
+        named = ", ".join(
+            f"CAST({quoted(f'_column_{c.id}')} AS {c.sql_type}) AS {quoted(c.name)}"
+            for c in self.newest.columns
+        )
+        kept = ", ".join(f"{quoted(f'_column_{c.id}')} AS {quoted(c.name)}" for c in own.columns)
+        hashed = ", ".join(quoted(f"_column_{c.id}") for c in own.columns)
+        with DuckDB(self.root / "staging") as engine:
+            engine.allow(self.folder / "data")
+            engine.view(FileSet("held", (path,), inner, None, deletes))
+            rest = f"FROM (SELECT *, {named} FROM held) WHERE ({self.predicate}\n) IS NOT TRUE"
+            count, total = engine.rows(f"SELECT count(*), sum(hash({hashed})) {rest}")[0]
+            written = engine.write(
+                f"SELECT {kept} {rest}", _optional(own), self.folder / "data", 1 << 40
+            )
+            if not written:
+                check_same("Erasure", (int(count), int(total or 0)), (0, 0))
+                return None
+            (file,) = written
+            engine.view(FileSet("left", (file.path,), inner))
+            after = engine.rows(f'SELECT count(*), sum(hash({hashed})) FROM "left"')[0]
+            check_same("Erasure", (int(count), int(total or 0)), (int(after[0]), int(after[1])))
+        named_path = Path(path).with_name(f"{stem_of(path)}.{uuid.uuid4().hex[:8]}.parquet")
+        Path(file.path).rename(named_path)
+        sync_folder(named_path.parent)
+        return replace(file, path=str(named_path), partition=variant.file.partition)
+
+    def _told(self, variant: _Variant, made: WrittenFile | None, rows: int) -> ErasedFile:
+        name = Path(made.path).name if made else ""
+        return ErasedFile(
+            self.folder.name, Path(variant.file.path).name, variant.file.digest, variant.told, name,
+            made.digest if made else "", rows,
+        )  # fmt: skip
+
+    def _known(
+        self, repo: Repository, identifier: str
+    ) -> dict[tuple[str, str], WrittenFile | None]:
+        """Returns what an act that was cut short has written, as far as a state names it."""
+        with repo.store.reading() as tx:
+            recorded = [
+                one for one in files_of_erasure(tx, identifier) if one.uuid == self.folder.name
+            ]
+        if not recorded:
+            return {}
+        variants = self.variants()
+        by_name = {Path(path).name: one.file for (path, _), one in variants.items()}
+        by_digest = {(one.file.digest, one.told): key for key, one in variants.items()}
+        found: dict[tuple[str, str], WrittenFile | None] = {}
+        for one in recorded:
+            key = by_digest.get((one.digest, one.deletes))
+            if key is not None and (not one.replacement or one.replacement in by_name):
+                found[key] = by_name.get(one.replacement)
+        return found
+
+    def _replace(
+        self,
+        repo: Repository,
+        identifier: str,
+        state: TableContent,
+        before: TableContent,
+        made: Mapping[tuple[str, str], WrittenFile | None],
+    ) -> None:
+        deletes = file_set(self.root, before, "whole").deletes
+        schema = schema_of(self.root, before)
+        added: list[WrittenFile] = []
+        removed: list[str] = []
+        for file in data_files(self.root, before):
+            key = _Variant(file, deletes.get(file.path, ()), schema).key
+            if key in made:
+                removed.append(file.path)
+                new = made[key]
+                if new is not None:
+                    added.append(new)
+        now = rewritten(self.root, before, added, removed, at=repo.clock())
+        reached("erase.rows.state.before")
+        with repo.store.transaction() as tx:
+            add_state(tx, identifier, state.uuid, state.digest, before.digest, now.digest)
+        # Whoever comes first wins; the next attempt sees to what stands there then.
+        stand_in(self.root, state, before, now, Why.ERASED)
+        reached("erase.rows.state.after")
+
+
+def _columns_in(path: Path, schema: Schema) -> Schema:
+    """Returns those columns of a schema that a file has; others would hide their defaults."""
+    import pyarrow.parquet as pq
+
+    ids = {
+        int(field.metadata[b"PARQUET:field_id"])
+        for field in pq.read_schema(path)
+        if field.metadata and b"PARQUET:field_id" in field.metadata
+    }
+    return Schema(tuple(column for column in schema.columns if column.id in ids))
+
+
+def _optional(schema: Schema) -> Schema:
+    """What is required was checked when the rows came; an old file may lack it rightly."""
+    return Schema(tuple(replace(column, required=False) for column in schema.columns))
+
+
+def _end_of_writers(repo: Repository, erasure: RowErasure) -> None:
+    """Holds that nobody at work can know a file that was replaced.
+
+    Raises:
+        UnavailableError (kind "writers-at-work").
+    """
+    with repo.store.transaction() as tx:
+        generation = current_generation(tx) + 1
+        tx.execute(
+            "insert into collections (generation, at) values (?, ?)",
+            (generation, to_microseconds(repo.clock())),
+        )
+    oldest = oldest_writer(repo.root)
+    if oldest is not None and oldest < generation:
+        raise _at_work(erasure)
+
+
+def _at_work(erasure: RowErasure) -> UnavailableError:
+    return UnavailableError(
+        f"Rows of {erasure.table} are replaced everywhere, but a writer is at work that began "
+        "before and may name their files: expected none. The files stay until it has ended: wait "
+        "for it, then erase with the same condition again.",
+        kind="writers-at-work",
+        erasure=erasure.id,
+    )
+
+
+def _delete_unnamed(repo: Repository, states: States, listed: Sequence[Path]) -> None:
+    """Deletes what no state names of the files that were there before the last writer ended."""
+    with repo.store.reading() as tx:
+        every = states(tx)
+    named: set[str] = set()
+    for folder, contents in every.items():
+        named |= {f"{folder}/{name}" for name in files_of(repo.root, folder, contents)}
+    open_ended = tuple(name[:-1] for name in named if name.endswith("*"))
+    folders: set[Path] = set()
+    for path in listed:
+        name = path.relative_to(repo.root / "tables").as_posix()
+        if name in named or name.startswith(open_ended) or not path.is_file():
+            continue
+        reached("erase.rows.delete.before")
+        path.unlink(missing_ok=True)
+        folders.add(path.parent)
+    for place in folders:
+        sync_folder(place)
+    reached("erase.rows.delete.after")

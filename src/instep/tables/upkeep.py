@@ -1,0 +1,141 @@
+"""Compacts tables of a branch: when asked, and a bounded piece after many small appends.
+
+While files are put together the branch may move on. What was made then stands for its new head,
+too, if that still has all the files that went; otherwise the next compaction sees to the rest.
+Tables whose files a run keeps by period are left alone: it finds them by their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from instep.canonical import Json
+from instep.errors import InstepError
+from instep.history.locks import writing
+from instep.history.repository import Repository
+from instep.tables.compact import Compacted, Say, Size, compact_state, groups_of
+from instep.tables.content import TableContent
+from instep.tables.read import current_snapshot, file_count, load_metadata, size_bytes
+
+LOOKED_AT = 32
+"""Every so many snapshots of a table an append looks whether its files are too many."""
+
+MANY_FILES = 32
+"""So many files to put together are worth the work after an append."""
+
+BOUND_BYTES = 64 << 20
+"""The most that is put together after an append: a second or two."""
+
+IsKept = Callable[[TableContent], bool]
+"""Says whether records name the files of a state one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What was done to one table, or, dry, would be; `why_not` says why nothing was."""
+
+    table: str
+    before: Size
+    after: Size
+    groups: int
+    left: int
+    why_not: str = ""
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "table": self.table,
+            "before": self.before.to_json(),
+            "after": self.after.to_json(),
+            "groups": self.groups,
+            "groups_left": self.left,
+            "why_not": self.why_not,
+        }
+
+    def to_text(self) -> str:
+        if self.why_not:
+            return f"{self.table}: nothing was done: {self.why_not}."
+        return (
+            f"{self.table}: {self.before.files:,} files ({self.before.size_bytes:,} bytes) became "
+            f"{self.after.files:,} ({self.after.size_bytes:,} bytes), with the same rows"
+        ) + (f"; {self.left:,} groups are left." if self.left else ".")
+
+
+def plan_compaction(repo: Repository, ref: str, table: str, is_kept: IsKept) -> Compaction:
+    """Returns what a compaction of a table would do; how large the result is nobody knows yet."""
+    content = _content(repo, ref, table)
+    size = Size(file_count(repo.root, content), size_bytes(repo.root, content))
+    groups = () if is_kept(content) else groups_of(repo.root, content)
+    if not groups:
+        why = _KEPT if is_kept(content) else "no two small files lie side by side in one partition"
+        return Compaction(table, size, size, 0, 0, why)
+    gone = sum(len(group.files) for group in groups)
+    after = Size(size.files - gone + len(groups), size.size_bytes)
+    return Compaction(table, size, after, len(groups), 0)
+
+
+def compact_table(
+    repo: Repository,
+    ref: str,
+    table: str,
+    is_kept: IsKept,
+    *,
+    max_bytes: int | None = None,
+    say: Say = lambda text: None,
+) -> Compaction:
+    """Puts the small files of a table on a ref together.
+
+    Raises:
+        NotFoundError (kinds "no-such-ref", "no-such-key").
+        InternalError (kind "rows-differ").
+        UnavailableError (kinds "rewriting", "out-of-memory", "disk-failed").
+    """
+    with writing(repo.root, repo.store):
+        content = _content(repo, ref, table)
+        if is_kept(content):
+            size = Size(file_count(repo.root, content), size_bytes(repo.root, content))
+            return Compaction(table, size, size, 0, 0, _KEPT)
+        done = compact_state(
+            repo.root, content, at=repo.clock(), max_bytes=max_bytes, say=say,
+            newer=lambda: _newer(repo, ref, table, content),
+        )  # fmt: skip
+    return _told(table, done)
+
+
+def look_after(
+    repo: Repository, ref: str, table: str, is_kept: IsKept, say: Say = lambda text: None
+) -> str:
+    """Compacts a bounded piece of a table that many small appends went to; returns what was done.
+
+    It never fails what it follows: an error is what it returns, and the table is as it was.
+    """
+    try:
+        content = _content(repo, ref, table)
+        snapshot = current_snapshot(load_metadata(repo.root, content))
+        if snapshot is None or snapshot["sequence-number"] % LOOKED_AT:
+            return ""
+        if sum(len(group.files) for group in groups_of(repo.root, content)) < MANY_FILES:
+            return ""
+        done = compact_table(repo, ref, table, is_kept, max_bytes=BOUND_BYTES, say=say)
+    except (InstepError, OSError) as error:
+        told = error.message if isinstance(error, InstepError) else str(error)
+        return f"{table} was not compacted: {told}"
+    return "" if done.why_not else done.to_text()
+
+
+_KEPT = "a run keeps its files by period, and computes them anew in time"
+
+
+def _content(repo: Repository, ref: str, table: str) -> TableContent:
+    return TableContent.from_content(repo.content(repo.resolve(ref), f"table/{table}"))
+
+
+def _newer(repo: Repository, ref: str, table: str, content: TableContent) -> TableContent | None:
+    found = repo.find(repo.resolve(ref), f"table/{table}")
+    if found is None or found == content.to_content() or found["uuid"] != content.uuid:
+        return None
+    return TableContent.from_content(found)
+
+
+def _told(table: str, done: Compacted) -> Compaction:
+    return Compaction(table, done.before, done.after, done.groups, done.left, done.why_not)
