@@ -212,8 +212,7 @@ def merge(tx: Transaction, repo: Repository, number: int, actor: str) -> Merged:
         author=actor,
         message=change.title,
         origin=change.origin,
-        # Whoever approved it did so with these keys as main has them now.
-        reads=frozenset() if decision.approved_by else evidence_reads(change),
+        reads=_still_relied_on(change, decision.approved_by),
         merged=(change.head,),
     )
     commit = publish(tx, repo, MAIN, _without_what_main_has(tx, repo, edit), kind="merge")
@@ -272,6 +271,15 @@ def evidence_reads(change: Change) -> frozenset[str]:
     """Returns the keys of main that the evidence was computed from, besides those changed."""
     reads = change.evidence.get("reads")
     return frozenset(str(key) for key in reads) if isinstance(reads, list) else frozenset()
+
+
+def _still_relied_on(change: Change, approved_by: tuple[str, ...]) -> frozenset[str]:
+    """The keys that must be as they were: none where somebody agreed with main as it is now.
+
+    An arrival is read by its contract, which an agreement does not do again.
+    """
+    is_agreed = approved_by and change.kind is not Kind.ARRIVAL
+    return frozenset() if is_agreed else evidence_reads(change)
 
 
 def _without_what_main_has(tx: Transaction, repo: Repository, edit: Edit) -> Edit:
