@@ -94,6 +94,25 @@ def make_spec(
     return Spec(identifier, tuple(fields))
 
 
+def check_spec(spec: Spec, schema: Schema) -> None:
+    """Holds that new files can be partitioned by a spec that somebody else made.
+
+    Raises:
+        InvalidError (kind "no-such-column", "bad-transform").
+    """
+    by_id = {column.id: column for column in schema.columns}
+    for field in spec.fields:
+        column = by_id.get(field.source_id)
+        if column is None:
+            raise InvalidError(
+                f'Partition field "{field.name}" is of column {field.source_id}: expected one of '
+                f"{', '.join(schema.names)}. Take the field out of the partition spec.",
+                kind="no-such-column",
+                column=field.name,
+            )
+        _check_transform(column, field.transform)
+
+
 def make_order(identifier: int, orders: Sequence[Order], schema: Schema) -> SortOrder:
     """Returns a sort order.
 

@@ -19,7 +19,7 @@ from instep.canonical import to_microseconds
 from instep.engines.engine import DeleteFile, WrittenFile
 from instep.engines.schema import Column, Schema
 from instep.errors import InternalError, InvalidError
-from instep.history.objects import make_folder_durably, sync_folder
+from instep.history.objects import make_folder_durably
 from instep.tables.columns import (
     Change,
     check_columns,
@@ -30,6 +30,7 @@ from instep.tables.columns import (
 )
 from instep.tables.content import TableContent
 from instep.tables.copies import load_base
+from instep.tables.field_ids import new_ids
 from instep.tables.iceberg import (
     Metadata,
     new_metadata,
@@ -95,13 +96,19 @@ def create_table(
     schema = Schema(with_ids(columns, itertools.count(1)))
     check_columns(schema)
     table = str(uuid.uuid4())
-    folder = root.resolve() / "tables" / table
-    for part in ("data", "metadata", "profiles"):
-        make_folder_durably(folder / part)
+    folder = make_table_folder(root, table)
     spec = make_spec(0, partition, schema, ())
     order = make_order(1 if sort else 0, sort, schema)
     metadata = new_metadata(table, str(folder), schema, spec, order, to_microseconds(at) // 1000)
     return save(root, table, metadata, files_digest(()), {})
+
+
+def make_table_folder(root: Path, table: str) -> Path:
+    """Returns the folder of a new table, made durably."""
+    folder = root.resolve() / "tables" / table
+    for part in ("data", "metadata", "profiles"):
+        make_folder_durably(folder / part)
+    return folder
 
 
 def data_folder(root: Path, content: TableContent) -> Path:
@@ -255,7 +262,7 @@ def evolve(root: Path, content: TableContent, change: Change, *, at: datetime) -
     metadata = metadata_here(root, content)
     before = current_schema(metadata)
     folder = table_folder(root, content)
-    after = change(before, _new_ids(folder, metadata["last-column-id"]))
+    after = change(before, new_ids(folder, metadata["last-column-id"]))
     if after == before:
         return content
     return _with_schema(root, content, metadata, after, at)
@@ -361,20 +368,6 @@ def _counts_at(
             size = sum(base.sizes[index] for index in indexes)
             found = found.plus(Counts(len(indexes), rows, size))
     return found
-
-
-def _new_ids(folder: Path, last: int) -> Iterator[int]:
-    """Yields field ids that no branch of this table has, or will have.
-
-    An id is reserved by creating an empty file of its name, which only one process can do.
-    """
-    for candidate in itertools.count(last + 1):
-        try:
-            (folder / "metadata" / f"column-{candidate}").touch(exist_ok=False)
-        except FileExistsError:
-            continue
-        sync_folder(folder / "metadata")
-        yield candidate
 
 
 def _check_placed(folder: Path, paths: Sequence[str]) -> None:
