@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from instep.engines.schema import Schema
+    from instep.tables.catalog import LakeCatalog
+    from instep.tables.edit import Rules, TableEdit
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,26 @@ class Lake:
             NotFoundError (kind "no-such-ref").
         """
         return View(self.repo, name, self.repo.resolve(name))
+
+    @contextmanager
+    def edit(self, branch: str, *, message: str, author: str) -> Iterator[TableEdit]:
+        """Opens an edit of the tables of a branch; at the end of the block it is one commit.
+
+        Nothing is committed when the block raises, or changes nothing.
+
+        Raises:
+            RefusedError (kind "protected-branch"): main changes by review.
+            NotFoundError (kind "no-such-ref").
+            ConflictError (kind "keys-moved"), at the end.
+        """
+        from instep.tables.edit import open_edit
+
+        with open_edit(
+            self.repo, branch, author=author, message=message, rules=_rules(self.repo)
+        ) as edit:
+            yield edit
+            if edit.is_open:
+                edit.commit()
 
     def __repr__(self) -> str:
         return f"Lake({str(self.repo.root)!r})"
@@ -77,6 +100,14 @@ class View:
             NotFoundError (kind "no-such-key").
         """
         return Table(self.repo, name, TableContent.from_content(self.content(f"table/{name}")))
+
+    @property
+    def catalog(self) -> LakeCatalog:
+        """pyiceberg's catalog of this commit, read only; its namespace is `default`."""
+        from instep.tables.catalog import LakeCatalog
+        from instep.tables.edit import Pinned
+
+        return LakeCatalog(self.repo.root, Pinned(self.repo, self.commit), self.name)
 
     def __repr__(self) -> str:
         return f"{self.name} at {self.commit[:12]}: {', '.join(self.keys()) or 'nothing yet'}"
@@ -140,6 +171,28 @@ def open_lake(project: str | Path = ".", clock: Clock = system_clock) -> Lake:
     """
     place = find_lake(Path(project).resolve())
     return Lake(open_repository(place.root, clock, place.database))
+
+
+def _rules(repo: Repository) -> Rules:
+    """Returns what contracts say of edits; without one, a table has no key, and may be appended to.
+
+    An append whose table moved on goes through the same function as one that arrived as a file.
+    """
+    from instep.ingest.batch import may_append
+    from instep.ingest.in_force import contract_of
+    from instep.tables.edit import Rules
+
+    def key_of(commit: str, table: str) -> tuple[str, ...]:
+        found = contract_of(repo, commit, table)
+        return found.contract.key if found else ()
+
+    def is_appendable(
+        commit: str, table: str, before: TableContent, edited: TableContent, now: TableContent
+    ) -> bool:
+        found = contract_of(repo, commit, table)
+        return found is None or may_append(repo, found.contract, before, edited, now)
+
+    return Rules(key_of, is_appendable)
 
 
 def retention_of(repo: Repository) -> Rooms:

@@ -228,28 +228,42 @@ def appended(
     arrived: TableContent,
     now: TableContent | None,
 ) -> TableContent | None:
-    """Returns `now` with the files that made `arrived` of `before`, or None if that cannot be.
+    """Returns `now` with the files that made `arrived` of `before`, or None if that cannot be."""
+    if now is None or not may_append(repo, contract, before, arrived, now):
+        return None
+    old = {file.path for file in data_files(repo.root, before)}
+    good = [file for file in data_files(repo.root, arrived) if file.path not in old]
+    return append(repo.root, now, good, at=repo.clock())
+
+
+def may_append(
+    repo: Repository,
+    contract: Contract,
+    before: TableContent,
+    arrived: TableContent,
+    now: TableContent,
+) -> bool:
+    """Says whether the files that made `arrived` of `before` may be added to `now` too.
 
     An append is an operation: its files can be added to any later state of the table. When the
     table has a key, no row that came in meanwhile may have the key of one of theirs.
     """
-    if contract.merge_policy is not MergePolicy.APPEND or now is None:
-        return None
+    if contract.merge_policy is not MergePolicy.APPEND:
+        return False
     if not before.uuid == arrived.uuid == now.uuid:
-        return None
+        return False
     if schema_of(repo.root, now) != schema_of(repo.root, arrived):
-        return None
+        return False
     old = {file.path for file in data_files(repo.root, before)}
+    whole = {file.path for file in data_files(repo.root, arrived)}
+    if not old <= whole:
+        return False  # what it was read upon was compacted: which files are its own is unknown
+    if not contract.key:
+        return True
     current = {file.path for file in data_files(repo.root, now)}
-    whole = data_files(repo.root, arrived)
-    if not old <= {file.path for file in whole}:
-        return None  # what it was read upon was compacted since: which files are its own is unknown
-    good = [file for file in whole if file.path not in old]
-    if contract.key:
-        files = tuple(file.path for file in good)
-        if old - current or _share_keys(repo, contract, now, files, tuple(current - old)):
-            return None
-    return append(repo.root, now, good, at=repo.clock())
+    return not old - current and not _share_keys(
+        repo, contract, now, tuple(sorted(whole - old)), tuple(sorted(current - old))
+    )
 
 
 def _share_keys(

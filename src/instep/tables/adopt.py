@@ -91,8 +91,6 @@ def adopt(root: Path, base: TableContent | None, metadata: Metadata) -> TableCon
     told = settled(folder, before, {**metadata, "snapshots": snapshots}, adoption.field_ids)
     after = _bounded(folder, told)
     _check_layout(after)
-    if base is not None and before is not None and _is_same(before, after):
-        return base
     return save(root, table, after, adoption.files_digest(after), adoption.beside)
 
 
@@ -274,16 +272,9 @@ def _bounded(folder: Path, told: Metadata) -> Metadata:
         "location": str(folder),
         "schemas": [one for one in told["schemas"] if one["schema-id"] in used],
         "current-snapshot-id": told.get("current-snapshot-id") or -1,
-        "snapshot-log": [
-            one for one in told.get("snapshot-log", ()) if one["snapshot-id"] in kept
-        ],
+        "snapshot-log": [one for one in told.get("snapshot-log", ()) if one["snapshot-id"] in kept],
         "metadata-log": [],
     }
-
-
-def _is_same(before: Metadata, after: Metadata) -> bool:
-    told = {**after, "last-updated-ms": before["last-updated-ms"]}
-    return all(before.get(key) == told[key] for key in told)
 
 
 def _totals(manifests: Sequence[Manifest], size: int) -> dict[str, str]:

@@ -43,8 +43,8 @@ from instep.tables.write import check_table_name, make_table_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyiceberg.catalog import View
     from pyiceberg.io import FileIO
+    from pyiceberg.view import View
     from pyiceberg.view.metadata import ViewVersion
 
 NAMESPACE = "default"
@@ -118,7 +118,9 @@ class LakeCatalog(MetastoreCatalog):
         if content != base:
             self._tables.stage(name, content)
         metadata, location = loaded(self._root, content)
-        return CommitTableResponse(metadata=metadata, metadata_location=location)
+        return CommitTableResponse.model_validate(
+            {"metadata": metadata, "metadata-location": location}
+        )
 
     def rename_table(
         self, from_identifier: str | Identifier, to_identifier: str | Identifier

@@ -73,9 +73,7 @@ def settled(
 
 
 def _ids_in(metadata: Metadata) -> set[int]:
-    return {
-        one.id for schema in metadata["schemas"] for one in parse_schema(schema).fields()
-    }
+    return {one.id for schema in metadata["schemas"] for one in parse_schema(schema).fields()}
 
 
 def _renumbered(metadata: Metadata, ids: Mapping[int, int]) -> Metadata:

@@ -184,9 +184,7 @@ def seen(path: Path, *, is_data: bool) -> Seen:
     return Seen(digest, size, rows, leaves, ids)
 
 
-def written_file(
-    folder: Path, told: Told, found: Seen, kinds: Mapping[int, str]
-) -> WrittenFile:
+def written_file(folder: Path, told: Told, found: Seen, kinds: Mapping[int, str]) -> WrittenFile:
     """Returns the record of a live file; `kinds` are the types of fields that are not nested.
 
     Raises:

@@ -1,0 +1,290 @@
+"""What other writers made: deletes are honoured or refused, files are checked, ids are settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.manifest import (
+    DataFile,
+    DataFileContent,
+    FileFormat,
+    ManifestContent,
+    ManifestEntry,
+    ManifestEntryStatus,
+    ManifestFile,
+    ManifestWriterV2,
+    write_manifest_list,
+)
+from pyiceberg.table import StaticTable, Table
+from pyiceberg.table.snapshots import Operation, Snapshot, Summary
+from pyiceberg.table.update import AddSnapshotUpdate, SetSnapshotRefUpdate
+from pyiceberg.typedef import Record
+from pyiceberg.types import DoubleType
+
+from instep.errors import InvalidError
+from instep.history.refs import RefKind, create_ref
+from instep.history.repository import MAIN, Repository
+from instep.lake import Lake
+from instep.tables.adopt import adopt
+from instep.tables.content import TableContent
+from instep.tables.read import data_files, load_metadata, metadata_path, row_count, table_folder
+from instep.tables.verify import required_files
+
+NUMBERS = pa.table({"id": pa.array([1, 2, 3], pa.int64()), "name": ["a", "b", "c"]})
+
+PATH = pa.field(
+    "file_path", pa.string(), nullable=False, metadata={"PARQUET:field_id": "2147483546"}
+)
+POSITION = pa.field("pos", pa.int64(), nullable=False, metadata={"PARQUET:field_id": "2147483545"})
+
+
+@pytest.fixture
+def lake(repo: Repository) -> Lake:
+    with repo.store.transaction() as tx:
+        create_ref(tx, "work", RefKind.BRANCH, repo.resolve(MAIN), owner="ana", at=repo.clock())
+    return Lake(repo)
+
+
+def editing(lake: Lake) -> Any:  # a context manager of TableEdit
+    return lake.edit("work", message="by others", author="ana")
+
+
+class _DeleteManifest(ManifestWriterV2):
+    """As pyiceberg's, for delete files, which it does not write itself."""
+
+    def content(self) -> ManifestContent:
+        return ManifestContent.DELETES
+
+    @property
+    def _meta(self) -> dict[str, str]:
+        return {**super()._meta, "content": "deletes"}
+
+
+def deleted(table: Table, kind: DataFileContent, path: Path, count: int) -> None:
+    """Commits a snapshot that adds one delete file, as engines do that merge on read."""
+    parent = table.metadata.current_snapshot()
+    assert parent is not None
+    folder = Path(table.location()) / "metadata"
+    io, spec, schema = PyArrowFileIO(), table.spec(), table.schema()
+    file = DataFile.from_args(
+        content=kind,
+        file_path=str(path),
+        file_format=FileFormat.PARQUET,
+        partition=Record(),
+        record_count=count,
+        file_size_in_bytes=path.stat().st_size,
+        equality_ids=[1] if kind is DataFileContent.EQUALITY_DELETES else None,
+    )
+    number = 900 + len(table.metadata.snapshots)
+    sequence = table.metadata.last_sequence_number + 1
+    with _DeleteManifest(
+        spec, schema, io.new_output(str(folder / f"{number}-d.avro")), number, "deflate"
+    ) as writer:
+        writer.add_entry(
+            ManifestEntry.from_args(
+                status=ManifestEntryStatus.ADDED, snapshot_id=number, data_file=file
+            )
+        )
+    manifests: list[ManifestFile] = [*parent.manifests(io), writer.to_manifest_file()]
+    output = io.new_output(str(folder / f"snap-{number}.avro"))
+    with write_manifest_list(2, output, number, parent.snapshot_id, sequence, "deflate") as listing:
+        listing.add_manifests(manifests)
+    snapshot = Snapshot(
+        snapshot_id=number,
+        parent_snapshot_id=parent.snapshot_id,
+        sequence_number=sequence,
+        timestamp_ms=table.metadata.last_updated_ms + 1,
+        manifest_list=output.location,
+        summary=Summary(Operation.DELETE),
+        schema_id=table.schema().schema_id,
+    )
+    named = SetSnapshotRefUpdate(ref_name="main", type="branch", snapshot_id=number)
+    table._do_commit((AddSnapshotUpdate(snapshot=snapshot), named), ())
+
+
+def positions(table: Table, found: list[tuple[str, int]]) -> Path:
+    path = Path(table.location()) / "data" / f"deletes-{len(table.metadata.snapshots)}.parquet"
+    columns = [[one for one, _ in found], [one for _, one in found]]
+    pq.write_table(pa.table(columns, schema=pa.schema([PATH, POSITION])), path)
+    return path
+
+
+def made(lake: Lake) -> tuple[TableContent, str]:
+    """A table with one file of three rows, and one of a row; returns the path of the first."""
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+        edit.append("t", "select 4 as id, 'd' as name")
+    content = lake.branch("work").table("t").content
+    return content, data_files(lake.repo.root, content)[0].path
+
+
+def ids(lake: Lake) -> list[int]:
+    """The ids as our engine and bare pyiceberg read them, if they agree."""
+    table = lake.branch("work").table("t")
+    ours = table.sql("select id from t order by id").column("id").to_pylist()
+    static = StaticTable.from_metadata(str(metadata_path(lake.repo.root, table.content)))
+    assert ours == sorted(static.scan().to_arrow().column("id").to_pylist())
+    assert row_count(lake.repo.root, table.content) == len(ours)
+    return ours
+
+
+def test_position_deletes_of_others_are_honoured_by_every_reader_of_ours(lake: Lake) -> None:
+    _, path = made(lake)
+    with editing(lake) as edit:
+        table = edit.catalog.load_table("default.t")
+        file = positions(table, [(path, 0), (path, 2)])
+        deleted(table, DataFileContent.POSITION_DELETES, file, 2)
+
+    assert ids(lake) == [2, 4]
+    with editing(lake) as edit:
+        edit.append("t", "select 1 as id, 'new' as name")
+        edit.upsert("t", "select 2 as id, 'B' as name", key="id")
+    assert ids(lake) == [1, 2, 4]
+    content = lake.branch("work").table("t").content
+    assert all(one.path.exists() for one in required_files(lake.repo.root, content, set()))
+
+
+def test_rows_that_are_deleted_by_position_are_not_deleted_twice(lake: Lake) -> None:
+    _, path = made(lake)
+    with editing(lake) as edit:
+        table = edit.catalog.load_table("default.t")
+        deleted(table, DataFileContent.POSITION_DELETES, positions(table, [(path, 0)]), 1)
+        edit.delete("t", where="id <= 2")
+
+    assert ids(lake) == [3, 4]
+
+
+def test_equality_deletes_are_refused_and_nothing_is_staged(lake: Lake) -> None:
+    before, _ = made(lake)
+    with editing(lake) as edit:
+        table = edit.catalog.load_table("default.t")
+        path = Path(table.location()) / "data" / "equal.parquet"
+        pq.write_table(pa.table({"id": [1]}), path)
+        with pytest.raises(InvalidError, match="copy-on-write") as caught:
+            deleted(table, DataFileContent.EQUALITY_DELETES, path, 1)
+
+    assert caught.value.kind == "equality-deletes"
+    assert edit.committed is None
+    assert lake.branch("work").table("t").content == before
+
+
+def test_a_file_outside_the_table_is_refused(lake: Lake, tmp_path: Path) -> None:
+    made(lake)
+    elsewhere = tmp_path / "elsewhere.parquet"
+    pq.write_table(NUMBERS, elsewhere)
+    with editing(lake) as edit:
+        table = edit.catalog.load_table("default.t")
+        with pytest.raises(InvalidError) as caught:
+            table.add_files([str(elsewhere)])
+
+    assert caught.value.kind == "foreign-file"
+
+
+def test_a_file_without_field_ids_is_refused(lake: Lake) -> None:
+    made(lake)
+    with editing(lake) as edit:
+        table = edit.catalog.load_table("default.t")
+        path = Path(table.location()) / "data" / "bare.parquet"
+        pq.write_table(NUMBERS, path)
+        with pytest.raises(InvalidError) as caught:
+            table.add_files([str(path)])
+
+    assert caught.value.kind == "no-field-ids"
+
+
+def _with(**changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:  # Iceberg's JSON
+    return lambda metadata: {
+        **metadata,
+        **{key.replace("_", "-"): one for key, one in changes.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _with(format_version=1),
+        _with(location="/elsewhere"),
+        _with(properties={"write.data.path": "/elsewhere"}),
+        _with(refs={"audit": {"snapshot-id": 1, "type": "branch"}}),
+    ],
+)
+def test_metadata_that_instep_cannot_keep_is_refused(
+    lake: Lake, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    content, _ = made(lake)
+    root = lake.repo.root
+    with pytest.raises(InvalidError) as caught:
+        adopt(root, content, change(load_metadata(root, content)))
+
+    assert caught.value.kind == "foreign-metadata"
+
+
+def test_columns_that_were_added_at_once_get_other_ids_where_no_file_carries_them(
+    lake: Lake,
+) -> None:
+    content, _ = made(lake)
+    root = lake.repo.root
+    told = load_metadata(root, content)
+    field = {"id": 3, "name": "more", "required": False, "type": "double"}
+    schema = {**told["schemas"][0], "schema-id": 1}
+    schema["fields"] = [*schema["fields"], field]
+    changed = {**told, "schemas": [*told["schemas"], schema], "current-schema-id": 1}
+
+    first, second = adopt(root, content, changed), adopt(root, content, changed)
+
+    ids = [load_metadata(root, one)["schemas"][-1]["fields"][-1]["id"] for one in (first, second)]
+    assert ids == [3, 4]
+
+
+def test_rows_written_under_an_id_that_another_branch_took_are_refused(lake: Lake) -> None:
+    made(lake)
+    with lake.repo.store.transaction() as tx:
+        commit = lake.repo.resolve("work")
+        create_ref(tx, "other", RefKind.BRANCH, commit, owner="ana", at=lake.repo.clock())
+    rows = pa.table({"id": [9], "name": ["z"], "more": [0.5]})
+
+    with editing(lake) as one, lake.edit("other", message="b", author="ana") as two:
+        tables = [each.catalog.load_table("default.t") for each in (one, two)]
+        with tables[0].update_schema() as change:
+            change.add_column("more", DoubleType())
+        with pytest.raises(InvalidError) as caught, tables[1].transaction() as tx:
+            with tx.update_schema() as change:
+                change.add_column("more", DoubleType())
+            tx.append(rows)
+
+    assert caught.value.kind == "field-id-clash"
+
+
+def test_only_what_is_new_is_read(lake: Lake) -> None:
+    content, _ = made(lake)
+    folder = table_folder(lake.repo.root, content)
+    away = [*folder.glob("data/*.parquet"), *folder.glob("metadata/*-m.avro")]
+    for path in away:
+        path.rename(path.with_suffix(".away"))
+
+    with editing(lake) as edit:
+        edit.catalog.load_table("default.t").append(NUMBERS)
+    for path in away:
+        path.with_suffix(".away").rename(path)
+
+    assert ids(lake) == [1, 1, 2, 2, 3, 3, 4]
+
+
+def test_columns_without_statistics_prune_no_file(lake: Lake) -> None:
+    rows = pa.table({"id": [1], "at": pa.array([0], pa.timestamp("us", "UTC"))})
+    with editing(lake) as edit:
+        table = edit.catalog.create_table(
+            "default.t",
+            schema=rows.schema,
+            properties={"write.metadata.metrics.default": "none"},
+        )
+        table.append(rows)
+        edit.delete("t", inside=("at", "1970-01-01", "1970-01-02"))
+
+    assert ids(lake) == []

@@ -1,0 +1,309 @@
+"""pyiceberg over an edit: every act that it has, read back by our engine, by itself, by DuckDB."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NoSuchNamespaceError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+)
+from pyiceberg.table import StaticTable, Table
+from pyiceberg.table.sorting import NullOrder, SortDirection
+from pyiceberg.table.update import AssertRefSnapshotId
+from pyiceberg.transforms import IdentityTransform
+from pyiceberg.types import (
+    DoubleType,
+    ListType,
+    LongType,
+    NestedField,
+    StringType,
+    StructType,
+)
+
+from instep.engines.duckdb import DuckDB
+from instep.errors import InvalidError, RefusedError
+from instep.history.refs import RefKind, create_ref
+from instep.history.repository import MAIN, Repository
+from instep.lake import Lake
+from instep.tables.read import (
+    data_files,
+    file_set,
+    load_metadata,
+    metadata_path,
+    row_count,
+    size_bytes,
+)
+from instep.tables.verify import required_files
+
+NUMBERS = pa.table({"id": pa.array([1, 2, 3], pa.int32()), "name": ["a", "b", "c"]})
+MORE = pa.table({"id": pa.array([4, 5], pa.int32()), "name": ["d", None]})
+
+
+@pytest.fixture
+def lake(repo: Repository) -> Lake:
+    with repo.store.transaction() as tx:
+        create_ref(tx, "work", RefKind.BRANCH, repo.resolve(MAIN), owner="ana", at=repo.clock())
+    return Lake(repo)
+
+
+def editing(lake: Lake) -> Any:  # a context manager of TableEdit
+    return lake.edit("work", message="by pyiceberg", author="ana")
+
+
+def made(catalog: Catalog) -> Table:
+    table = catalog.create_table("default.t", schema=NUMBERS.schema)
+    table.append(NUMBERS)
+    return table
+
+
+def read(lake: Lake, table: str = "t") -> list[dict[str, Any]]:
+    """Returns the rows as our engine, bare pyiceberg and bare DuckDB read them, if they agree."""
+    found = lake.branch("work").table(table)
+    root, content = found.repo.root, found.content
+    ours = found.sql(f"select * from {table} order by id").to_pylist()
+    scan = StaticTable.from_metadata(str(metadata_path(root, content))).scan()
+    theirs = sorted(scan.to_arrow().to_pylist(), key=lambda row: int(row["id"]))
+    whole = file_set(root, content, table)
+    with DuckDB(root / "staging") as engine:
+        engine.view(whole)
+        ids = [row for (row,) in engine.rows(f"select id from {table} order by id")]
+    assert ours == theirs
+    assert ids == [row["id"] for row in ours]
+    _check_counts(lake, table)
+    return ours
+
+
+def _check_counts(lake: Lake, table: str) -> None:
+    """What planning relies on is exact, and every file is there with its digest recorded."""
+    found = lake.branch("work").table(table)
+    root, content = found.repo.root, found.content
+    files = data_files(root, content)
+    assert row_count(root, content) == found.sql(f"select * from {table}").num_rows
+    if not file_set(root, content, table).deletes:
+        assert size_bytes(root, content) == sum(file.size_bytes for file in files)
+    assert all(one.path.exists() for one in required_files(root, content, set()))
+
+
+def test_a_table_is_created_and_appended_to(lake: Lake) -> None:
+    with editing(lake) as edit:
+        made(edit.catalog).append(MORE)
+
+    assert [row["id"] for row in read(lake)] == [1, 2, 3, 4, 5]
+    assert edit.committed is not None
+    assert edit.committed.message == "by pyiceberg"
+
+
+def test_rows_are_overwritten_deleted_and_upserted(lake: Lake) -> None:
+    with editing(lake) as edit:
+        made(edit.catalog).append(MORE)
+
+    with editing(lake) as edit:
+        table = edit.catalog.load_table("default.t")
+        table.overwrite(NUMBERS.slice(0, 1), overwrite_filter="id <= 2")
+        table.delete("name is null")
+        table.upsert(pa.table({"id": pa.array([3, 9], pa.int32()), "name": ["C", "z"]}), ["id"])
+
+    assert [tuple(row.values()) for row in read(lake)] == [(1, "a"), (3, "C"), (4, "d"), (9, "z")]
+
+
+def test_columns_are_added_renamed_moved_promoted_and_dropped(lake: Lake) -> None:
+    with editing(lake) as edit:
+        made(edit.catalog)
+
+    with editing(lake) as edit:
+        table = edit.catalog.load_table("default.t")
+        with table.update_schema() as change:
+            change.add_column(
+                "home", StructType(NestedField(1, "city", StringType(), required=False))
+            )
+            change.add_column("tags", ListType(1, LongType(), element_required=False))
+            change.update_column("id", LongType())
+            change.rename_column("name", "title")
+            change.move_first("name")
+        table.append(
+            pa.table({"title": ["d"], "id": [4], "home": [{"city": "Oslo"}], "tags": [[1, 2]]})
+        )
+        with table.update_schema() as change:
+            change.delete_column("tags")
+
+    assert read(lake)[2:] == [
+        {"title": "c", "id": 3, "home": None},
+        {"title": "d", "id": 4, "home": {"city": "Oslo"}},
+    ]
+
+
+def test_a_partition_spec_and_a_sort_order_change(lake: Lake) -> None:
+    with editing(lake) as edit:
+        table = made(edit.catalog)
+        with table.update_spec() as change:
+            change.add_identity("name")
+        with table.update_sort_order() as change:
+            change.desc("id", IdentityTransform(), NullOrder.NULLS_LAST)
+        table.append(MORE)
+    with editing(lake) as edit:
+        edit.append("t", "select 6 as id, 'x*?[y]' as name union all select 7, 'p=q/r'")
+        edit.catalog.load_table("default.t").append(
+            pa.table({"id": pa.array([8], pa.int32()), "name": ["x*?[y] p=q/r%"]})
+        )
+
+    assert [row["id"] for row in read(lake)] == [1, 2, 3, 4, 5, 6, 7, 8]
+    table = lake.branch("work").catalog.load_table("default.t")
+    assert table.sort_order().fields[0].direction is SortDirection.DESC
+    assert [row["id"] for row in table.scan("name == 'p=q/r'").to_arrow().to_pylist()] == [7]
+
+
+def test_tables_partitioned_by_pyiceberg_are_read_and_appended_to_by_us(lake: Lake) -> None:
+    rows = pa.table({"id": [1, 2], "day": [date(2013, 1, 1), None], "x": [0.5, None]})
+    with editing(lake) as edit:
+        table = edit.catalog.create_table("default.t", schema=rows.schema)
+        with table.update_spec() as change:
+            change.add_identity("day").add_identity("x")
+        table.append(rows)
+        edit.append("t", "select 3 as id, date '2013-01-01' as day, 0.5::double as x")
+        edit.delete("t", where="id = 1")
+
+    found_in = lake.branch("work").table("t")
+    found = [file.partition for file in data_files(found_in.repo.root, found_in.content)]
+    assert found_in.sql("select id from t order by id").column(0).to_pylist() == [2, 3]
+    assert ("2013-01-01", "0.5") in found
+
+
+def test_snapshots_are_kept_for_time_travel_and_metadata_stays_bounded(lake: Lake) -> None:
+    with editing(lake) as edit:
+        table = made(edit.catalog)
+        first = table.current_snapshot()
+        table.append(MORE)
+        assert first is not None
+        old = table.scan(snapshot_id=first.snapshot_id).to_arrow()
+        for _ in range(12):
+            table.append(MORE)
+
+    assert old.num_rows == 3
+    content = lake.branch("work").table("t").content
+    metadata = load_metadata(lake.repo.root, content)
+    assert len(metadata["snapshots"]) == 10
+    assert metadata["metadata-log"] == []
+    assert len(read(lake)) == 3 + 13 * 2
+    kept = StaticTable.from_metadata(str(metadata_path(lake.repo.root, content)))
+    oldest = metadata["snapshots"][0]["snapshot-id"]
+    assert kept.scan(snapshot_id=oldest).to_arrow().num_rows == 29 - 9 * 2
+
+
+def test_a_rollback_to_an_earlier_snapshot_is_a_state_like_any(lake: Lake) -> None:
+    with editing(lake) as edit:
+        table = made(edit.catalog)
+        first = table.current_snapshot()
+        assert first is not None
+        table.append(MORE)
+        table.manage_snapshots().rollback_to_snapshot(first.snapshot_id).commit()
+        table.append(MORE.slice(0, 1))
+
+    assert [row["id"] for row in read(lake)] == [1, 2, 3, 4]
+
+
+def test_several_changes_in_one_transaction_of_pyiceberg(lake: Lake) -> None:
+    with editing(lake) as edit:
+        with edit.catalog.create_table_transaction("default.t", schema=NUMBERS.schema) as tx:
+            tx.append(NUMBERS)
+            tx.set_properties({"owner": "ana"})
+        table = edit.catalog.load_table("default.t")
+        with table.transaction() as tx:
+            tx.delete("id == 1")
+            with tx.update_schema() as change:
+                change.add_column("more", DoubleType())
+            tx.append(pa.table({"id": pa.array([7], pa.int32()), "name": ["g"], "more": [0.5]}))
+
+    assert [row["more"] for row in read(lake)] == [None, None, 0.5]
+    assert table.properties["owner"] == "ana"
+
+
+def test_tables_are_listed_renamed_and_dropped(lake: Lake) -> None:
+    with editing(lake) as edit:
+        catalog = edit.catalog
+        made(catalog)
+        catalog.create_table_if_not_exists("default.other", schema=NUMBERS.schema)
+        assert catalog.list_namespaces() == [("default",)]
+        assert catalog.list_tables("default") == [("default", "other"), ("default", "t")]
+        catalog.rename_table("default.t", "default.renamed")
+        catalog.drop_table("default.other")
+        assert catalog.list_views("default") == []
+        assert not catalog.view_exists("default.v")
+        assert catalog.namespace_exists("default")
+        assert not catalog.namespace_exists("elsewhere")
+        with pytest.raises(TableAlreadyExistsError):
+            catalog.create_table("default.renamed", schema=NUMBERS.schema)
+        with pytest.raises(NoSuchTableError):
+            catalog.load_table("default.t")
+        with pytest.raises(NoSuchTableError):
+            catalog.load_table("elsewhere.renamed")
+        with pytest.raises(NoSuchNamespaceError):
+            catalog.list_tables("elsewhere")
+        with pytest.raises(RefusedError) as purged:
+            catalog.purge_table("default.renamed")
+        for act in (
+            lambda: catalog.create_namespace("more"),
+            lambda: catalog.update_namespace_properties("default", updates={"a": "b"}),
+        ):
+            with pytest.raises(InvalidError) as caught:
+                act()
+            assert caught.value.kind == "one-namespace"
+
+    assert purged.value.kind == "no-purge"
+    assert lake.branch("work").keys("table") == ("table/renamed",)
+
+
+def test_a_commit_is_read_and_not_written(lake: Lake) -> None:
+    with editing(lake) as edit:
+        made(edit.catalog)
+    catalog = lake.branch("work").catalog
+
+    table = catalog.load_table("default.t")
+
+    assert table.scan("id > 1", selected_fields=("name",)).to_arrow().to_pylist() == [
+        {"name": "b"},
+        {"name": "c"},
+    ]
+    with pytest.raises(RefusedError) as caught:
+        table.append(MORE)
+    assert caught.value.kind == "commit-is-fixed"
+    assert "t" in repr(catalog)
+
+
+def test_a_handle_that_is_behind_is_told_so(lake: Lake) -> None:
+    with editing(lake) as edit:
+        table = made(edit.catalog)
+        behind = AssertRefSnapshotId(ref="main", snapshot_id=table.metadata.current_snapshot_id)
+        table.append(MORE)
+        with pytest.raises(CommitFailedException):
+            edit.catalog.commit_table(table, (behind,), ())
+        before = edit.find_table("t")
+        edit.catalog.commit_table(table, (), ())
+        assert edit.find_table("t") == before
+
+    assert len(read(lake)) == 5
+
+
+def test_columns_added_on_two_branches_get_different_ids(lake: Lake) -> None:
+    with editing(lake) as edit:
+        made(edit.catalog)
+    with lake.repo.store.transaction() as tx:
+        commit = lake.repo.resolve("work")
+        create_ref(tx, "other", RefKind.BRANCH, commit, owner="ana", at=lake.repo.clock())
+
+    for branch in ("work", "other"):
+        with lake.edit(branch, message="a column", author="ana") as edit:
+            table = edit.catalog.load_table("default.t")
+            with table.update_schema() as change:
+                change.add_column("more", DoubleType())
+            row = {"id": pa.array([9], pa.int32()), "name": ["z"], "more": [0.5]}
+            table.append(pa.table(row))
+
+    ids = [lake.branch(one).table("t").schema.column("more").id for one in ("work", "other")]
+    assert ids == [3, 4]

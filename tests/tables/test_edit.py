@@ -1,0 +1,386 @@
+"""Edits of tables from Python: rows, tables and columns, as one commit or none."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from instep.errors import ConflictError, InvalidError, NotFoundError, RefusedError
+from instep.history.refs import RefKind, create_ref
+from instep.history.repository import MAIN, Repository, create_repository
+from instep.lake import Lake
+from instep.tables.condition import files_that_may_match
+from instep.tables.edit import TableEdit
+from instep.tables.read import data_files
+
+NUMBERS = pa.table({"id": pa.array([1, 2, 3], pa.int64()), "name": ["a", "b", "c"]})
+
+
+@pytest.fixture
+def lake(repo: Repository) -> Lake:
+    """A lake with a branch `work` on which nothing stands yet."""
+    return with_branch(repo)
+
+
+def with_branch(repo: Repository) -> Lake:
+    with repo.store.transaction() as tx:
+        commit = repo.resolve(MAIN)
+        create_ref(tx, "work", RefKind.BRANCH, commit, owner="ana", at=repo.clock())
+    return Lake(repo)
+
+
+def editing(lake: Lake, message: str = "work") -> Any:  # a context manager of TableEdit
+    return lake.edit("work", message=message, author="ana")
+
+
+def rows(lake: Lake, table: str = "t") -> list[tuple[Any, ...]]:
+    found = lake.branch("work").table(table).sql(f'select * from "{table}" order by all')
+    return [tuple(row.values()) for row in found.to_pylist()]
+
+
+def test_two_tables_in_one_edit_are_one_commit(lake: Lake) -> None:
+    before = lake.branch("work").commit
+
+    with editing(lake, "two tables") as edit:
+        edit.create("one", NUMBERS)
+        edit.create("two", "select id + 10 as id from one")
+
+    assert edit.committed is not None
+    assert edit.committed.message == "two tables"
+    assert edit.committed.parents == (before,)
+    assert lake.branch("work").keys("table") == ("table/one", "table/two")
+    assert rows(lake, "two") == [(11,), (12,), (13,)]
+
+
+def test_an_edit_that_raises_or_changes_nothing_commits_nothing(lake: Lake) -> None:
+    before = lake.branch("work").commit
+
+    with editing(lake) as edit:
+        assert edit.table_names() == ()
+    assert edit.committed is None
+    with pytest.raises(KeyError), editing(lake) as edit:
+        edit.create("t", NUMBERS)
+        raise KeyError
+
+    assert lake.branch("work").commit == before
+
+
+def test_rows_come_from_anything_that_gives_arrow_and_from_sql(lake: Lake) -> None:
+    import duckdb
+    import pandas as pd
+    import polars as pl
+
+    with editing(lake) as edit:
+        edit.create("t", columns={"id": "long", "name": "string"})
+        edit.append("t", NUMBERS)
+        edit.append("t", pl.DataFrame({"id": [4], "name": ["d"]}))
+        edit.append("t", pd.DataFrame({"id": [5], "name": ["e"]}))
+        edit.append("t", duckdb.sql("select 6 as id, 'f' as name"))
+        edit.append("t", "select id + 6 as id, name from t where id = 1")
+        with pytest.raises(InvalidError) as caught:
+            edit.append("t", 7)
+
+    assert caught.value.kind == "no-rows"
+    assert rows(lake) == [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e"), (6, "f"), (7, "a")]
+
+
+def test_a_delete_writes_only_the_files_again_that_hold_a_matching_row(lake: Lake) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+        edit.append("t", "select 10 as id, 'x' as name union all select 11, null")
+        edit.append("t", "select 20 as id, 'y' as name")
+    before = {file.path for file in _files(lake)}
+
+    with editing(lake) as edit:
+        edit.delete("t", where="id = 10 or id = 20  -- and no more")
+
+    after = {file.path for file in _files(lake)}
+    assert rows(lake) == [(1, "a"), (2, "b"), (3, "c"), (11, None)]
+    assert len(before - after) == 2
+    assert len(after - before) == 1
+
+
+def test_a_delete_leaves_rows_of_which_the_condition_is_null(lake: Lake) -> None:
+    with editing(lake) as edit:
+        edit.create("t", "select 1 as id, null::varchar as name union all select 2, 'b'")
+        edit.delete("t", where="name = 'b'")
+
+    assert rows(lake) == [(1, None)]
+
+
+def test_an_overwrite_takes_rows_only_where_they_belong(lake: Lake) -> None:
+    with editing(lake) as edit:
+        edit.create(
+            "t", "select timestamptz '2013-01-01' + interval (n) day as at, n from range(60) r(n)"
+        )
+    january = ("at", "2013-01-01", "2013-02-01")
+
+    with editing(lake) as edit:
+        edit.overwrite("t", "select timestamptz '2013-01-05' as at, 500 as n", inside=january)
+        with pytest.raises(InvalidError) as caught:
+            edit.overwrite("t", "select timestamptz '2013-02-01' as at, 1 as n", inside=january)
+
+    assert caught.value.kind == "outside-slice"
+    found = rows(lake)
+    assert len(found) == 30
+    assert found[0] == (datetime(2013, 1, 5, tzinfo=UTC), 500)
+    with editing(lake) as edit:
+        edit.overwrite("t", "select timestamptz '2014-01-01' as at, 1 as n")
+    assert len(rows(lake)) == 1
+
+
+def test_an_upsert_replaces_rows_of_its_keys_and_adds_the_others(lake: Lake) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+        edit.append("t", "select 100 as id, 'z' as name")
+    untouched = _files(lake)[1].path
+
+    with editing(lake) as edit:
+        edit.upsert("t", "select 2 as id, 'B' as name union all select 4, 'd'", key="id")
+
+    assert rows(lake) == [(1, "a"), (2, "B"), (3, "c"), (4, "d"), (100, "z")]
+    assert untouched in {file.path for file in _files(lake)}
+
+
+@pytest.mark.parametrize(
+    ("select", "kind"),
+    [
+        ("select 1 as id, 'x' as name union all select 1, 'y'", "duplicate-key"),
+        ("select null::bigint as id, 'x' as name", "null-in-key"),
+    ],
+)
+def test_an_upsert_without_one_row_a_key_is_refused(lake: Lake, select: str, kind: str) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+        with pytest.raises(InvalidError) as caught:
+            edit.upsert("t", select, key=["id"])
+        assert caught.value.kind == kind
+        with pytest.raises(InvalidError) as caught:
+            edit.upsert("t", select)
+        assert caught.value.kind == "no-key"
+
+
+def test_columns_and_layout_change_without_a_rewrite(lake: Lake) -> None:
+    with editing(lake) as edit:
+        edit.create("t", "select 1::integer as id, 'a' as name, {'x': 1} as deep")
+        edit.add_column("t", "more", "double", after="id")
+        edit.add_column("t", "deep.y", "VARCHAR[]")
+        edit.rename_column("t", "name", "title")
+        edit.promote_column("t", "id", "long")
+        edit.move_column("t", "title", after="")
+        edit.drop_column("t", "deep.x")
+        edit.set_layout("t", partition=["title"], sort=["id"])
+        edit.append("t", "select 'b' as title, 5000000000 as id, 0.5::double as more, "
+                         "{'y': ['q']} as deep")  # fmt: skip
+
+    assert rows(lake) == [("a", 1, None, {"y": None}), ("b", 5_000_000_000, 0.5, {"y": ["q"]})]
+    assert [file.partition for file in _files(lake)] == [(), ("b",)]
+
+
+def test_tables_are_renamed_and_dropped_and_names_are_told(lake: Lake) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+        edit.create("other", NUMBERS)
+    uuid = lake.branch("work").table("t").content.uuid
+
+    with editing(lake) as edit:
+        edit.rename("t", "renamed")
+        edit.drop("other")
+        for act, error, kind in (
+            (lambda: edit.append("t", NUMBERS), NotFoundError, "no-such-table"),
+            (lambda: edit.create("renamed", NUMBERS), ConflictError, "table-exists"),
+            (lambda: edit.create("x"), InvalidError, "no-columns"),
+            (lambda: edit.delete("renamed"), InvalidError, "no-condition"),
+        ):
+            with pytest.raises(error) as caught:
+                act()
+            assert caught.value.kind == kind
+        assert "renamed: none -> 3 rows" in repr(edit)
+
+    assert lake.branch("work").keys("table") == ("table/renamed",)
+    assert lake.branch("work").table("renamed").content.uuid == uuid
+    with pytest.raises(RefusedError) as closed:
+        edit.append("renamed", NUMBERS)
+    assert closed.value.kind == "edit-closed"
+
+
+def test_a_protected_branch_refuses_an_edit_and_says_the_way(lake: Lake) -> None:
+    with (
+        pytest.raises(RefusedError, match="propose") as caught,
+        lake.edit(MAIN, message="no", author="ana"),
+    ):
+        pass
+
+    assert caught.value.kind == "protected-branch"
+
+
+def test_two_edits_at_once_that_append_both_succeed(lake: Lake) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+
+    with editing(lake) as first, editing(lake) as second:
+        first.append("t", "select 10 as id, 'x' as name")
+        second.append("t", "select 20 as id, 'y' as name")
+
+    assert [row[0] for row in rows(lake)] == [1, 2, 3, 10, 20]
+
+
+def test_of_two_edits_at_once_that_change_rows_the_second_is_told_who_was_first(
+    lake: Lake,
+) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+        edit.create("other", NUMBERS)
+
+    with pytest.raises(ConflictError, match="was first") as caught, editing(lake) as second:
+        with editing(lake, "was first") as first:
+            first.append("t", "select 10 as id, 'x' as name")
+        second.delete("t", where="id = 1")
+    with pytest.raises(ConflictError), editing(lake) as second:
+        second.append("other", "select max(id) + 1 as id, 'new' as name from t")
+        with editing(lake) as first:
+            first.append("t", "select 30 as id, 'x' as name")
+
+    assert caught.value.kind == "keys-moved"
+    assert [row[0] for row in rows(lake)] == [1, 2, 3, 10, 30]
+    assert len(rows(lake, "other")) == 3
+
+
+def test_edits_of_different_tables_at_once_both_succeed(lake: Lake) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+        edit.create("other", NUMBERS)
+
+    with editing(lake) as first, editing(lake) as second:
+        first.delete("t", where="true")
+        second.delete("other", where="id < 3")
+
+    assert rows(lake) == []
+    assert rows(lake, "other") == [(3, "c")]
+
+
+Model = dict[int, str | None]
+
+KEYS = st.integers(0, 9)
+ROWS = st.dictionaries(KEYS, st.sampled_from(["a", "b", None]), min_size=1, max_size=4)
+ACTS = st.one_of(
+    st.tuples(st.just("append"), ROWS),
+    st.tuples(st.just("upsert"), ROWS),
+    st.tuples(st.just("delete"), KEYS, KEYS),
+    st.tuples(st.just("overwrite"), KEYS, KEYS),
+    st.tuples(st.just("rename")),
+)
+
+
+@settings(max_examples=12, deadline=None)
+@given(acts=st.lists(ACTS, max_size=6))
+def test_any_acts_leave_the_rows_that_a_dictionary_would(
+    tmp_path_factory: pytest.TempPathFactory, acts: list[tuple[Any, ...]]
+) -> None:
+    repo = create_repository(tmp_path_factory.mktemp("lake") / "lake", _clock, "ana")
+    lake = with_branch(repo)
+    model: Model = {}
+    name = "v0"
+    with editing(lake) as edit:
+        edit.create("t", columns={"id": "long", "v0": "string"})
+    for number, act in enumerate(acts):
+        with editing(lake) as edit:
+            name = _apply(edit, model, act, name, number)
+        assert dict(rows(lake)) == model
+        assert len(rows(lake)) == len(model)
+    repo.store.close()
+
+
+def _apply(edit: TableEdit, model: Model, act: tuple[Any, ...], name: str, number: int) -> str:
+    match act:
+        case ("append", new):
+            fresh = {key: text for key, text in new.items() if key not in model}
+            model.update(fresh)
+            edit.append("t", _table(fresh, name))
+        case ("upsert", new):
+            model.update(new)
+            edit.upsert("t", _table(new, name), key="id")
+        case ("delete", low, high):
+            for key in [key for key in model if low <= key <= high]:
+                del model[key]
+            edit.delete("t", where=f"id between {low} and {high}")
+        case ("overwrite", low, high):
+            for key in [key for key in model if low <= key and key < high]:
+                del model[key]
+            new = {low: "over"} if low < high else {}
+            model.update(new)
+            edit.overwrite("t", _table(new, name), where=f"id >= {low} and {high} > id")
+        case _:
+            edit.rename_column("t", name, f"v{number + 1}")
+            return f"v{number + 1}"
+    return name
+
+
+def _table(found: Model, name: str) -> pa.Table:
+    return pa.table(
+        {
+            "id": pa.array(list(found), pa.int64()),
+            name: pa.array(list(found.values()), pa.string()),
+        }
+    )
+
+
+CONDITIONS = st.sampled_from(["id", "d", "s", "n"]).flatmap(
+    lambda column: st.tuples(
+        st.just(column),
+        st.sampled_from(["=", "<", "<=", ">", ">=", "<>"]),
+        {
+            "id": st.integers(-3, 30).map(str),
+            "d": st.integers(1, 28).map(lambda day: f"'2013-01-{day:02}'"),
+            "s": st.sampled_from(["''", "'b'", "'ä'", "'zz'"]),
+            "n": st.sampled_from(["-1.5", "0.25", "3"]),
+        }[column],
+    ).map(" ".join)
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    conditions=st.lists(CONDITIONS, min_size=1, max_size=3),
+    how=st.sampled_from([" and ", " or "]),
+)
+def test_a_file_that_is_left_out_holds_no_matching_row(
+    pruned: Lake, conditions: list[str], how: str
+) -> None:
+    where = how.join(conditions)
+    table = pruned.branch("work").table("t")
+    files = data_files(table.repo.root, table.content)
+
+    kept = {file.path for file in files_that_may_match(files, table.schema, where)}
+
+    matching = table.sql(f"select id // 3 as file from t where {where}").column("file").to_pylist()
+    assert {files[number].path for number in matching} <= kept
+
+
+@pytest.fixture(scope="module")
+def pruned(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """Nine files of three rows each."""
+    lake = with_branch(create_repository(tmp_path_factory.mktemp("p") / "lake", _clock, "ana"))
+    select = (
+        "select n as id, date '2013-01-01' + n::integer as d, (n / 4)::decimal(6, 2) - 2 as n, "
+        "['', 'b', 'ä', 'z', null][1 + n % 5] as s from range({first}, {first} + 3) r(n)"
+    )
+    with lake.edit("work", message="m", author="ana") as edit:
+        edit.create("t", select.format(first=0))
+        for first in range(3, 27, 3):
+            edit.append("t", select.format(first=first))
+    return lake
+
+
+def _clock() -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def _files(lake: Lake) -> list[Any]:  # DataFile
+    table = lake.branch("work").table("t")
+    return list(data_files(table.repo.root, table.content))
