@@ -13,11 +13,11 @@ from instep.canonical import Json, JsonObject
 from instep.changes.records import named_by_changes
 from instep.clock import Clock, system_clock
 from instep.errors import InternalError
-from instep.history.repository import Repository, open_repository
+from instep.history.repository import MAIN, Repository, open_repository
 from instep.history.retention import Named, Rooms
 from instep.history.store import Transaction
 from instep.ingest.records import named_by_arrivals
-from instep.pipelines.project import find_lake
+from instep.pipelines.project import find_lake, lake_config
 from instep.pipelines.records import named_by_runs
 from instep.tables import reach
 from instep.tables.content import TableContent
@@ -57,10 +57,16 @@ class Lake:
 
         Raises:
             RefusedError (kind "protected-branch"): main changes by review.
+            RefusedError (kind "unknown-actor"): `author` is not among the project's people.
             NotFoundError (kind "no-such-ref").
             ConflictError (kind "keys-moved"), at the end.
         """
+        from instep.changes.people import check_actor
         from instep.tables.edit import open_edit
+
+        config = lake_config(self.repo, self.repo.resolve(MAIN))
+        if config is not None:
+            check_actor(config, author)
 
         with open_edit(
             self.repo, branch, author=author, message=message, rules=_rules(self.repo)

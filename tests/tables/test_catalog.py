@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import date
+import subprocess
+import sys
+from collections import Counter
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from garbage import branch, gc
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import (
     CommitFailedException,
@@ -27,11 +33,13 @@ from pyiceberg.types import (
     StructType,
 )
 
+from instep.cli.doctor import examine
 from instep.engines.duckdb import DuckDB
 from instep.errors import InvalidError, RefusedError
 from instep.history.refs import RefKind, create_ref
-from instep.history.repository import MAIN, Repository
+from instep.history.repository import MAIN, Repository, create_repository
 from instep.lake import Lake
+from instep.tables.edit import TableEdit
 from instep.tables.read import (
     data_files,
     file_set,
@@ -39,6 +47,7 @@ from instep.tables.read import (
     metadata_path,
     row_count,
     size_bytes,
+    table_folder,
 )
 from instep.tables.verify import required_files
 
@@ -166,6 +175,7 @@ def test_tables_partitioned_by_pyiceberg_are_read_and_appended_to_by_us(lake: La
         with table.update_spec() as change:
             change.add_identity("day").add_identity("x")
         table.append(rows)
+        assert table.scan().to_arrow().num_rows == 2
         edit.append("t", "select 3 as id, date '2013-01-01' as day, 0.5::double as x")
         edit.delete("t", where="id = 1")
 
@@ -173,6 +183,20 @@ def test_tables_partitioned_by_pyiceberg_are_read_and_appended_to_by_us(lake: La
     found = [file.partition for file in data_files(found_in.repo.root, found_in.content)]
     assert found_in.sql("select id from t order by id").column(0).to_pylist() == [2, 3]
     assert ("2013-01-01", "0.5") in found
+
+
+def test_the_names_of_folders_are_no_values(lake: Lake) -> None:
+    strange = "x*?[y] p=q/r%20"
+    with editing(lake) as edit:
+        table = edit.catalog.create_table("default.t", schema=NUMBERS.schema)
+        with table.update_spec() as change:
+            change.add_identity("name")
+        table.append(pa.table({"id": pa.array([1], pa.int32()), "name": [strange]}))
+        table.append(
+            pa.table({"id": pa.array([2], pa.int32()), "name": pa.array([None], pa.string())})
+        )
+
+    assert read(lake) == [{"id": 1, "name": strange}, {"id": 2, "name": None}]
 
 
 def test_snapshots_are_kept_for_time_travel_and_metadata_stays_bounded(lake: Lake) -> None:
@@ -226,11 +250,13 @@ def test_several_changes_in_one_transaction_of_pyiceberg(lake: Lake) -> None:
 
 def test_tables_are_listed_renamed_and_dropped(lake: Lake) -> None:
     with editing(lake) as edit:
+        edit.create("kept", NUMBERS)
+    with editing(lake) as edit:
         catalog = edit.catalog
         made(catalog)
         catalog.create_table_if_not_exists("default.other", schema=NUMBERS.schema)
         assert catalog.list_namespaces() == [("default",)]
-        assert catalog.list_tables("default") == [("default", "other"), ("default", "t")]
+        assert [name for _, name in catalog.list_tables("default")] == ["kept", "other", "t"]
         catalog.rename_table("default.t", "default.renamed")
         catalog.drop_table("default.other")
         assert catalog.list_views("default") == []
@@ -255,8 +281,16 @@ def test_tables_are_listed_renamed_and_dropped(lake: Lake) -> None:
                 act()
             assert caught.value.kind == "one-namespace"
 
-    assert purged.value.kind == "no-purge"
-    assert lake.branch("work").keys("table") == ("table/renamed",)
+        with pytest.raises(InvalidError) as view:
+            catalog.register_view("default.v", "/somewhere")
+        catalog.register_table(
+            "default.again",
+            str(metadata_path(lake.repo.root, lake.branch("work").table("kept").content)),
+        )
+
+    assert (purged.value.kind, view.value.kind) == ("no-purge", "no-views")
+    assert lake.branch("work").keys("table") == ("table/again", "table/kept", "table/renamed")
+    assert lake.branch("work").table("again").rows == 3
 
 
 def test_a_commit_is_read_and_not_written(lake: Lake) -> None:
@@ -297,8 +331,8 @@ def test_columns_added_on_two_branches_get_different_ids(lake: Lake) -> None:
         commit = lake.repo.resolve("work")
         create_ref(tx, "other", RefKind.BRANCH, commit, owner="ana", at=lake.repo.clock())
 
-    for branch in ("work", "other"):
-        with lake.edit(branch, message="a column", author="ana") as edit:
+    for name in ("work", "other"):
+        with lake.edit(name, message="a column", author="ana") as edit:
             table = edit.catalog.load_table("default.t")
             with table.update_schema() as change:
                 change.add_column("more", DoubleType())
@@ -307,3 +341,139 @@ def test_columns_added_on_two_branches_get_different_ids(lake: Lake) -> None:
 
     ids = [lake.branch(one).table("t").schema.column("more").id for one in ("work", "other")]
     assert ids == [3, 4]
+
+
+def test_collection_keeps_what_is_needed_and_takes_what_was_never_committed(lake: Lake) -> None:
+    with editing(lake) as edit:
+        table = made(edit.catalog)
+        with table.update_spec() as change:
+            change.add_identity("name")
+        table.append(MORE)
+        table.append(MORE)
+    with pytest.raises(KeyError), editing(lake) as edit:
+        edit.catalog.load_table("default.t").append(MORE)
+        raise KeyError
+    content = lake.branch("work").table("t").content
+    folder = table_folder(lake.repo.root, content) / "data"
+    before = set(folder.rglob("*.parquet"))
+
+    for _ in range(3):
+        gc(lake.repo)
+
+    after = set(folder.rglob("*.parquet"))
+    assert (len(before), len(after)) == (7, 5)
+    assert not list(examine(lake.repo, Counter()))
+    assert len(read(lake)) == 7
+
+
+def test_what_was_collected_during_an_edit_is_nothing_that_it_needs(lake: Lake) -> None:
+    with editing(lake) as edit:
+        made(edit.catalog)
+        for _ in range(3):
+            gc(lake.repo)
+
+    assert len(read(lake)) == 3
+
+
+def test_a_process_that_dies_before_the_commit_leaves_nothing_reachable(lake: Lake) -> None:
+    with editing(lake) as edit:
+        made(edit.catalog)
+    before = lake.branch("work").commit
+    script = f"""
+import os, pyarrow as pa
+from pathlib import Path
+from instep.clock import system_clock
+from instep.history.repository import open_repository
+from instep.lake import Lake
+lake = Lake(open_repository(Path({str(lake.repo.root)!r}), system_clock))
+with lake.edit("work", message="never", author="ana") as edit:
+    edit.catalog.load_table("default.t").append(
+        pa.table({{"id": pa.array([4], pa.int32()), "name": ["d"]}}))
+    edit.append("t", "select 5::integer as id, 'e' as name")
+    os._exit(9)
+"""
+
+    ended = subprocess.run([sys.executable, "-c", script], timeout=60)
+
+    assert ended.returncode == 9
+    assert lake.branch("work").commit == before
+    assert not list(examine(lake.repo, Counter()))
+    for _ in range(3):
+        gc(lake.repo)
+    folder = table_folder(lake.repo.root, lake.branch("work").table("t").content)
+    assert len(list((folder / "data").iterdir())) == 1
+
+
+Model = dict[int, str | None]
+KEYS = st.integers(0, 9)
+ROWS = st.dictionaries(KEYS, st.sampled_from(["a", "b", None]), min_size=1, max_size=4)
+ACTS = st.one_of(
+    st.tuples(st.just("append"), ROWS),
+    st.tuples(st.just("upsert"), ROWS),
+    st.tuples(st.just("delete"), KEYS, KEYS),
+    st.tuples(st.just("overwrite"), KEYS, KEYS),
+    st.tuples(st.sampled_from(["rename", "partition", "ours"])),
+)
+
+
+@settings(max_examples=8, deadline=None)
+@given(acts=st.lists(ACTS, max_size=6))
+def test_any_acts_of_pyiceberg_leave_the_rows_that_a_dictionary_would(
+    tmp_path_factory: pytest.TempPathFactory, acts: list[tuple[Any, ...]]
+) -> None:
+    repo = create_repository(tmp_path_factory.mktemp("lake") / "lake", _clock, "ana")
+    branch(repo, "work")
+    lake = Lake(repo)
+    model: Model = {}
+    name = "name"
+    with editing(lake) as edit:
+        edit.catalog.create_table("default.t", schema=NUMBERS.schema)
+    for number, act in enumerate(acts):
+        with editing(lake) as edit:
+            name = _apply(edit, model, act, name, number)
+        assert {row["id"]: row[name] for row in read(lake)} == model
+    assert not list(examine(repo, Counter()))
+    repo.store.close()
+
+
+def _apply(edit: TableEdit, model: Model, act: tuple[Any, ...], name: str, number: int) -> str:
+    table = edit.catalog.load_table("default.t")
+    match act:
+        case ("append", new):
+            fresh = {key: text for key, text in new.items() if key not in model}
+            model.update(fresh)
+            table.append(_rows(fresh, name))
+        case ("upsert", new):
+            model.update(new)
+            table.upsert(_rows(new, name), ["id"])
+        case ("delete", low, high):
+            for key in [key for key in model if low <= key <= high]:
+                del model[key]
+            table.delete(f"id >= {low} and id <= {high}")
+        case ("overwrite", low, high):
+            for key in [key for key in model if low <= key < high]:
+                del model[key]
+            new: Model = {low: "over"} if low < high else {}
+            model.update(new)
+            table.overwrite(_rows(new, name), overwrite_filter=f"id >= {low} and id < {high}")
+        case ("rename",):
+            with table.update_schema() as change:
+                change.rename_column(name, f"v{number}")
+            return f"v{number}"
+        case ("partition",):
+            if not table.spec().fields:
+                with table.update_spec() as partition:
+                    partition.add_identity("id")
+        case _:
+            model[99] = "ours"
+            edit.upsert("t", _rows({99: "ours"}, name), key="id")
+    return name
+
+
+def _rows(found: Model, name: str) -> pa.Table:
+    ids = pa.array(list(found), pa.int32())
+    return pa.table({"id": ids, name: pa.array(list(found.values()), pa.string())})
+
+
+def _clock() -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC)

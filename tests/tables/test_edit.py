@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from garbage import commit, contract
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,7 +86,7 @@ def test_rows_come_from_anything_that_gives_arrow_and_from_sql(lake: Lake) -> No
         with pytest.raises(InvalidError) as caught:
             edit.append("t", 7)
 
-    assert caught.value.kind == "no-rows"
+    assert caught.value.kind == "not-rows"
     assert rows(lake) == [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e"), (6, "f"), (7, "a")]
 
 
@@ -262,6 +263,59 @@ def test_edits_of_different_tables_at_once_both_succeed(lake: Lake) -> None:
 
     assert rows(lake) == []
     assert rows(lake, "other") == [(3, "c")]
+
+
+CONTRACT = """
+apiVersion: v3.1.0
+kind: DataContract
+id: t
+version: 1.0.0
+status: active
+servers:
+  - {{server: here, type: local, path: "t-*.csv", format: csv}}
+schema:
+  - name: t
+    customProperties:
+      - {{property: mergePolicy, value: {policy}}}
+    properties:
+      - {{name: id, logicalType: integer, required: true, primaryKey: true, primaryKeyPosition: 1}}
+      - {{name: name, logicalType: string}}
+"""
+
+
+def test_the_key_of_an_upsert_is_that_of_the_contract(lake: Lake) -> None:
+    commit(lake.repo, "work", contract__t=contract(lake.repo, CONTRACT.format(policy="keyed")))
+
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+        edit.upsert("t", "select 2 as id, 'B' as name")
+
+    assert rows(lake) == [(1, "a"), (2, "B"), (3, "c")]
+
+
+@pytest.mark.parametrize(
+    ("policy", "number", "is_done"),
+    [("append", 10, True), ("append", 20, False), ("keyed", 10, False), ("replace", 10, False)],
+)
+def test_an_append_is_made_again_only_as_the_contract_lets(
+    lake: Lake, policy: str, number: int, is_done: bool
+) -> None:
+    commit(lake.repo, "work", contract__t=contract(lake.repo, CONTRACT.format(policy=policy)))
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+
+    second = editing(lake)
+    edit = second.__enter__()
+    edit.append("t", f"select {number} as id, 'x' as name")
+    with editing(lake) as first:
+        first.append("t", "select 20 as id, 'y' as name")
+
+    if is_done:
+        second.__exit__(None, None, None)
+    else:
+        with pytest.raises(ConflictError):
+            second.__exit__(None, None, None)
+    assert len(rows(lake)) == (5 if is_done else 4)
 
 
 Model = dict[int, str | None]

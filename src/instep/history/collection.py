@@ -183,16 +183,20 @@ class _Collection:
             self._area(prefix, self._unnamed(root / folder, prefix, named), seen)
 
     def _unnamed(self, folder: Path, prefix: str, named: Collection[str]) -> list[Found]:
+        """Returns the files below a table's folder that nothing names; other writers nest them."""
         open_ended = tuple(name[:-1] for name in named if name.endswith("*"))
-        found = []
-        for part in sorted(path for path in folder.iterdir() if path.is_dir()):
-            below = f"{part.name}/"
-            with os.scandir(part) as entries:
+        found: list[Found] = []
+        parts = sorted((path.name for path in folder.iterdir() if path.is_dir()), reverse=True)
+        while parts:
+            below = f"{parts.pop()}/"
+            with os.scandir(folder / below) as entries:
                 for entry in entries:
                     name = below + entry.name
                     if name in named or name.startswith(open_ended):
                         self.reached += 1
-                    elif not entry.is_dir(follow_symlinks=False):
+                    elif entry.is_dir(follow_symlinks=False):
+                        parts.append(name)
+                    else:
                         found.append(_found(entry, prefix + below))
         return found
 

@@ -469,7 +469,7 @@ class TableEdit:
             raise InvalidError(
                 f"Rows are a {type(rows).__name__}: expected SQL, or what gives Arrow, such as a "
                 "pyarrow, polars or pandas table or a DuckDB relation. Convert them.",
-                kind="no-rows",
+                kind="not-rows",
             ) from None
         return Rows(f"SELECT * FROM {ARRIVING}", stream=stream)
 
