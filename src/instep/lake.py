@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from instep.engines.schema import Schema
     from instep.tables.catalog import LakeCatalog
-    from instep.tables.edit import Rules, TableEdit
+    from instep.tables.edit import TableEdit
+    from instep.tables.session import Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +63,19 @@ class Lake:
             ConflictError (kind "keys-moved"), at the end.
         """
         from instep.changes.people import check_actor
-        from instep.tables.edit import open_edit
+        from instep.tables.edit import TableEdit
+        from instep.tables.session import open_session
 
         config = lake_config(self.repo, self.repo.resolve(MAIN))
         if config is not None:
             check_actor(config, author)
 
-        with open_edit(
+        with open_session(
             self.repo, branch, author=author, message=message, rules=_rules(self.repo)
-        ) as edit:
-            yield edit
-            if edit.is_open:
-                edit.commit()
+        ) as session:
+            yield TableEdit(session)
+            if session.is_open:
+                session.commit()
 
     def __repr__(self) -> str:
         return f"Lake({str(self.repo.root)!r})"
@@ -111,7 +113,7 @@ class View:
     def catalog(self) -> LakeCatalog:
         """pyiceberg's catalog of this commit, read only; its namespace is `default`."""
         from instep.tables.catalog import LakeCatalog
-        from instep.tables.edit import Pinned
+        from instep.tables.session import Pinned
 
         return LakeCatalog(self.repo.root, Pinned(self.repo, self.commit), self.name)
 
@@ -186,7 +188,7 @@ def _rules(repo: Repository) -> Rules:
     """
     from instep.ingest.batch import may_append
     from instep.ingest.in_force import contract_of
-    from instep.tables.edit import Rules
+    from instep.tables.session import Rules
 
     def key_of(commit: str, table: str) -> tuple[str, ...]:
         found = contract_of(repo, commit, table)

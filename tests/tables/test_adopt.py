@@ -38,10 +38,12 @@ from instep.tables.verify import required_files
 
 NUMBERS = pa.table({"id": pa.array([1, 2, 3], pa.int64()), "name": ["a", "b", "c"]})
 
-PATH = pa.field(
+PATH: pa.Field[Any] = pa.field(
     "file_path", pa.string(), nullable=False, metadata={"PARQUET:field_id": "2147483546"}
 )
-POSITION = pa.field("pos", pa.int64(), nullable=False, metadata={"PARQUET:field_id": "2147483545"})
+POSITION: pa.Field[Any] = pa.field(
+    "pos", pa.int64(), nullable=False, metadata={"PARQUET:field_id": "2147483545"}
+)
 
 
 @pytest.fixture
@@ -82,7 +84,7 @@ def deleted(table: Table, kind: DataFileContent, path: Path, count: int) -> None
         equality_ids=[1] if kind is DataFileContent.EQUALITY_DELETES else None,
     )
     number = 900 + len(table.metadata.snapshots)
-    sequence = table.metadata.last_sequence_number + 1
+    sequence = (parent.sequence_number or 0) + 1
     with _DeleteManifest(
         spec, schema, io.new_output(str(folder / f"{number}-d.avro")), number, "deflate"
     ) as writer:
@@ -95,23 +97,27 @@ def deleted(table: Table, kind: DataFileContent, path: Path, count: int) -> None
     output = io.new_output(str(folder / f"snap-{number}.avro"))
     with write_manifest_list(2, output, number, parent.snapshot_id, sequence, "deflate") as listing:
         listing.add_manifests(manifests)
-    snapshot = Snapshot(
-        snapshot_id=number,
-        parent_snapshot_id=parent.snapshot_id,
-        sequence_number=sequence,
-        timestamp_ms=table.metadata.last_updated_ms + 1,
-        manifest_list=output.location,
-        summary=Summary(Operation.DELETE),
-        schema_id=table.schema().schema_id,
+    snapshot = Snapshot.model_validate(
+        {
+            "snapshot-id": number,
+            "parent-snapshot-id": parent.snapshot_id,
+            "sequence-number": sequence,
+            "timestamp-ms": table.metadata.last_updated_ms + 1,
+            "manifest-list": output.location,
+            "summary": Summary(Operation.DELETE),
+            "schema-id": table.schema().schema_id,
+        }
     )
-    named = SetSnapshotRefUpdate(ref_name="main", type="branch", snapshot_id=number)
+    named = SetSnapshotRefUpdate.model_validate(
+        {"ref-name": "main", "type": "branch", "snapshot-id": number}
+    )
     table._do_commit((AddSnapshotUpdate(snapshot=snapshot), named), ())
 
 
 def positions(table: Table, found: list[tuple[str, int]]) -> Path:
     path = Path(table.location()) / "data" / f"deletes-{len(table.metadata.snapshots)}.parquet"
-    columns = [[one for one, _ in found], [one for _, one in found]]
-    pq.write_table(pa.table(columns, schema=pa.schema([PATH, POSITION])), path)
+    rows = [{"file_path": file, "pos": at} for file, at in found]
+    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema([PATH, POSITION])), path)
     return path
 
 
@@ -124,12 +130,12 @@ def made(lake: Lake) -> tuple[TableContent, str]:
     return content, data_files(lake.repo.root, content)[0].path
 
 
-def ids(lake: Lake) -> list[int]:
+def ids(lake: Lake) -> list[Any]:
     """The ids as our engine and bare pyiceberg read them, if they agree."""
     table = lake.branch("work").table("t")
-    ours = table.sql("select id from t order by id").column("id").to_pylist()
+    ours: list[Any] = table.sql("select id from t order by id").column("id").to_pylist()
     static = StaticTable.from_metadata(str(metadata_path(lake.repo.root, table.content)))
-    assert ours == sorted(static.scan().to_arrow().column("id").to_pylist())
+    assert ours == static.scan().to_arrow().sort_by("id").column("id").to_pylist()
     assert row_count(lake.repo.root, table.content) == len(ours)
     return ours
 

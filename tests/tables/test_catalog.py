@@ -192,11 +192,9 @@ def test_the_names_of_folders_are_no_values(lake: Lake) -> None:
         with table.update_spec() as change:
             change.add_identity("name")
         table.append(pa.table({"id": pa.array([1], pa.int32()), "name": [strange]}))
-        table.append(
-            pa.table({"id": pa.array([2], pa.int32()), "name": pa.array([None], pa.string())})
-        )
+        table.append(MORE.slice(1, 1))
 
-    assert read(lake) == [{"id": 1, "name": strange}, {"id": 2, "name": None}]
+    assert read(lake) == [{"id": 1, "name": strange}, {"id": 5, "name": None}]
 
 
 def test_snapshots_are_kept_for_time_travel_and_metadata_stays_bounded(lake: Lake) -> None:
@@ -273,14 +271,8 @@ def test_tables_are_listed_renamed_and_dropped(lake: Lake) -> None:
             catalog.list_tables("elsewhere")
         with pytest.raises(RefusedError) as purged:
             catalog.purge_table("default.renamed")
-        for act in (
-            lambda: catalog.create_namespace("more"),
-            lambda: catalog.update_namespace_properties("default", updates={"a": "b"}),
-        ):
-            with pytest.raises(InvalidError) as caught:
-                act()
-            assert caught.value.kind == "one-namespace"
-
+        with pytest.raises(InvalidError) as namespace:
+            catalog.create_namespace("more")
         with pytest.raises(InvalidError) as view:
             catalog.register_view("default.v", "/somewhere")
         catalog.register_table(
@@ -288,7 +280,8 @@ def test_tables_are_listed_renamed_and_dropped(lake: Lake) -> None:
             str(metadata_path(lake.repo.root, lake.branch("work").table("kept").content)),
         )
 
-    assert (purged.value.kind, view.value.kind) == ("no-purge", "no-views")
+    kinds = [one.value.kind for one in (purged, view, namespace)]
+    assert kinds == ["no-purge", "no-views", "one-namespace"]
     assert lake.branch("work").keys("table") == ("table/again", "table/kept", "table/renamed")
     assert lake.branch("work").table("again").rows == 3
 
@@ -313,7 +306,9 @@ def test_a_commit_is_read_and_not_written(lake: Lake) -> None:
 def test_a_handle_that_is_behind_is_told_so(lake: Lake) -> None:
     with editing(lake) as edit:
         table = made(edit.catalog)
-        behind = AssertRefSnapshotId(ref="main", snapshot_id=table.metadata.current_snapshot_id)
+        behind = AssertRefSnapshotId.model_validate(
+            {"ref": "main", "snapshot-id": table.metadata.current_snapshot_id}
+        )
         table.append(MORE)
         with pytest.raises(CommitFailedException):
             edit.catalog.commit_table(table, (behind,), ())
@@ -336,8 +331,8 @@ def test_columns_added_on_two_branches_get_different_ids(lake: Lake) -> None:
             table = edit.catalog.load_table("default.t")
             with table.update_schema() as change:
                 change.add_column("more", DoubleType())
-            row = {"id": pa.array([9], pa.int32()), "name": ["z"], "more": [0.5]}
-            table.append(pa.table(row))
+            nine = pa.array([9], pa.int32())
+            table.append(pa.table({"id": nine, "name": ["z"], "more": [0.5]}))
 
     ids = [lake.branch(one).table("t").schema.column("more").id for one in ("work", "other")]
     assert ids == [3, 4]
@@ -453,9 +448,9 @@ def _apply(edit: TableEdit, model: Model, act: tuple[Any, ...], name: str, numbe
         case ("overwrite", low, high):
             for key in [key for key in model if low <= key < high]:
                 del model[key]
-            new: Model = {low: "over"} if low < high else {}
-            model.update(new)
-            table.overwrite(_rows(new, name), overwrite_filter=f"id >= {low} and id < {high}")
+            over: Model = {low: "over"} if low < high else {}
+            model.update(over)
+            table.overwrite(_rows(over, name), overwrite_filter=f"id >= {low} and id < {high}")
         case ("rename",):
             with table.update_schema() as change:
                 change.rename_column(name, f"v{number}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from garbage import commit, contract
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instep.errors import ConflictError, InvalidError, NotFoundError, RefusedError
+from instep.errors import ConflictError, InstepError, InvalidError, NotFoundError, RefusedError
 from instep.history.refs import RefKind, create_ref
 from instep.history.repository import MAIN, Repository, create_repository
 from instep.lake import Lake
@@ -192,12 +193,13 @@ def test_tables_are_renamed_and_dropped_and_names_are_told(lake: Lake) -> None:
     with editing(lake) as edit:
         edit.rename("t", "renamed")
         edit.drop("other")
-        for act, error, kind in (
+        acts: list[tuple[Callable[[], None], type[InstepError], str]] = [
             (lambda: edit.append("t", NUMBERS), NotFoundError, "no-such-table"),
             (lambda: edit.create("renamed", NUMBERS), ConflictError, "table-exists"),
             (lambda: edit.create("x"), InvalidError, "no-columns"),
             (lambda: edit.delete("renamed"), InvalidError, "no-condition"),
-        ):
+        ]
+        for act, error, kind in acts:
             with pytest.raises(error) as caught:
                 act()
             assert caught.value.kind == kind
@@ -412,8 +414,8 @@ def test_a_file_that_is_left_out_holds_no_matching_row(
 
     kept = {file.path for file in files_that_may_match(files, table.schema, where)}
 
-    matching = table.sql(f"select id // 3 as file from t where {where}").column("file").to_pylist()
-    assert {files[number].path for number in matching} <= kept
+    matching = table.sql(f"select id // 3 as file from t where {where}").to_pylist()
+    assert {files[row["file"]].path for row in matching} <= kept
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,278 @@
+"""Tables of a branch with staged changes on top, which become one commit or nothing.
+
+Nothing that is written while it is open can be collected. What is never committed is garbage and
+harms nobody. Where the branch moved meanwhile, an append is made again on its newest state if the
+rules allow it; of anything else that moved, the conflict says who moved it. How rows and columns
+are changed is not here: whoever stages a table brings its next state.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from instep.canonical import JsonObject
+from instep.errors import ConflictError, NotFoundError, RefusedError
+from instep.history.commits import Commit
+from instep.history.edits import Edit, commit_edit
+from instep.history.locks import writing
+from instep.history.refs import get_ref, refuse_protected
+from instep.history.repository import Repository
+from instep.tables.content import TableContent
+from instep.tables.read import (
+    DataFile,
+    data_files,
+    file_set,
+    layout_of,
+    load_metadata,
+    row_count,
+    schema_of,
+)
+from instep.tables.write import append
+
+ATTEMPTS = 20
+"""How often a commit is tried while others move the branch; then the conflict is told."""
+
+_PREFIX = "table/"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the contracts of a commit say, as functions of a commit and a table's name.
+
+    `key_of` gives the columns of its key. `may_append` says whether the files of an append may be
+    added to the state `now` too, which came in between: (commit, name, before, edited, now).
+    """
+
+    key_of: Callable[[str, str], tuple[str, ...]]
+    may_append: Callable[[str, str, TableContent, TableContent, TableContent], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """The tables of one commit, to be read only."""
+
+    repo: Repository
+    commit: str
+
+    def table_names(self) -> tuple[str, ...]:
+        return _names(self.repo, self.commit)
+
+    def find_table(self, name: str) -> TableContent | None:
+        return _find(self.repo, self.commit, name)
+
+    def stage(self, name: str, content: TableContent | None) -> None:
+        raise RefusedError(
+            f"Table {name} is read at commit {self.commit[:12]}, which never changes: expected an "
+            'edit of a branch. Write inside "with lake.edit(BRANCH, ...) as edit".',
+            kind="commit-is-fixed",
+        )
+
+
+class Session:
+    """An open edit of a branch, as far as it is about whole tables; made by `open_session`."""
+
+    def __init__(
+        self, repo: Repository, ref: str, base: str, author: str, message: str, rules: Rules
+    ) -> None:
+        self.repo = repo
+        self.ref = ref
+        self.base = base
+        self.author = author
+        self.message = message
+        self.rules = rules
+        self.committed: Commit | None = None
+        """What the edit became; None before that, and where nothing was changed."""
+        self.is_open = True
+        self._staged: dict[str, TableContent | None] = {}
+        self._read: set[str] = set()
+
+    def table_names(self) -> tuple[str, ...]:
+        """Returns the names of all tables, staged ones included."""
+        names = set(_names(self.repo, self.base)) | self._staged.keys()
+        return tuple(sorted(name for name in names if self._staged.get(name, name) is not None))
+
+    def find_table(self, name: str) -> TableContent | None:
+        """Returns a table as it is now, or None."""
+        if name in self._staged:
+            return self._staged[name]
+        self._read.add(name)
+        return _find(self.repo, self.base, name)
+
+    def stage(self, name: str, content: TableContent | None) -> None:
+        """Sets a table, or removes it.
+
+        Raises:
+            RefusedError (kind "edit-closed").
+        """
+        self._refuse_closed()
+        self._staged[name] = content
+
+    def table(self, name: str) -> TableContent:
+        """Returns a table as it is now.
+
+        Raises:
+            NotFoundError (kind "no-such-table"), RefusedError (kind "edit-closed").
+        """
+        self._refuse_closed()
+        content = self.find_table(name)
+        if content is None:
+            raise NotFoundError(
+                f'Table "{name}" is not on "{self.ref}": expected one of '
+                f"{', '.join(self.table_names()) or 'none, as there is none'}. Correct the name.",
+                kind="no-such-table",
+                table=name,
+            )
+        return content
+
+    def commit(self, message: str | None = None) -> Commit | None:
+        """Publishes all that was staged as one commit and ends the edit; None without a change.
+
+        Raises:
+            RefusedError (kind "protected-branch", "edit-closed").
+            ConflictError (kind "keys-moved"): the branch moved, and with it what was read or
+                written here.
+        """
+        self._refuse_closed()
+        self.is_open = False
+        edit = Edit(
+            base=self.base,
+            changes=self._changes(),
+            author=self.author,
+            message=message or self.message,
+            origin="edit",
+            reads=frozenset(f"{_PREFIX}{name}" for name in self._read),
+        )
+        if edit.changes:
+            self.committed = self._published(edit)
+        return self.committed
+
+    def _published(self, edit: Edit) -> Commit:
+        for attempt in range(ATTEMPTS):
+            try:
+                return commit_edit(self.repo, self.ref, edit, token=uuid.uuid4().hex)
+            except ConflictError as error:
+                if error.kind != "keys-moved" or attempt == ATTEMPTS - 1:
+                    raise
+                moved = self._on_newest(edit)
+                if moved is None:
+                    raise
+                edit = moved
+        raise AssertionError("the last attempt returns or raises")
+
+    def _on_newest(self, edit: Edit) -> Edit | None:
+        """Returns the edit on what the branch is now, or None where that would not mean the same.
+
+        What was only read must not have moved; what was appended to may have.
+        """
+        head = self.repo.resolve(self.ref)
+        changes = dict(self._changes())
+        for key in edit.reads | edit.changes.keys():
+            before, now = self.repo.find(self.base, key), self.repo.find(head, key)
+            if before == now:
+                continue
+            name = key.removeprefix(_PREFIX)
+            edited = self._staged.get(name)
+            if before is None or now is None or edited is None:
+                return None
+            content = self._appended(
+                head, name, TableContent.from_content(before), edited,
+                TableContent.from_content(now),
+            )  # fmt: skip
+            if content is None:
+                return None
+            changes[key] = content.to_content()
+        return replace(edit, base=head, changes=changes)
+
+    def _appended(
+        self,
+        head: str,
+        name: str,
+        before: TableContent,
+        edited: TableContent,
+        now: TableContent,
+    ) -> TableContent | None:
+        files = appended_files(self.repo, before, edited)
+        if files is None or not _is_laid_out_alike(self.repo, edited, now):
+            return None
+        if not self.rules.may_append(head, name, before, edited, now):
+            return None
+        return append(self.repo.root, now, files, at=self.repo.clock())
+
+    def _changes(self) -> dict[str, JsonObject | None]:
+        found: dict[str, JsonObject | None] = {}
+        for name, content in self._staged.items():
+            if content != _find(self.repo, self.base, name):
+                found[f"{_PREFIX}{name}"] = content.to_content() if content else None
+        return found
+
+    def _refuse_closed(self) -> None:
+        if not self.is_open:
+            raise RefusedError(
+                f'The edit of "{self.ref}" has ended: expected an open one. Begin another with '
+                '"lake.edit".',
+                kind="edit-closed",
+            )
+
+    def __repr__(self) -> str:
+        lines = [f'Edit of "{self.ref}" at {self.base[:12]} by {self.author}']
+        for name, content in self._staged.items():
+            before = _find(self.repo, self.base, name)
+            was = f"{row_count(self.repo.root, before):,}" if before else "none"
+            now = f"{row_count(self.repo.root, content):,} rows" if content else "dropped"
+            lines.append(f"  {name}: {was} -> {now}")
+        if self.committed:
+            lines.append(f"committed as {self.committed.id[:12]}")
+        return "\n".join(lines)
+
+
+@contextmanager
+def open_session(
+    repo: Repository, ref: str, *, author: str, message: str, rules: Rules
+) -> Iterator[Session]:
+    """Opens an edit of a branch; what it writes is protected from collection until it ends.
+
+    Raises:
+        RefusedError (kind "protected-branch"), NotFoundError (kind "no-such-ref").
+    """
+    with writing(repo.root, repo.store):
+        with repo.store.reading() as tx:
+            found = get_ref(tx, ref)
+        refuse_protected(found)
+        yield Session(repo, ref, found.commit, author, message, rules)
+
+
+def appended_files(
+    repo: Repository, before: TableContent, after: TableContent
+) -> tuple[DataFile, ...] | None:
+    """Returns the files that were added, or None where anything else differs between two states."""
+    if before.uuid != after.uuid or not _is_laid_out_alike(repo, before, after):
+        return None
+    old = {file.path for file in data_files(repo.root, before)}
+    new = data_files(repo.root, after)
+    deletes = (file_set(repo.root, one, "t").deletes for one in (before, after))
+    if old - {file.path for file in new} or next(deletes) != next(deletes):
+        return None
+    return tuple(file for file in new if file.path not in old)
+
+
+def _is_laid_out_alike(repo: Repository, one: TableContent, two: TableContent) -> bool:
+    """Whether files written for one state fit the other: uuid, columns, partitions, properties."""
+    first, second = load_metadata(repo.root, one), load_metadata(repo.root, two)
+    return (
+        one.uuid == two.uuid
+        and schema_of(repo.root, one) == schema_of(repo.root, two)
+        and layout_of(repo.root, one) == layout_of(repo.root, two)
+        and first["properties"] == second["properties"]
+    )
+
+
+def _names(repo: Repository, commit: str) -> tuple[str, ...]:
+    return tuple(sorted(key.removeprefix(_PREFIX) for key in repo.entries(commit, "table")))
+
+
+def _find(repo: Repository, commit: str, name: str) -> TableContent | None:
+    content = repo.find(commit, f"{_PREFIX}{name}")
+    return TableContent.from_content(content) if content else None
