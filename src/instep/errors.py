@@ -7,6 +7,7 @@ What is wrong with the *data* is a finding (`findings.py`), never an exception.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 Fact = str | int | bool | None | tuple[str, ...]
@@ -95,3 +96,25 @@ FAMILIES: tuple[type[InstepError], ...] = (
     OutcomeUnknownError,
     InternalError,
 )
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def disk_error(error: OSError) -> UnavailableError | None:
+    """Returns what a system call's error means for who gave the command; None when no disk is."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in _FULL:
+        return UnavailableError(
+            f"The disk is full or failing{where}: {error.strerror}. Make room, then give the same "
+            "command again: what is done already is not done twice.",
+            kind="disk-failed",
+        )
+    if error.errno in _NOT_WRITABLE:
+        return UnavailableError(
+            f"A file cannot be written{where}: {error.strerror}. Make it writable, then give the "
+            "same command again: what is done already is not done twice.",
+            kind="read-only-lake",
+        )
+    return None

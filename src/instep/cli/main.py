@@ -5,7 +5,6 @@ A command is imported when it is called, so that `instep --help` imports nothing
 
 from __future__ import annotations
 
-import errno
 import importlib
 import json
 import os
@@ -16,10 +15,7 @@ from dataclasses import dataclass
 import click
 
 from instep.cli.progress import clear
-from instep.errors import InstepError, InternalError, InvalidError, UnavailableError
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-_DISK_ERRORS = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM)
+from instep.errors import InstepError, InternalError, InvalidError, disk_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +130,8 @@ def _end(error: BaseException) -> int:
             # Wrong words at the command line are wrong input.
             _report(InvalidError(error.format_message(), kind="usage"), shown=error.show)
             return error.exit_code
-        case OSError() if error.errno in _DISK_ERRORS:
-            return _end(_disk_error(error))
+        case OSError() if (failed := disk_error(error)) is not None:
+            return _end(failed)
     if isinstance(error, click.Abort | KeyboardInterrupt) or "Query interrupted" in str(error):
         clear()
         click.echo("Interrupted.", err=True)
@@ -151,21 +147,6 @@ def _end(error: BaseException) -> int:
     )
     _report(fault)
     return fault.exit_code
-
-
-def _disk_error(error: OSError) -> InstepError:
-    where = f" ({error.filename})" if error.filename else ""
-    if error.errno in _FULL:
-        return UnavailableError(
-            f"The disk is full or failing{where}: {error.strerror}. Make room, then give the same "
-            "command again: what is done already is not done twice.",
-            kind="disk-failed",
-        )
-    return UnavailableError(
-        f"A file cannot be written{where}: {error.strerror}. Make it writable, then give the same "
-        "command again: what is done already is not done twice.",
-        kind="read-only-lake",
-    )
 
 
 def _report(error: InstepError, shown: Callable[[], object] | None = None) -> None:

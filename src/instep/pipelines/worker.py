@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from instep.canonical import from_microseconds
-from instep.errors import InstepError, InternalError, InvalidError
+from instep.errors import InstepError, InternalError, InvalidError, disk_error
 from instep.pipelines import compute, messages
 from instep.pipelines.closed import closed_to_the_rest
 
@@ -139,7 +139,8 @@ def _translated(error: Exception | SystemExit, step: str, code: Path, project: P
             error=type(error).__name__,
             frames=tuple(frame.strip() for frame in frames),
         )
-    return InternalError(
+    failed = disk_error(error) if isinstance(error, OSError) else None
+    return failed or InternalError(
         f'Step "{step}" failed inside Instep with {what} ({_last_frame(error.__traceback__)}): '
         "expected a result or a named error. Report this as a fault of Instep.",
         kind="worker-failed",
