@@ -62,15 +62,24 @@ def _folder(value: object) -> str:
     return value
 
 
+def _secret(value: object) -> object:
+    """Refuses by itself what names no secret, since other refusals quote what they refuse."""
+    if (
+        isinstance(value, Mapping)
+        and set(value) == {"secret"}
+        and _VARIABLE.fullmatch(str(value["secret"]))
+    ):
+        return value
+    raise ValueError(
+        "it names no secret: expected {secret: NAME}, with the name of an environment "
+        "variable. Write it so."
+    )
+
+
 def _database(value: object) -> object:
-    """Refuses by itself what is no mapping, since other refusals quote what they refuse."""
+    """Refuses by itself what is no mapping, for the same reason."""
     if isinstance(value, Mapping):
-        if set(value) == {"secret"} and _VARIABLE.fullmatch(str(value["secret"])):
-            return value
-        raise ValueError(
-            "it names no secret: expected {secret: NAME}, with the name of an environment "
-            "variable. Write it so."
-        )
+        return _secret(value)
     if not isinstance(value, str) or not is_address(value):
         raise ValueError(
             f"it is no address of PostgreSQL: expected {FORM}, or {{secret: NAME}} where the "
@@ -100,9 +109,14 @@ class Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
+class SecretShape(Shape):
+    secret: str
+
+
 class PersonShape(Shape):
     role: str | None = None
     email: str | None = None
+    token: Annotated[SecretShape | None, BeforeValidator(_secret)] = None
 
 
 class EnvironmentShape(Shape):
@@ -134,10 +148,6 @@ class PricesShape(Shape):
     currency: str
     cpu_hour: float = Field(ge=0)
     gb_month: float = Field(ge=0)
-
-
-class SecretShape(Shape):
-    secret: str
 
 
 class LakeShape(Shape):

@@ -96,15 +96,26 @@ class Clients:
     variables: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     _known: tuple[str, ProjectConfig, Tokens] | None = None
 
-    def check(self) -> Tokens:
-        """Returns the tokens there are, once all can be looked up and the host is fit for them.
+    @property
+    def have_tokens(self) -> bool:
+        """Whether every request needs a token.
 
         Raises:
             NotFoundError (kind "no-such-secret").
+        """
+        return bool(self._current()[1].digests)
+
+    def are_fit(self) -> bool:
+        """Says whether the host may be listened on: others reach it only where tokens are."""
+        return self.have_tokens or _is_loopback(self.host)
+
+    def check(self) -> None:
+        """Holds that the host may be listened on.
+
+        Raises:
             RefusedError (kind "no-tokens"): others could reach the server, and nobody has a token.
         """
-        tokens = self._current()[1]
-        if not tokens.digests and not _is_loopback(self.host):
+        if not self.are_fit():
             raise RefusedError(
                 f"The catalog would listen on {self.host}, where others reach it, and nobody has a "
                 "token: expected a loopback address, or tokens. Leave out --host, or propose "
@@ -112,7 +123,6 @@ class Clients:
                 kind="no-tokens",
                 host=self.host,
             )
-        return tokens
 
     def identify(self, request: Request) -> Client:
         """Returns who asks.

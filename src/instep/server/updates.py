@@ -1,7 +1,7 @@
-"""What a client's commit makes of a table's metadata: its requirements held, its updates applied.
+"""What a client's commit makes of a table: its requirements held, its updates applied.
 
-Reads and writes nothing. The rules are pyiceberg's own, which is imported here only when somebody
-writes; what comes out is Iceberg's JSON again, for `tables.adopt`.
+The rules are pyiceberg's own, which is imported only when somebody writes. Here its errors, and
+pydantic's about what was sent, become Instep's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from instep.errors import ConflictError, InvalidError
 from instep.server.answers import bad_request
+from instep.tables.content import TableContent
 from instep.tables.iceberg import Metadata
 
 if TYPE_CHECKING:
@@ -69,39 +70,30 @@ def parse_change(name: str, body: dict[str, Any]) -> TableChange:  # JSON from o
         )
 
 
-def changed(before: Metadata | None, change: TableChange) -> Metadata:
-    """Returns the metadata that `change` makes of `before`, None for no table.
+def changed(root: Path, before: TableContent | None, change: TableChange) -> TableContent:
+    """Returns the state that `change` makes of `before`, None for no table.
 
     Raises:
         ConflictError (kind "requirement-failed"): the table is not as the client knows it.
         InvalidError (kind "bad-request"): an update cannot be applied to it.
+        InvalidError: as `tables.adopt.adopt`.
     """
     from pyiceberg.exceptions import CommitFailedException, ValidationError
-    from pyiceberg.table.metadata import TableMetadataUtil, TableMetadataV1
-    from pyiceberg.table.update import update_table_metadata
 
-    base = None if before is None else TableMetadataUtil.parse_obj(before)
-    for requirement in change.requirements:
+    from instep.tables.catalog import committed
+
+    with _reading():
         try:
-            requirement.validate(base)
+            return committed(root, before, change.requirements, change.updates)
         except CommitFailedException as error:
             raise ConflictError(
                 f'Table "{change.name}" is not as the client knows it: {error}. Expected its state '
                 "of before. Load the table again, then commit again.",
                 kind="requirement-failed",
                 table=change.name,
-                requirement=requirement.type,
             ) from None
-    with _reading():
-        # What a new table is built up from has no schema yet, so it is not validated.
-        empty = TableMetadataV1.model_construct(
-            location="", last_column_id=-1, schemas=[], partition_specs=[], sort_orders=[]
-        )
-        try:
-            after = update_table_metadata(base or empty, change.updates, base is None)
         except (ValidationError, NotImplementedError) as error:
             raise ValueError(str(error)) from None
-    return as_json(after)
 
 
 def new_table(body: dict[str, Any], location: Path, table: str) -> Metadata:  # as above
@@ -110,13 +102,14 @@ def new_table(body: dict[str, Any], location: Path, table: str) -> Metadata:  # 
     Raises:
         InvalidError (kind "bad-request", "unsupported-operation").
     """
+    from pyiceberg.catalog.rest import CreateTableRequest
     from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
     from pyiceberg.table.metadata import new_table_metadata
     from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 
-    with _reading():
-        from pyiceberg.catalog.rest import CreateTableRequest
+    from instep.tables.catalog import metadata_json
 
+    with _reading():
         wanted = CreateTableRequest.model_validate(
             {"location": None, "partition-spec": None, "write-order": None, **body}
         )
@@ -132,7 +125,7 @@ def new_table(body: dict[str, Any], location: Path, table: str) -> Metadata:  # 
             properties,
             uuid.UUID(table),
         )
-    return as_json(made)
+    return metadata_json(made)
 
 
 def check_location(wanted: str | None, location: Path) -> None:
@@ -147,12 +140,6 @@ def check_location(wanted: str | None, location: Path) -> None:
             "tables lie. Leave the location out.",
             kind="unsupported-operation",
         )
-
-
-def as_json(metadata: Any) -> Metadata:  # one of pyiceberg's three classes of metadata
-    """Returns Iceberg's JSON of what pyiceberg holds."""
-    found: Metadata = metadata.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return found
 
 
 @cache
