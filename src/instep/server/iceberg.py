@@ -33,6 +33,7 @@ from instep.server.reading import (
     get_table,
     list_tables,
     load_state,
+    missing_table,
     page,
     state_tag,
     with_refs_only,
@@ -146,7 +147,10 @@ def _within(asked: _Asked, rest: tuple[str, ...]) -> Reply:
             _check_namespace(namespace)
             return _create(asked)
         case _, ("namespaces", namespace, "tables", name):
-            _check_namespace(namespace)
+            if namespace != NAMESPACE:
+                # Not a missing namespace: engines ask so for `default.flights.snapshots`.
+                parts = [*namespace.split(_SEPARATOR), name]
+                raise missing_table(asked.place, ".".join(parts))
             return _table(asked, name)
         case "POST", ("tables", "rename"):
             return _rename(asked)

@@ -101,13 +101,18 @@ def get_table(repo: Repository, place: Place, name: str) -> TableContent:
     """
     found = find_table(repo, place.commit, name)
     if found is None:
-        raise NotFoundError(
-            f'Table "{NAMESPACE}.{name}" is not in "{place.name}" at {place.commit[:12]}: expected '
-            "one that the listing names. Correct the name, or use another branch.",
-            kind="no-such-key",
-            key=table_key(name),
-        )
+        raise missing_table(place, f"{NAMESPACE}.{name}")
     return found
+
+
+def missing_table(place: Place, name: str) -> NotFoundError:
+    """Returns what is said where a table is not there; `name` is with its namespace."""
+    return NotFoundError(
+        f'Table "{name}" is not in "{place.name}" at {place.commit[:12]}: expected one that the '
+        f"listing of {NAMESPACE} names. Correct the name, or use another branch.",
+        kind="no-such-key",
+        key=name,
+    )
 
 
 def refuse_taken(place: Place, name: str) -> ConflictError:
@@ -135,16 +140,24 @@ def page(names: list[str], after: str, size: int) -> tuple[list[str], str | None
 
 
 def load_state(repo: Repository, content: TableContent, *, for_writing: bool) -> Loaded:
-    """Returns a state's metadata.
+    """Returns a state's metadata, as no client may delete files by it.
 
     A writer is told the last field id that any branch has taken, so that it goes on from there.
     """
-    metadata = load_metadata(repo.root, content)
+    metadata = kept_from_deletion(load_metadata(repo.root, content))
     if for_writing:
         last = last_taken(table_folder(repo.root, content), metadata["last-column-id"])
         if last != metadata["last-column-id"]:
             metadata = {**metadata, "last-column-id": last}
     return Loaded(str(metadata_path(repo.root, content)), metadata)
+
+
+def kept_from_deletion(metadata: Metadata) -> Metadata:
+    """Returns metadata by which no engine deletes files when it expires snapshots, or purges.
+
+    Engines do that themselves, and other commits need the files. This property forbids it to all.
+    """
+    return {**metadata, "properties": {**metadata["properties"], "gc.enabled": "false"}}
 
 
 def with_refs_only(metadata: Metadata) -> Metadata:

@@ -44,7 +44,7 @@ class TableChange:
 
     @property
     def operation(self) -> str:
-        """What the change does, in a word: of a snapshot what Iceberg calls it."""
+        """What the change does: of snapshots what Iceberg calls it."""
         words = [
             one.snapshot.summary.operation.value
             for one in self.updates
@@ -52,7 +52,7 @@ class TableChange:
         ]
         if self.makes_table:
             return "create"
-        return words[-1] if words else "alter"
+        return " and ".join(dict.fromkeys(words)) or "alter"
 
 
 def parse_change(name: str, body: dict[str, Any]) -> TableChange:  # JSON from outside

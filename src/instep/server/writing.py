@@ -25,6 +25,7 @@ from instep.server.reading import (
     Place,
     find_table,
     get_table,
+    kept_from_deletion,
     load_state,
     refuse_taken,
     table_key,
@@ -79,7 +80,8 @@ def stage(repo: Repository, place: Place, body: Metadata) -> Loaded:
     name = str(body.get("name", ""))
     _check_free(repo, place, name)
     table = str(uuid.uuid4())
-    return Loaded("", new_table(body, make_table_folder(repo.root, table), table))
+    metadata = new_table(body, make_table_folder(repo.root, table), table)
+    return Loaded("", kept_from_deletion(metadata))
 
 
 def commit(repo: Repository, place: Place, act: Act, changes: Sequence[TableChange]) -> Place:
