@@ -196,7 +196,20 @@ def _after(repo: Repository, place: Place, change: TableChange) -> TableContent:
     if not change.makes_table:
         return changed(repo.root, get_table(repo, place, change.name), change)
     _check_free(repo, place, change.name)
-    return changed(repo.root, None, change)
+    content = changed(repo.root, None, change)
+    _refuse_another(repo, content)
+    return content
+
+
+def _refuse_another(repo: Repository, content: TableContent) -> None:
+    """Holds that a staged table is not one that has states already: a uuid is one table's."""
+    metadata = repo.root / "tables" / content.uuid / "metadata"
+    if sum(1 for _ in metadata.glob("*.metadata.json")) > 1:
+        raise InvalidError(
+            f"A new table with the uuid {content.uuid} was asked for: expected the one that was "
+            "given when it was staged, and was not committed yet. Begin to make the table again.",
+            kind="bad-request",
+        )
 
 
 def _check_free(repo: Repository, place: Place, name: str) -> None:
