@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -222,12 +223,12 @@ def test_a_commit_whose_answer_was_lost_is_done_once_by_asking_again(
 
 def test_a_staged_table_of_another_uuid_is_refused(server: Server) -> None:
     catalog = server.catalog("work")
-    uuid = str(catalog.load_table("default.left").metadata.table_uuid)
+    uuid = catalog.load_table("default.left").metadata.table_uuid
     with pytest.raises(Exception, match="was asked for"):
         _stage_as(catalog, uuid)
 
 
-def _stage_as(catalog: RestCatalog, uuid: str) -> None:
+def _stage_as(catalog: RestCatalog, uuid: UUID) -> None:
     from pyiceberg.table.update import AssignUUIDUpdate, SetLocationUpdate
 
     with catalog.create_table_transaction("default.copy", schema=people().schema) as made:
@@ -249,8 +250,9 @@ def _stage_as(catalog: RestCatalog, uuid: str) -> None:
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Repository]]:
     """A server whose people have tokens, and its lake."""
     project = tmp_path_factory.mktemp("guarded")
-    people_ = "people:\n  ana: {token: {secret: T_ANA}}\n  ben: {token: {secret: T_BEN}}\n"
-    repo = make_project(project, people_)
+    repo = make_project(
+        project, "people: {ana: {token: {secret: T_ANA}}, ben: {token: {secret: T_BEN}}}\n"
+    )
     make_branch(repo, "work")
     with serving(project, T_ANA=ANA, T_BEN=BEN) as running:
         assert running.ready["clients"] == "authenticated"
@@ -259,8 +261,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, 
 
 def test_who_has_no_token_is_told_nothing(guarded: tuple[Server, Repository]) -> None:
     server, _ = guarded
-    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}):
-        reply = server.ask("GET", "work/namespaces/default/tables", **headers)
+    for given in ("", "Bearer wrong", "Basic x"):
+        reply = server.ask("GET", "work/namespaces/default/tables", Authorization=given)
         error = reply.json()["error"]
         assert (reply.status_code, error["type"]) == (401, "NotAuthorizedException")
         assert "wrong" not in error["message"]

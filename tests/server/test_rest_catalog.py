@@ -52,7 +52,7 @@ def server(project: Path, lake: Repository) -> Iterator[Server]:
 def made(server: Server, branch: str) -> Table:
     """Returns a new table with two rows on a branch."""
     wanted = people((1, "ana"), (2, "ben"))
-    table = server.catalog(branch).create_table(TABLE, schema=wanted.schema)
+    table: Table = server.catalog(branch).create_table(TABLE, schema=wanted.schema)
     table.append(wanted)
     return table
 
@@ -253,7 +253,7 @@ def test_a_client_that_sends_a_commit_twice_adds_its_rows_once(
 class _Twice(HTTPAdapter):
     """Sends each request a second time, as whoever lost the first answer does."""
 
-    def send(self, request: PreparedRequest, *args: object, **options: object) -> Response:  # type: ignore[override]  # passed on as they come
+    def send(self, request: PreparedRequest, *args: object, **options: object) -> Response:  # type: ignore[override]  # as they come
         super().send(request, *args, **options)  # type: ignore[arg-type]  # as above
         return super().send(request, *args, **options)  # type: ignore[arg-type]  # as above
 

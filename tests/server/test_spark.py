@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,30 @@ from typing import Any
 import pytest
 from rest import SECONDS, Server, make_branch, make_project, people, rows, serving
 
+from instep.history.edits import Edit, commit_edit
 from instep.history.repository import Repository
 from instep.lake import Lake
 from instep.tables.content import TableContent
-from instep.tables.row_diff import row_diff
+from instep.tables.diff import diff_rows
 from instep.tables.verify import required_files
 
 HOME = Path(os.environ.get("INSTEP_SPARK", Path(__file__).parents[2] / ".spark"))
 SESSION = Path(__file__).parents[1] / "support" / "spark_session.py"
+
+
+CONTRACT = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: people
+version: 1.0.0
+status: active
+schema:
+  - name: people
+    customProperties: [{property: mergePolicy, value: keyed}]
+    properties:
+      - {name: id, logicalType: integer, required: true, primaryKey: true, primaryKeyPosition: 1}
+      - {name: name, logicalType: string}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +153,11 @@ def test_what_spark_writes_and_deletes_instep_reads(
     spark.sql(f"insert into {table} values (100, 'new', date '2026-01-09', 2.5)")
     theirs = spark.sql(f"select * from {table} order by id")
     ours = [
-        {key: str(value) if key == "day" else value for key, value in row.items() if value is not None}
+        {
+            key: str(value) if key == "day" else value
+            for key, value in row.items()
+            if value is not None
+        }
         for row in rows(lake, "work", name)
     ]
     assert ours == theirs
@@ -166,23 +187,27 @@ def test_spark_makes_replaces_merges_and_renames(spark: Spark, lake: Repository)
 def test_what_spark_changed_on_a_branch_is_compared_and_merged(
     spark: Spark, server: Server, lake: Repository
 ) -> None:
-    """Both sides change a table that Instep knows; nobody's rows are lost."""
+    """Both sides change a table that has a contract; nobody's rows are lost."""
+    blob = lake.objects.put(CONTRACT.encode())
+    contract = {"type": "instep.contract.v1", "blob": blob}
+    edit = Edit(lake.resolve("work"), {"contract/people": contract}, "ana", "A contract", "test")
+    commit_edit(lake, "work", edit)
     catalog = server.catalog("work")
     wanted = people(*((number, f"p{number}") for number in range(10)))
     catalog.create_table("default.people", schema=wanted.schema).append(wanted)
-    before = lake.resolve("work")
+    before = content(lake, "work", "people")
     make_branch(lake, "theirs", at="work")
     spark.sql("delete from work.default.people where id = 3")
     spark.sql("insert into work.default.people values (50, 'spark')")
-    after = lake.resolve("work")
-    found = row_diff_of(lake, before, after)
-    assert found == ({3}, {50})
+    found = diff_rows(lake.root, before, content(lake, "work", "people"), ["id"])
+    assert (found.added, found.removed, found.changed) == (1, 1, 0)
+    assert {row.key for row in found.sample} == {("3",), ("50",)}
     server.catalog("theirs").load_table("default.people").append(people((60, "other")))
     done = subprocess.run(
-        ["python", "-m", "instep", "branch", "merge", "theirs", "work", "--as", "ana"],
+        [sys.executable, "-m", "instep", "branch", "merge", "theirs", "work", "--as", "ana"],
         cwd=lake.root.parent, capture_output=True, text=True, timeout=SECONDS,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     ids = [one["id"] for one in spark.sql("select id from work.default.people order by id")]
     assert ids == [0, 1, 2, 4, 5, 6, 7, 8, 9, 50, 60]
     assert [one["id"] for one in rows(lake, "work", "people")] == ids

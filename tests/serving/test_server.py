@@ -25,8 +25,9 @@ from instep.errors import InvalidError, NotFoundError, UnavailableError
 from instep.history.repository import Repository, create_repository, open_repository
 from instep.serving.flush import flush
 from instep.serving.guard import Plain
+from instep.serving.http import bind
 from instep.serving.log_files import find_receipt, read_predictions, recover
-from instep.serving.process import bind, predictions_folder
+from instep.serving.process import predictions_folder
 from instep.serving.records import Predicted, Refused
 from instep.serving.served import load_served
 

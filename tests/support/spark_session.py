@@ -42,7 +42,7 @@ def main() -> None:
             found = session.sql(json.loads(line)).toJSON().collect()
             answer({"rows": [json.loads(row) for row in found]})
         except Exception as error:
-            answer({"error": str(error)})
+            answer({"error": str(error)[:1000]})  # the rest is where in Spark
     session.stop()
 
 

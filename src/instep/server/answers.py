@@ -37,7 +37,6 @@ _KINDS: Mapping[str, tuple[int, str]] = {
     "no-such-key": (404, "NoSuchTableException"),
     "no-such-namespace": (404, "NoSuchNamespaceException"),
     "table-exists": (409, "AlreadyExistsException"),
-    "namespace-exists": (409, "AlreadyExistsException"),
     "not-authenticated": (401, "NotAuthorizedException"),
     "unsupported-operation": (406, "UnsupportedOperationException"),
     "token-reused": (422, "UnprocessableEntityException"),
@@ -57,7 +56,7 @@ def failed(error: Exception, request: Request) -> Reply:
         case _:
             _LOG.error("%s failed", request.route, exc_info=error)
             text = "The server failed: expected an answer. Its log says why."
-            return _reply(500, "InternalServerError", text, "server-failed")
+            return _reply(500, "InternalServerError", text, "unexpected")
 
 
 def unsupported(request: Request) -> InvalidError:
