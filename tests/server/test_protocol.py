@@ -130,6 +130,14 @@ def test_every_family_of_errors_has_an_answer_and_a_fault_shows_nothing() -> Non
     assert b"CommitStateUnknownException" in failed(FAMILIES[5]("?", kind="k"), request).body
 
 
+def test_an_error_keeps_the_kind_that_it_has_everywhere(server: Server) -> None:
+    def kind(method: str, path: str) -> str:
+        return str(server.ask(method, path).json()["error"]["kind"])
+
+    assert kind("GET", "work/namespaces/elsewhere") == "no-such-namespace"
+    assert kind("PUT", "work/namespaces/default") == "unsupported-operation"
+
+
 def test_a_body_that_is_no_commit_is_refused_with_its_place(server: Server) -> None:
     body = {"requirements": [], "updates": [{"action": "add-view-version"}]}
     reply = server.ask("POST", "work/namespaces/default/tables/left", body)
@@ -179,6 +187,7 @@ def test_many_tables_are_committed_as_one_commit_or_none(server: Server, lake: R
     late = set_property("late", "1", identifier=named("left"))
     reply = server.ask("POST", "work/transactions/commit", {"table-changes": [late, wrong]})
     assert (reply.status_code, length(lake, "work")) == (409, before + 1)
+    assert reply.json()["error"]["kind"] == "table-exists"
     assert "late" not in server.catalog("work").load_table("default.left").properties
 
 

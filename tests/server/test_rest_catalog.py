@@ -153,6 +153,7 @@ def test_of_two_commits_of_one_table_one_wins_and_the_other_is_told(
     }
     reply = server.ask("POST", f"{branch}/namespaces/default/tables/people", body)
     assert (reply.status_code, reply.json()["error"]["type"]) == (409, "CommitFailedException")
+    assert reply.json()["error"]["kind"] == "requirement-failed"
     assert len(rows(lake, branch, "people")) == 3
 
 
@@ -253,9 +254,9 @@ def test_a_client_that_sends_a_commit_twice_adds_its_rows_once(
 class _Twice(HTTPAdapter):
     """Sends each request a second time, as whoever lost the first answer does."""
 
-    def send(self, request: PreparedRequest, *args: object, **options: object) -> Response:  # type: ignore[override]  # as they come
-        super().send(request, *args, **options)  # type: ignore[arg-type]  # as above
-        return super().send(request, *args, **options)  # type: ignore[arg-type]  # as above
+    def send(self, request: PreparedRequest, *args: object, **options: object) -> Response:
+        super().send(request, *args, **options)  # type: ignore[arg-type]  # as they come
+        return super().send(request, *args, **options)  # type: ignore[arg-type]  # as they come
 
 
 def test_what_is_not_there_or_not_possible_is_said_as_the_client_knows_it(
