@@ -120,6 +120,11 @@ def test_an_answer_names_its_model_version_and_commit_and_carries_a_receipt(
     assert record.question.features == FITTING
 
 
+def test_the_catalog_of_tables_is_served_beside_the_predictions(server: Server) -> None:
+    told = httpx.get(f"{server.ready['iceberg']}/v1/config?warehouse=prod", timeout=SECONDS).json()
+    assert told["overrides"] == {"prefix": "prod"}
+
+
 def test_a_refusal_has_a_receipt_too_and_says_what_was_seen(
     server: Server, lake: Repository
 ) -> None:

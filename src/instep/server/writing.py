@@ -23,6 +23,7 @@ from instep.history.tokens import act_digest, find_done, keep_done
 from instep.server.reading import (
     Loaded,
     Place,
+    find_place,
     find_table,
     get_table,
     kept_from_deletion,
@@ -64,8 +65,8 @@ def create(repo: Repository, place: Place, act: Act, body: Metadata) -> Loaded:
     """
     name = str(body.get("name", ""))
 
-    def make() -> Changes:
-        _check_free(repo, place, name)
+    def make(now: Place) -> Changes:
+        _check_free(repo, now, name)
         table = str(uuid.uuid4())
         metadata = new_table(body, make_table_folder(repo.root, table), table)
         return {name: adopt(repo.root, None, metadata)}
@@ -100,8 +101,8 @@ def commit(repo: Repository, place: Place, act: Act, changes: Sequence[TableChan
             kind="bad-request",
         )
 
-    def make() -> Changes:
-        return {change.name: _after(repo, place, change) for change in changes}
+    def make(now: Place) -> Changes:
+        return {change.name: _after(repo, now, change) for change in changes}
 
     return _carry_out(repo, place, _known_by_snapshots(act, changes), _message(changes), make)
 
@@ -109,9 +110,9 @@ def commit(repo: Repository, place: Place, act: Act, changes: Sequence[TableChan
 def rename(repo: Repository, place: Place, act: Act, before: str, after: str) -> None:
     """Commits a table under another name; it stays the same table."""
 
-    def make() -> Changes:
-        content = get_table(repo, place, before)
-        _check_free(repo, place, after)
+    def make(now: Place) -> Changes:
+        content = get_table(repo, now, before)
+        _check_free(repo, now, after)
         return {before: None, after: content}
 
     _carry_out(repo, place, act, f"rename {before} to {after}", make)
@@ -120,15 +121,15 @@ def rename(repo: Repository, place: Place, act: Act, before: str, after: str) ->
 def drop(repo: Repository, place: Place, act: Act, name: str) -> None:
     """Commits that a table is gone; its files stay for the commits that have it."""
 
-    def make() -> Changes:
-        get_table(repo, place, name)
+    def make(now: Place) -> Changes:
+        get_table(repo, now, name)
         return {name: None}
 
     _carry_out(repo, place, act, f"drop {name}", make)
 
 
 def _carry_out(
-    repo: Repository, place: Place, act: Act, message: str, make: Callable[[], Changes]
+    repo: Repository, place: Place, act: Act, message: str, make: Callable[[Place], Changes]
 ) -> Place:
     """Makes new states and commits them on the branch that the place is; returns the place after.
 
@@ -141,9 +142,10 @@ def _carry_out(
     if done is not None:
         return _at(place, done)
     with writing(repo.root, repo.store):
+        place = find_place(repo, branch)  # what is read before is not kept from collection
         changes = {
             table_key(name): content.to_content() if content else None
-            for name, content in make().items()
+            for name, content in make(place).items()
         }
         if all(repo.find(place.commit, key) == content for key, content in changes.items()):
             return place
