@@ -97,6 +97,11 @@ def _kind_of_lake(value: object) -> str:
     return "mapping" if isinstance(value, Mapping) else "lake"
 
 
+def _kind_of_people(value: object) -> str:
+    """Decides by itself, since what is no list would be quoted, and may hold a token."""
+    return "people" if isinstance(value, Mapping) else "names"
+
+
 Instant = Annotated[datetime, BeforeValidator(_instant)]
 Span = Annotated[Duration, BeforeValidator(_duration)]
 Folder = Annotated[str, BeforeValidator(_folder)]
@@ -161,7 +166,11 @@ class ProjectShape(Shape):
         Annotated[Folder, Tag("lake")] | Annotated[LakeShape, Tag("mapping")],
         Discriminator(_kind_of_lake),
     ]
-    people: dict[str, PersonShape | None] | list[str] = {}
+    people: Annotated[
+        Annotated[dict[str, PersonShape | None], Tag("people")]
+        | Annotated[list[str], Tag("names")],
+        Discriminator(_kind_of_people),
+    ] = {}
     environments: dict[str, EnvironmentShape | None] = {}
     policies: PoliciesShape = PoliciesShape()
     budgets: BudgetsShape = BudgetsShape()
