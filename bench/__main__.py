@@ -5,7 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import commands, garbage, history, ingest, merge, profiles, rowdiff, serving, tables
+from bench import (
+    commands,
+    garbage,
+    history,
+    ingest,
+    merge,
+    profiles,
+    rest,
+    rowdiff,
+    serving,
+    tables,
+)
 from bench.figures import Figure
 
 BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -27,6 +38,8 @@ BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
     "plan-files-cold": tables.plan_cold,
     "plan-files-warm": tables.plan_warm,
     "reprofile": profiles.reprofile,
+    "rest-commit": rest.commit,
+    "rest-load": rest.load,
     "rowdiff": rowdiff.rowdiff,
     "rowdiff-files": rowdiff.files,
     "serve-durable": serving.durable,

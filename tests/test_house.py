@@ -145,10 +145,11 @@ def required() -> dict[str, list[str]]:
     return {
         "requirements.lock": [*told["project"]["dependencies"], *extras],
         "build.lock": told["dependency-groups"]["build"],
+        "spark.lock": told["dependency-groups"]["spark"],
     }
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "build.lock"])
+@pytest.mark.parametrize("name", ["requirements.lock", "build.lock", "spark.lock"])
 def test_the_lock_satisfies_every_requirement(name: str) -> None:
     pins = locked(name)
     for text in required()[name]:
@@ -160,7 +161,7 @@ def test_the_lock_satisfies_every_requirement(name: str) -> None:
         assert requirement.specifier.contains(version), f"{name} has {version} for {text}"
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "build.lock"])
+@pytest.mark.parametrize("name", ["requirements.lock", "build.lock", "spark.lock"])
 def test_the_lock_names_no_host_and_hashes_everything(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     assert "://" not in text

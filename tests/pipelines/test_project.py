@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from instep.errors import InvalidError, NotFoundError
-from instep.pipelines.address import LakeAddress, LakePlace
+from instep.pipelines.address import LakeAddress, LakePlace, Secret
 from instep.pipelines.project import Approvals, Person, find_lake, load_project, parse_project
 
 WHOLE = """\
@@ -68,3 +68,12 @@ def test_what_nothing_names_is_kept_as_long_as_the_policies_say() -> None:
     with pytest.raises(InvalidError) as caught:
         parse_project("lake: lake\npolicies: {keep: soon}")
     assert caught.value.kind == "bad-document"
+
+
+def test_a_token_is_named_and_never_written() -> None:
+    found = parse_project("lake: lake\npeople: {ana: {token: {secret: ANA_TOKEN}}}\n")
+    assert found.people["ana"].token == Secret("ANA_TOKEN")
+    with pytest.raises(InvalidError) as caught:
+        parse_project("lake: lake\npeople: {ana: {token: hunter2}}\n")
+    assert "expected {secret: NAME}" in str(caught.value)
+    assert "hunter2" not in str(caught.value)

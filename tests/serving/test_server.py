@@ -25,8 +25,9 @@ from instep.errors import InvalidError, NotFoundError, UnavailableError
 from instep.history.repository import Repository, create_repository, open_repository
 from instep.serving.flush import flush
 from instep.serving.guard import Plain
+from instep.serving.http import bind
 from instep.serving.log_files import find_receipt, read_predictions, recover
-from instep.serving.process import bind, predictions_folder
+from instep.serving.process import predictions_folder
 from instep.serving.records import Predicted, Refused
 from instep.serving.served import load_served
 
@@ -117,6 +118,11 @@ def test_an_answer_names_its_model_version_and_commit_and_carries_a_receipt(
     record = find_receipt(predictions_folder(lake.root), body["receipt"])
     assert record.outcome == Predicted(body["prediction"])
     assert record.question.features == FITTING
+
+
+def test_the_catalog_of_tables_is_served_beside_the_predictions(server: Server) -> None:
+    told = httpx.get(f"{server.ready['iceberg']}/v1/config?warehouse=prod", timeout=SECONDS).json()
+    assert told["overrides"] == {"prefix": "prod"}
 
 
 def test_a_refusal_has_a_receipt_too_and_says_what_was_seen(

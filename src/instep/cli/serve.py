@@ -1,4 +1,4 @@
-"""`instep serve`: a process that answers predictions over HTTP, each with a receipt."""
+"""`instep serve`: predictions over HTTP, each with a receipt, and tables for other engines."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
-from instep.cli.output import emit, json_option, project_option
+from instep.cli.output import actor_option, emit, json_option, project_option
 from instep.cli.project import open_project
 
 DEFAULT_PORT = 8731
 
 
 @click.command()
-@click.argument("environment")
+@click.argument("environment", required=False)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -33,30 +33,51 @@ DEFAULT_PORT = 8731
     help="durable: recorded on disk before the answer leaves. batched: on disk within 0.2 s. "
     "off: no record, no receipt.",
 )
+@actor_option
 @project_option
 @json_option
 def serve(
-    environment: str, port: int, host: str, mode: str, project: Path | None, as_json: bool
+    environment: str | None,
+    port: int,
+    host: str,
+    mode: str,
+    actor: str | None,
+    project: Path | None,
+    as_json: bool,
 ) -> None:
     """Answer predictions from the models that ENVIRONMENT holds, until stopped.
 
     A release or rollback is followed within a second. Every answer names its model version and
     commit, and carries the receipt that "instep explain" takes.
 
+    Under /iceberg, and without ENVIRONMENT there alone, other engines read and write the tables of
+    every branch by the Iceberg REST protocol.
+
     \b
     Example:  instep serve prod --port 8731
               curl localhost:8731/models
+              instep serve --as ana
     """
     # One row at a time gains nothing from more threads, and loses to their hand-over.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     opened = open_project(project)
 
+    from instep.server.clients import Clients
+    from instep.server.process import catalogs, serve_catalog
     from instep.serving.prediction_log import LogMode
-    from instep.serving.process import Ready
     from instep.serving.process import serve as start
 
-    def ready(what: Ready) -> None:
-        emit(what, as_json)
-
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    start(opened.repo, environment, host=host, port=port, mode=LogMode(mode), ready=ready)
+    clients = Clients(opened.repo, opened.folder, host, actor)
+    if environment is None:
+        serve_catalog(clients, port=port, ready=lambda what: emit(what, as_json))
+        return
+    start(
+        opened.repo,
+        environment,
+        host=host,
+        port=port,
+        mode=LogMode(mode),
+        ready=lambda what: emit(what, as_json),
+        beside=catalogs(clients) if clients.are_fit() else {},
+    )

@@ -68,7 +68,7 @@ def locate(
         case None:
             return LakePlace(root)
         case Secret(name):
-            url = _revealed(name, project, variables)
+            url = revealed(Secret(name), project, variables)
             if not is_address(url):
                 raise InvalidError(
                     f"The secret {name} is not the address of a PostgreSQL database: expected "
@@ -96,7 +96,13 @@ def holds_password(text: str) -> bool:
     )
 
 
-def _revealed(name: str, project: Path, variables: Mapping[str, str]) -> str:
+def revealed(secret: Secret, project: Path, variables: Mapping[str, str] = os.environ) -> str:
+    """Returns the value of a secret, which belongs in no record, message or `repr`.
+
+    Raises:
+        NotFoundError (kind "no-such-secret").
+    """
+    name = secret.name
     value = variables.get(name, "")
     file = variables.get(f"{name}_FILE", "")
     if not value and file:

@@ -25,7 +25,7 @@ from instep.history.store import Transaction
 from instep.pipelines.address import LakeAddress, LakePlace, Secret, locate
 
 if TYPE_CHECKING:
-    from instep.pipelines.shapes import ProjectShape
+    from instep.pipelines.shapes import PersonShape, ProjectShape
 
 FILE = "instep.yaml"
 KEY = "config/instep"
@@ -34,11 +34,12 @@ TYPE = "instep.config.v1"
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who may act; what they are is told, not enforced."""
+    """Somebody who may act; what they are is told, not enforced. `token` proves who they are."""
 
     name: str
     role: str = ""
     email: str = ""
+    token: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +200,13 @@ def _people(shape: ProjectShape) -> dict[str, Person]:
             return {name: Person(name) for name in names}
         case people:
             return {
-                name: Person(name, one.role or "", one.email or "") if one else Person(name)
-                for name, one in people.items()
+                name: _person(name, one) if one else Person(name) for name, one in people.items()
             }
+
+
+def _person(name: str, shape: PersonShape) -> Person:
+    token = Secret(shape.token.secret) if shape.token else None
+    return Person(name, shape.role or "", shape.email or "", token)
 
 
 def _approvals(shape: ProjectShape) -> Approvals:

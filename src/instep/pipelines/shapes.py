@@ -62,15 +62,24 @@ def _folder(value: object) -> str:
     return value
 
 
+def _secret(value: object) -> object:
+    """Refuses by itself what names no secret, since other refusals quote what they refuse."""
+    if (
+        isinstance(value, Mapping)
+        and set(value) == {"secret"}
+        and _VARIABLE.fullmatch(str(value["secret"]))
+    ):
+        return value
+    raise ValueError(
+        "it names no secret: expected {secret: NAME}, with the name of an environment "
+        "variable. Write it so."
+    )
+
+
 def _database(value: object) -> object:
-    """Refuses by itself what is no mapping, since other refusals quote what they refuse."""
+    """Refuses by itself what is no mapping, for the same reason."""
     if isinstance(value, Mapping):
-        if set(value) == {"secret"} and _VARIABLE.fullmatch(str(value["secret"])):
-            return value
-        raise ValueError(
-            "it names no secret: expected {secret: NAME}, with the name of an environment "
-            "variable. Write it so."
-        )
+        return _secret(value)
     if not isinstance(value, str) or not is_address(value):
         raise ValueError(
             f"it is no address of PostgreSQL: expected {FORM}, or {{secret: NAME}} where the "
@@ -88,6 +97,11 @@ def _kind_of_lake(value: object) -> str:
     return "mapping" if isinstance(value, Mapping) else "lake"
 
 
+def _kind_of_people(value: object) -> str:
+    """Decides by itself, since what is no list would be quoted, and may hold a token."""
+    return "people" if isinstance(value, Mapping) else "names"
+
+
 Instant = Annotated[datetime, BeforeValidator(_instant)]
 Span = Annotated[Duration, BeforeValidator(_duration)]
 Folder = Annotated[str, BeforeValidator(_folder)]
@@ -100,9 +114,14 @@ class Shape(BaseModel):
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
+class SecretShape(Shape):
+    secret: str
+
+
 class PersonShape(Shape):
     role: str | None = None
     email: str | None = None
+    token: Annotated[SecretShape | None, BeforeValidator(_secret)] = None
 
 
 class EnvironmentShape(Shape):
@@ -136,10 +155,6 @@ class PricesShape(Shape):
     gb_month: float = Field(ge=0)
 
 
-class SecretShape(Shape):
-    secret: str
-
-
 class LakeShape(Shape):
     folder: Folder
     database: Annotated[str | SecretShape | None, BeforeValidator(_database)] = None
@@ -151,7 +166,11 @@ class ProjectShape(Shape):
         Annotated[Folder, Tag("lake")] | Annotated[LakeShape, Tag("mapping")],
         Discriminator(_kind_of_lake),
     ]
-    people: dict[str, PersonShape | None] | list[str] = {}
+    people: Annotated[
+        Annotated[dict[str, PersonShape | None], Tag("people")]
+        | Annotated[list[str], Tag("names")],
+        Discriminator(_kind_of_people),
+    ] = {}
     environments: dict[str, EnvironmentShape | None] = {}
     policies: PoliciesShape = PoliciesShape()
     budgets: BudgetsShape = BudgetsShape()

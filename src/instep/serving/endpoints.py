@@ -11,9 +11,9 @@ are shorter than a framework's set-up, and a request costs half as much.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, assert_never
+from typing import assert_never
 from urllib.parse import unquote
 
 from instep.canonical import Json
@@ -29,13 +29,10 @@ from instep.errors import (
 )
 from instep.serving.batches import WAITING_LIMIT, Answer, Batches
 from instep.serving.guard import check
+from instep.serving.http import Receive, Scope, Send
 from instep.serving.records import MODEL_FAILED, Predicted, Refused
 from instep.serving.requests import MAXIMUM_BYTES, parse_question
 from instep.serving.served import ServedCommit
-
-Scope = Mapping[str, Any]  # ASGI 3.0 leaves the values open
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
-Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 _STATUS: Mapping[type[InstepError], int] = {
     InvalidError: 400,

@@ -1,37 +1,32 @@
-"""The server process: a bound socket, the ASGI application, and the one that follows the ref.
+"""The process that serves predictions: the application, the log, and the one that follows the ref.
 
-Always: the port is bound before anything is loaded, so a second server on it is told at once; a
-SIGTERM answers what is waiting, ends the log, copies it into its table and exits with 0; a release
-or rollback is live within about `FOLLOW_S`, swapped whole, and a commit that cannot be loaded
-leaves the old one serving and says so in /health.
+Always: a SIGTERM answers what is waiting, ends the log, copies it into its table and exits with 0;
+a release or rollback is live within about `FOLLOW_S`, swapped whole, and a commit that cannot be
+loaded leaves the old one serving and says so in /health.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from instep.canonical import Json
-from instep.errors import InstepError, UnavailableError
+from instep.errors import InstepError
 from instep.history.repository import Repository
 from instep.serving.batches import Batches
-from instep.serving.endpoints import Receive, Scope, Send, Service, respond
+from instep.serving.endpoints import Service, respond
 from instep.serving.flush import flush
+from instep.serving.http import Application, Receive, Scope, Send, bind, mounted, run
 from instep.serving.prediction_log import LogMode, LogState, PredictionLog
 from instep.serving.served import ServedCommit, environment_commit, load_served
 
 FOLLOW_S = 0.5
 """How often the environment's ref is read: one row by its key."""
-DRAIN_S = 10
-"""How long a stopping server waits for the answers under way."""
-CONNECTION_LIMIT = 1000
-"""Open connections; a load balancer's pool is smaller."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,6 +39,7 @@ class Ready:
     served: ServedCommit
     log: LogState
     folder: Path
+    beside: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         return {
@@ -52,6 +48,7 @@ class Ready:
             "commit": self.served.commit,
             "models": {name: one.source.version for name, one in self.served.models.items()},
             "log": self.log.to_json(),
+            **{name: f"{self.url}/{name}" for name in self.beside},
         }
 
     def to_text(self) -> str:
@@ -64,6 +61,7 @@ class Ready:
             f"  models   {models}",
             f"  log      {self.log.mode.value}, in {self.folder}",
         ]
+        lines += [f"  {name:<8} {self.url}/{name}" for name in self.beside]
         lines += [
             f"  recovered {one.segment}: {one.records} records kept, {one.cut_bytes} torn bytes "
             "set aside"
@@ -87,8 +85,11 @@ def serve(
     port: int,
     mode: LogMode,
     ready: Callable[[Ready], None],
+    beside: Mapping[str, Application],
 ) -> None:
     """Serves until SIGTERM or SIGINT; calls `ready` once, when the first question may come.
+
+    `beside` are other applications on the same port, by the first part of their path.
 
     Raises:
         UnavailableError (kind "port-in-use").
@@ -98,35 +99,10 @@ def serve(
     try:
         served = load_served(repo, environment)
         log = PredictionLog(predictions_folder(repo.root), mode, repo.clock)
-        asyncio.run(_serve(repo, served, log, listener, ready))
+        asyncio.run(_serve(repo, served, log, listener, ready, beside))
     finally:
         listener.close()
     _flush(repo)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Returns a socket bound to `host` and `port`; port 0 takes any free one.
-
-    Raises:
-        UnavailableError (kind "port-in-use"): someone listens there, or it may not be used.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns Nagle's delay off only for a socket that says it is TCP: 40 ms an answer.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(CONNECTION_LIMIT)
-    except OSError as error:
-        listener.close()
-        raise UnavailableError(
-            f"Port {port} on {host} cannot be used ({error.strerror}): expected a free one. Stop "
-            "the server that holds it, or choose another with --port (0 takes any).",
-            kind="port-in-use",
-            host=host,
-            port=port,
-        ) from None
-    return listener
 
 
 async def _serve(
@@ -135,50 +111,25 @@ async def _serve(
     log: PredictionLog,
     listener: socket.socket,
     ready: Callable[[Ready], None],
+    beside: Mapping[str, Application],
 ) -> None:
-    import uvicorn
-
     service = Service(served, Batches(log, asyncio.get_running_loop()))
 
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    async def predictions(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(service, scope, receive, send)
 
-    config = uvicorn.Config(
-        application,
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        limit_concurrency=CONNECTION_LIMIT,
-        timeout_graceful_shutdown=DRAIN_S,
-    )
-    server = uvicorn.Server(config)
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises what it caught again, to these
-        signal.signal(number, lambda *_: None)
+    def started(url: str) -> None:
+        folder = predictions_folder(repo.root)
+        ready(Ready(url, service.served, service.batches.log_state, folder, tuple(beside)))
+
     follower = asyncio.create_task(_follow(repo, service))
-    announcer = asyncio.create_task(_announce(server, service, listener, repo.root, ready))
     try:
-        await server.serve(sockets=[listener])
+        await run(mounted(beside, predictions), listener, started)
     finally:
-        for task in (follower, announcer):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        follower.cancel()
+        with suppress(asyncio.CancelledError):
+            await follower
         await asyncio.to_thread(service.batches.close)
-
-
-async def _announce(
-    server: object,
-    service: Service,
-    listener: socket.socket,
-    root: Path,
-    ready: Callable[[Ready], None],
-) -> None:
-    while not getattr(server, "started", False):
-        await asyncio.sleep(0.005)
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    state = service.batches.log_state
-    ready(Ready(f"http://{shown}:{port}", service.served, state, predictions_folder(root)))
 
 
 async def _follow(repo: Repository, service: Service) -> None:

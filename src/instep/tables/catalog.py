@@ -9,10 +9,9 @@ This module is imported only where a catalog is asked for: pyiceberg alone costs
 
 from __future__ import annotations
 
-import json
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pyiceberg.catalog import Catalog, MetastoreCatalog, PropertiesUpdateSummary
 from pyiceberg.exceptions import (
@@ -333,8 +332,12 @@ def committed(
 
 def metadata_json(metadata: TableMetadata) -> Metadata:
     """Returns pyiceberg's metadata as JSON."""
-    told: Any = json.loads(metadata.model_dump_json())
-    return dict(told)
+    # Not `model_dump_json`: that of version 3 only says that pyiceberg does not write it yet.
+    told: Metadata = metadata.model_dump(mode="json", by_alias=True, exclude_none=True)
+    # pyiceberg leaves out where row ids begin, and Iceberg's own library then reads nothing.
+    return (
+        {**told, "next-row-id": told.get("next-row-id", 0)} if told["format-version"] > 2 else told
+    )
 
 
 def _no_views(identifier: str | Identifier) -> InvalidError:

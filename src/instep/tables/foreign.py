@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _PATH_ID = 2147483546
 """The field id that Iceberg reserves for the path in a position delete file."""
 
+_RESERVED = 2147483447
+"""From here on field ids are Iceberg's own, such as that of a row's id in version 3: no columns."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Bounds = Mapping[int, tuple[bytes | None, bytes | None]]
@@ -348,6 +351,8 @@ def _footer(path: Path) -> tuple[int, tuple[Leaf, ...], frozenset[int]]:
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     found = []
     for place, field_id in enumerate(leaves):
+        if field_id >= _RESERVED:
+            continue
         chunks = [group.column(place) for group in groups]
         counted = [one.statistics for one in chunks]
         found.append(
@@ -359,7 +364,7 @@ def _footer(path: Path) -> tuple[int, tuple[Leaf, ...], frozenset[int]]:
                 sum(one.null_count or 0 for one in counted if one is not None),
             )
         )
-    return metadata.num_rows, tuple(found), frozenset(ids)
+    return metadata.num_rows, tuple(found), frozenset(one for one in ids if one < _RESERVED)
 
 
 def _leaf_ids(path: Path, field: pa.Field[Any], ids: set[int]) -> Iterator[int]:

@@ -1,0 +1,83 @@
+"""How Iceberg's protocol says what went wrong: the seven families as its types and status codes.
+
+Pure. Body: {"error": {"message", "type", "code", "kind"}}; `kind` is Instep's own, and clients
+leave it be.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from instep.errors import (
+    ConflictError,
+    InstepError,
+    InternalError,
+    InvalidError,
+    NotFoundError,
+    OutcomeUnknownError,
+    RefusedError,
+    UnavailableError,
+)
+from instep.server.exchange import MAXIMUM_BYTES, Reply, Request, json_reply
+
+_LOG = logging.getLogger(__name__)
+
+_FAMILIES: Mapping[type[InstepError], tuple[int, str]] = {
+    InvalidError: (400, "BadRequestException"),
+    NotFoundError: (404, "NotFoundException"),
+    ConflictError: (409, "CommitFailedException"),
+    RefusedError: (403, "ForbiddenException"),
+    UnavailableError: (503, "ServiceUnavailableException"),
+    OutcomeUnknownError: (500, "CommitStateUnknownException"),
+    InternalError: (500, "InternalServerError"),
+}
+
+_KINDS: Mapping[str, tuple[int, str]] = {
+    "no-such-key": (404, "NoSuchTableException"),
+    "no-such-namespace": (404, "NoSuchNamespaceException"),
+    "table-exists": (409, "AlreadyExistsException"),
+    "not-authenticated": (401, "NotAuthorizedException"),
+    "unsupported-operation": (406, "UnsupportedOperationException"),
+    "token-reused": (422, "UnprocessableEntityException"),
+}
+"""Kinds for which the protocol has a type of its own; clients act on it."""
+
+
+def failed(error: Exception, request: Request) -> Reply:
+    """Returns the answer to a request that ended in `error`."""
+    match error:
+        case InstepError():
+            status, type_ = _KINDS.get(error.kind) or _FAMILIES[type(error)]
+            return _reply(status, type_, error.message, error.kind)
+        case OverflowError():
+            text = f"The body is over {MAXIMUM_BYTES} bytes: expected fewer. Commit less at once."
+            return _reply(400, "BadRequestException", text, "request-too-large")
+        case _:
+            _LOG.error("%s failed", request.route, exc_info=error)
+            text = "The server failed: expected an answer. Its log says why."
+            return _reply(500, "InternalServerError", text, "unexpected")
+
+
+def unsupported(request: Request) -> InvalidError:
+    """Returns what is said to who asks for what is not advertised."""
+    return InvalidError(
+        f"{request.route} is not supported: expected one of the endpoints that /v1/config lists. "
+        "Use another, or Instep's own commands.",
+        kind="unsupported-operation",
+    )
+
+
+def bad_request(what: str) -> InvalidError:
+    """Returns what is said of a body that is not as the protocol has it."""
+    return InvalidError(
+        f"The request cannot be read: {what}. Expected a body as the Iceberg REST protocol has "
+        "it. Correct the client.",
+        kind="bad-request",
+    )
+
+
+def _reply(status: int, type_: str, message: str, kind: str) -> Reply:
+    body = {"error": {"message": message, "type": type_, "code": status, "kind": kind}}
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    return json_reply(body, status, **headers)

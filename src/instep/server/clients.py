@@ -1,0 +1,218 @@
+"""Who asks: a person proven by a token, or, where no person has one, a name that is asserted.
+
+Tokens are secrets that `people:` names (`token: {secret: NAME}`). They are read when the server
+starts and when main's people change, compared in constant time, and are in no record, message or
+log. As soon as one person has a token every request needs one. A client that knows the token may
+also trade it, as OAuth2's client credentials, for an access token that ends after an hour.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote
+
+from instep.changes.people import check_actor, current_config
+from instep.errors import NotFoundError, RefusedError
+from instep.history.repository import Repository
+from instep.pipelines.address import revealed
+from instep.pipelines.project import ProjectConfig
+from instep.server.exchange import Reply, Request, json_reply
+
+ACCESS_S = 3600
+"""How long an access token is good; clients ask for another by themselves."""
+
+ACTOR_HEADER = "instep-actor"
+"""Where a client without a token says who it is."""
+
+_ACCESS = "instep.access.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who asks; `name` is None where nobody is named, which is enough to read."""
+
+    name: str | None
+    is_authenticated: bool
+
+    @property
+    def basis(self) -> str:
+        return "authenticated" if self.is_authenticated else "asserted"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The digests of people's tokens by name: what a token is compared with, and signs with."""
+
+    digests: Mapping[str, bytes] = field(repr=False)
+
+    def owner(self, token: str) -> str | None:
+        """Returns whose token this is; looks at each, so that time tells nothing."""
+        given = hashlib.sha256(token.encode()).digest()
+        found = None
+        for name, digest in self.digests.items():
+            if hmac.compare_digest(digest, given):
+                found = name
+        return found
+
+    def issue(self, name: str, at: datetime) -> str:
+        """Returns an access token for a person."""
+        claim = f"{quote(name, safe='')}:{int(at.timestamp()) + ACCESS_S}"
+        return f"{claim}:{self._signature(name, claim)}"
+
+    def bearer(self, token: str, at: datetime) -> str | None:
+        """Returns whose access token this is, if it is one and has not ended."""
+        claim, _, signature = token.rpartition(":")
+        quoted, _, ends = claim.partition(":")
+        name = unquote(quoted)
+        if name not in self.digests or not ends.isdecimal():
+            return None
+        signed = self._signature(name, claim).encode()
+        if not hmac.compare_digest(signed, signature.encode()) or at.timestamp() >= int(ends):
+            return None
+        return name
+
+    def _signature(self, name: str, claim: str) -> str:
+        return hmac.new(self.digests[name], f"{_ACCESS}:{claim}".encode(), "sha256").hexdigest()
+
+
+@dataclass(slots=True)
+class Clients:
+    """Tells who asks, by the people that main's configuration has now.
+
+    `host` is the address that is listened on; `actor` acts where a client names nobody.
+    """
+
+    repo: Repository
+    project: Path
+    host: str
+    actor: str | None = None
+    variables: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    _known: tuple[str, ProjectConfig, Tokens] | None = None
+
+    @property
+    def have_tokens(self) -> bool:
+        """Whether every request needs a token.
+
+        Raises:
+            NotFoundError (kind "no-such-secret").
+        """
+        return bool(self._current()[1].digests)
+
+    def are_fit(self) -> bool:
+        """Says whether the host may be listened on: others reach it only where tokens are."""
+        return self.have_tokens or _is_loopback(self.host)
+
+    def check(self) -> None:
+        """Holds that the host may be listened on.
+
+        Raises:
+            RefusedError (kind "no-tokens"): others could reach the server, and nobody has a token.
+        """
+        if not self.are_fit():
+            raise RefusedError(
+                f"The catalog would listen on {self.host}, where others reach it, and nobody has a "
+                "token: expected a loopback address, or tokens. Leave out --host, or propose "
+                '"token: {secret: NAME}" for those of people: who may use it.',
+                kind="no-tokens",
+                host=self.host,
+            )
+
+    def identify(self, request: Request) -> Client:
+        """Returns who asks.
+
+        Raises:
+            RefusedError (kind "not-authenticated").
+        """
+        config, tokens = self._current()
+        if not tokens.digests:
+            if not _is_loopback(self.host):
+                raise _unknown("nobody has a token any more")
+            return Client(request.headers.get(ACTOR_HEADER) or self.actor, False)
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise _unknown("there is none")
+        at = self.repo.clock()
+        name = tokens.owner(token) or tokens.bearer(token, at)
+        if name is None:
+            raise _unknown("nobody has it, or it has ended")
+        return Client(check_actor(config, name), True)
+
+    def author(self, client: Client) -> str:
+        """Returns who makes a commit.
+
+        Raises:
+            InvalidError (kind "no-actor"), RefusedError (kind "unknown-actor").
+        """
+        return check_actor(self._current()[0], client.name)
+
+    def trade(self, request: Request) -> Reply:
+        """Answers OAuth2's client credentials: a person's name and token for an access token."""
+        form = dict(parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True))
+        if form.get("grant_type") != "client_credentials":
+            return _oauth_error(400, "unsupported_grant_type", "expected client_credentials")
+        tokens = self._current()[1]
+        owner = tokens.owner(form.get("client_secret", ""))
+        if owner is None or form.get("client_id") not in (None, "", owner):
+            return _oauth_error(401, "invalid_client", "expected a person's name and token")
+        return json_reply(
+            {
+                "access_token": tokens.issue(owner, self.repo.clock()),
+                "token_type": "bearer",
+                "expires_in": ACCESS_S,
+                "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            },
+            Cache_Control="no-store",
+        )
+
+    def _current(self) -> tuple[ProjectConfig, Tokens]:
+        main = self.repo.resolve("main")
+        if self._known is None or self._known[0] != main:
+            config = current_config(self.repo, self.project)
+            if self._known is None or self._known[1].people != config.people:
+                self._known = (main, config, _tokens(config, self.project, self.variables))
+            else:
+                self._known = (main, config, self._known[2])
+        return self._known[1:]
+
+
+def _tokens(config: ProjectConfig, project: Path, variables: Mapping[str, str]) -> Tokens:
+    found: dict[str, bytes] = {}
+    for person in config.people.values():
+        if person.token is not None:
+            value = revealed(person.token, project, variables)
+            found[person.name] = hashlib.sha256(value.encode()).digest()
+    if len(set(found.values())) < len(found):
+        raise NotFoundError(
+            "Two people have the same token: expected one of their own for each, since it says who "
+            "asks. Give each secret another value.",
+            kind="no-such-secret",
+        )
+    return Tokens(found)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _unknown(why: str) -> RefusedError:
+    return RefusedError(
+        f"The token of the request proves nobody: {why}. Expected the token of one of the people "
+        'of this project as "Authorization: Bearer TOKEN". Ask for the one that people: names.',
+        kind="not-authenticated",
+    )
+
+
+def _oauth_error(status: int, error: str, description: str) -> Reply:
+    return json_reply({"error": error, "error_description": description}, status)

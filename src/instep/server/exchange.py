@@ -1,0 +1,118 @@
+"""One HTTP request and its answer as values, and the ASGI between them.
+
+What answers is a plain function that runs in a thread of its own, since it reads files and waits
+for the database. Requests are bounded; an error that nobody expected is logged, never shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from instep.serving.http import Application, Receive, Scope, Send
+
+MAXIMUM_BYTES = 16 << 20
+"""A commit names manifests, not files: one of many tables with wide schemas stays below this."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`path` is split at its slashes and then decoded, so that a part may hold a slash itself."""
+
+    method: str
+    path: tuple[str, ...]
+    query: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    @property
+    def route(self) -> str:
+        return f"{self.method} /{'/'.join(self.path)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """`body` is JSON text, empty for none."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def json_reply(value: Any, status: int = 200, **headers: str) -> Reply:  # anything JSON can hold
+    """Returns an answer whose body is `value` as JSON; `_` in a header's name stands for `-`."""
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return Reply(status, body, {name.replace("_", "-"): text for name, text in headers.items()})
+
+
+def application(
+    answer: Callable[[Request], Reply], failed: Callable[[Exception, Request], Reply]
+) -> Application:
+    """Returns an ASGI application; `failed` says what is answered in place of an exception."""
+
+    async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+        body = await _body(receive)
+        request = _request(scope, body or b"")
+        if body is None:
+            reply = failed(OverflowError(), request)
+        else:
+            reply = await asyncio.to_thread(_answered, request, answer, failed)
+        await _send(send, reply, with_body=request.method != "HEAD")
+
+    return respond
+
+
+def _answered(
+    request: Request,
+    answer: Callable[[Request], Reply],
+    failed: Callable[[Exception, Request], Reply],
+) -> Reply:
+    try:
+        return answer(request)
+    except Exception as error:
+        return failed(error, request)
+
+
+def _request(scope: Scope, body: bytes) -> Request:
+    raw = scope.get("raw_path") or scope["path"].encode()
+    parts = raw.decode("ascii", "replace").strip("/").split("/")
+    query = scope["query_string"].decode("ascii", "replace")
+    return Request(
+        scope["method"],
+        tuple(unquote(part) for part in parts),
+        dict(parse_qsl(query, keep_blank_values=True)),
+        {name.decode("latin-1").lower(): text.decode("latin-1") for name, text in scope["headers"]},
+        body,
+    )
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """Returns the whole body, or None where it is too large."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MAXIMUM_BYTES:
+            return None
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _send(send: Send, reply: Reply, *, with_body: bool) -> None:
+    headers = [(name.encode(), text.encode("latin-1")) for name, text in reply.headers.items()]
+    if reply.body:
+        headers.append((b"content-type", b"application/json"))
+    if reply.status not in (204, 304):
+        headers.append((b"content-length", str(len(reply.body)).encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body if with_body else b""})

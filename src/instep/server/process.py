@@ -1,0 +1,71 @@
+"""The process of `instep serve` without an environment: the catalog alone, until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from instep.canonical import Json
+from instep.server.answers import failed, unsupported
+from instep.server.clients import Clients
+from instep.server.exchange import Reply, Request, application
+from instep.server.iceberg import MOUNT, Service, iceberg
+from instep.serving.http import Application, bind, mounted, run
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a server says when it can be asked."""
+
+    url: str
+    have_tokens: bool
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "url": self.url,
+            MOUNT: f"{self.url}/{MOUNT}",
+            "clients": "authenticated" if self.have_tokens else "asserted",
+        }
+
+    def to_text(self) -> str:
+        known = "by their tokens" if self.have_tokens else "by what they say, on this machine"
+        return "\n".join(
+            [
+                f"Serving the tables of every branch at {self.url}/{MOUNT}",
+                f"  clients  are known {known}",
+                "Point an Iceberg REST client there, with a branch as its warehouse; stop with "
+                "Ctrl-C.",
+            ]
+        )
+
+
+def catalogs(clients: Clients) -> dict[str, Application]:
+    """Returns what is served of the lake's tables, by the first part of the path."""
+    return {MOUNT: iceberg(Service(clients.repo, clients))}
+
+
+def serve_catalog(clients: Clients, *, port: int, ready: Callable[[Ready], None]) -> None:
+    """Serves until SIGTERM or SIGINT; calls `ready` once, when the first question may come.
+
+    Raises:
+        UnavailableError (kind "port-in-use").
+        NotFoundError (kind "no-such-secret"), RefusedError (kind "no-tokens").
+    """
+    clients.check()
+    have_tokens = clients.have_tokens
+    listener = bind(clients.host, port)
+    try:
+        asyncio.run(
+            run(
+                mounted(catalogs(clients), application(_nothing_else, failed)),
+                listener,
+                lambda url: ready(Ready(url, have_tokens)),
+            )
+        )
+    finally:
+        listener.close()
+
+
+def _nothing_else(request: Request) -> Reply:
+    raise unsupported(request)

@@ -1,0 +1,232 @@
+"""What a client may change: each request is one commit on a branch, or nothing.
+
+The client is its author. What was done under a key of the client's, or adds a snapshot that was
+added before, is not done again: a client whose answer was lost is told what was done. A key stands
+for the request, not for its outcome, since what a request makes has another digest each time.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from instep.canonical import JsonObject
+from instep.errors import InvalidError, OutcomeUnknownError, UnavailableError
+from instep.faults import reached
+from instep.history.edits import Edit, publish
+from instep.history.locks import writing
+from instep.history.refs import refuse_protected
+from instep.history.repository import Repository
+from instep.history.tips import get_tip
+from instep.history.tokens import act_digest, find_done, keep_done
+from instep.server.reading import (
+    Loaded,
+    Place,
+    find_place,
+    find_table,
+    get_table,
+    kept_from_deletion,
+    load_state,
+    refuse_taken,
+    table_key,
+    writable,
+)
+from instep.server.updates import TableChange, changed, new_table
+from instep.tables.adopt import adopt
+from instep.tables.content import TableContent
+from instep.tables.iceberg import Metadata
+from instep.tables.write import check_table_name, make_table_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Who asks for what: `key` is the client's name for it, `body` the request that it stands for.
+
+    `basis` says how the author is known: asserted, or authenticated.
+    """
+
+    author: str
+    basis: str
+    key: str | None
+    body: JsonObject
+
+
+Changes = Mapping[str, TableContent | None]
+"""The tables that a commit sets, by name; None removes one."""
+
+
+def create(repo: Repository, place: Place, act: Act, body: Metadata) -> Loaded:
+    """Commits a new table, and returns it.
+
+    Raises:
+        ConflictError (kind "table-exists").
+        InvalidError (kind "bad-name", "bad-request"), and as `tables.adopt.adopt`.
+    """
+    name = str(body.get("name", ""))
+
+    def make(now: Place) -> Changes:
+        _check_free(repo, now, name)
+        table = str(uuid.uuid4())
+        metadata = new_table(body, make_table_folder(repo.root, table), table)
+        return {name: adopt(repo.root, None, metadata)}
+
+    done = _carry_out(repo, place, act, f"create {name}", make)
+    return _loaded(repo, done, name)
+
+
+def stage(repo: Repository, place: Place, body: Metadata) -> Loaded:
+    """Returns a table that does not exist yet: its client fills it, then commits it."""
+    writable(place)
+    name = str(body.get("name", ""))
+    _check_free(repo, place, name)
+    table = str(uuid.uuid4())
+    metadata = new_table(body, make_table_folder(repo.root, table), table)
+    return Loaded("", kept_from_deletion(metadata))
+
+
+def commit(repo: Repository, place: Place, act: Act, changes: Sequence[TableChange]) -> Place:
+    """Commits changes of several tables as one, or none; returns the place as it was after.
+
+    Raises:
+        ConflictError (kind "requirement-failed", "keys-moved"): another commit came first.
+        NotFoundError (kind "no-such-key"), ConflictError (kind "table-exists").
+        InvalidError: as `updates.changed`.
+    """
+    names = [change.name for change in changes]
+    if len(set(names)) < len(names):
+        raise InvalidError(
+            f"A transaction names a table twice: expected each once, of {', '.join(names)}. "
+            "Put what is for one table together.",
+            kind="bad-request",
+        )
+
+    def make(now: Place) -> Changes:
+        return {change.name: _after(repo, now, change) for change in changes}
+
+    return _carry_out(repo, place, _known_by_snapshots(act, changes), _message(changes), make)
+
+
+def rename(repo: Repository, place: Place, act: Act, before: str, after: str) -> None:
+    """Commits a table under another name; it stays the same table."""
+
+    def make(now: Place) -> Changes:
+        content = get_table(repo, now, before)
+        _check_free(repo, now, after)
+        return {before: None, after: content}
+
+    _carry_out(repo, place, act, f"rename {before} to {after}", make)
+
+
+def drop(repo: Repository, place: Place, act: Act, name: str) -> None:
+    """Commits that a table is gone; its files stay for the commits that have it."""
+
+    def make(now: Place) -> Changes:
+        get_table(repo, now, name)
+        return {name: None}
+
+    _carry_out(repo, place, act, f"drop {name}", make)
+
+
+def _carry_out(
+    repo: Repository, place: Place, act: Act, message: str, make: Callable[[Place], Changes]
+) -> Place:
+    """Makes new states and commits them on the branch that the place is; returns the place after.
+
+    Raises:
+        RefusedError (kind "protected-branch", "read-only-place").
+        OutcomeUnknownError (kind "commit-unknown"): asked about once more, where there is a key.
+    """
+    branch = writable(place).name
+    done = _done(repo, branch, act)
+    if done is not None:
+        return _at(place, done)
+    with writing(repo.root, repo.store):
+        place = find_place(repo, branch)  # what is read before is not kept from collection
+        changes = {
+            table_key(name): content.to_content() if content else None
+            for name, content in make(place).items()
+        }
+        if all(repo.find(place.commit, key) == content for key, content in changes.items()):
+            return place
+        origin = f"rest, {act.basis}"
+        edit = Edit(place.commit, changes, act.author, message, origin)
+        try:
+            return _at(place, _published(repo, branch, act, edit))
+        except OutcomeUnknownError as unknown:
+            try:
+                done = _done(repo, branch, act)
+            except UnavailableError:
+                raise unknown from None
+            if done is None:
+                raise
+            return _at(place, done)
+
+
+def _published(repo: Repository, branch: str, act: Act, edit: Edit) -> str:
+    reached("rest.commit.before")
+    with repo.store.transaction(branch) as tx:
+        refuse_protected(get_tip(tx, branch).ref)
+        commit = publish(tx, repo, branch, edit)
+        if act.key is not None:
+            keep_done(tx, act.key, _digest(branch, act), ref=branch, commit=commit.id, at=commit.at)
+    reached("rest.commit.after")
+    return commit.id
+
+
+def _done(repo: Repository, branch: str, act: Act) -> str | None:
+    """Returns the commit that was made under the act's key, if there was one."""
+    if act.key is None:
+        return None
+    with repo.store.reading() as tx:
+        return find_done(tx, act.key, _digest(branch, act))
+
+
+def _digest(branch: str, act: Act) -> str:
+    return act_digest({"rest": act.body, "ref": branch, "author": act.author})
+
+
+def _known_by_snapshots(act: Act, changes: Sequence[TableChange]) -> Act:
+    """Gives an act a key where the client gave none: snapshot ids are random, so it is its own."""
+    if act.key is not None or not any(change.adds_snapshot for change in changes):
+        return act
+    key = f"rest:{act_digest(act.body)}"
+    return Act(act.author, act.basis, key, act.body)
+
+
+def _after(repo: Repository, place: Place, change: TableChange) -> TableContent:
+    if not change.makes_table:
+        return changed(repo.root, get_table(repo, place, change.name), change)
+    _check_free(repo, place, change.name)
+    content = changed(repo.root, None, change)
+    _refuse_another(repo, content)
+    return content
+
+
+def _refuse_another(repo: Repository, content: TableContent) -> None:
+    """Holds that a staged table is not one that has states already: a uuid is one table's."""
+    metadata = repo.root / "tables" / content.uuid / "metadata"
+    if sum(1 for _ in metadata.glob("*.metadata.json")) > 1:
+        raise InvalidError(
+            f"A new table with the uuid {content.uuid} was asked for: expected the one that was "
+            "given when it was staged, and was not committed yet. Begin to make the table again.",
+            kind="bad-request",
+        )
+
+
+def _check_free(repo: Repository, place: Place, name: str) -> None:
+    check_table_name(name)
+    if find_table(repo, place.commit, name) is not None:
+        raise refuse_taken(place, name)
+
+
+def _message(changes: Sequence[TableChange]) -> str:
+    return ", ".join(f"{change.operation} {change.name}" for change in changes)
+
+
+def _at(place: Place, commit: str) -> Place:
+    return Place(place.name, commit, place.ref)
+
+
+def _loaded(repo: Repository, place: Place, name: str) -> Loaded:
+    return load_state(repo, get_table(repo, place, name), for_writing=True)

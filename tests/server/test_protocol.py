@@ -1,0 +1,359 @@
+"""The protocol as it is on the wire: errors, keys, tokens, and what is left of a lost answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from pyiceberg.catalog.rest import RestCatalog
+from pyiceberg.exceptions import UnauthorizedError
+from rest import Body, Server, make_branch, make_project, people, rows, serving
+
+from instep.clock import system_clock
+from instep.errors import FAMILIES, RefusedError
+from instep.history.commits import first_parents
+from instep.history.edits import Edit, publish
+from instep.history.repository import Repository, open_repository
+from instep.pipelines.project import KEY, config_content
+from instep.server.answers import failed
+from instep.server.clients import Clients, Tokens
+from instep.server.exchange import Request
+from instep.server.iceberg import ENDPOINTS
+from instep.server.reading import NAMESPACE, find_place, page, writable
+from instep.tables import catalog as pyiceberg_catalog
+
+ANA, BEN = "a-token-of-ana", "a-token-of-ben"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("protocol")
+
+
+@pytest.fixture(scope="module")
+def lake(project: Path) -> Repository:
+    repo = make_project(project)
+    make_branch(repo, "work")
+    return repo
+
+
+@pytest.fixture(scope="module")
+def server(project: Path, lake: Repository) -> Iterator[Server]:
+    with serving(project, "--as", "ana") as running:
+        catalog = running.catalog("work")
+        for name in ("left", "right"):
+            catalog.create_table(f"default.{name}", schema=people().schema).append(
+                people((1, "ana"))
+            )
+        yield running
+
+
+def set_property(name: str, value: str, **identifier: Any) -> dict[str, Any]:
+    update = {"action": "set-properties", "updates": {name: value}}
+    return {**identifier, "requirements": [], "updates": [update]}
+
+
+def named(name: str) -> Body:
+    return {"namespace": ["default"], "name": name}
+
+
+def length(repo: Repository, branch: str) -> int:
+    with repo.store.reading() as tx:
+        return sum(1 for _ in first_parents(tx, repo.resolve(branch), 1000))
+
+
+def test_the_configuration_names_the_prefix_and_exactly_what_is_supported(server: Server) -> None:
+    told = server.ask("GET", "config?warehouse=work").json()
+    assert told["overrides"] == {"prefix": "work"}
+    assert told["endpoints"] == list(ENDPOINTS)
+    assert told["idempotency-key-lifetime"] == "P90D"
+    assert server.ask("GET", "config").json()["overrides"] == {"prefix": "main"}
+    assert server.ask("GET", "config?warehouse=nothing").status_code == 404
+
+
+def test_the_namespace_is_that_of_the_catalog_over_an_edit() -> None:
+    assert NAMESPACE == pyiceberg_catalog.NAMESPACE
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "type_"),
+    [
+        ("GET", "work/namespaces/default/tables/nothing", 404, "NoSuchTableException"),
+        ("GET", "work/namespaces/default.left/tables/files", 404, "NoSuchTableException"),
+        ("GET", "work/namespaces/elsewhere/tables", 404, "NoSuchNamespaceException"),
+        ("GET", "nowhere/namespaces", 404, "NotFoundException"),
+        ("POST", "work/namespaces", 406, "UnsupportedOperationException"),
+        ("DELETE", "work/namespaces/default", 406, "UnsupportedOperationException"),
+        ("GET", "work/namespaces/default/views", 406, "UnsupportedOperationException"),
+        ("POST", "work/namespaces/default/register", 406, "UnsupportedOperationException"),
+        ("POST", "work/namespaces/default/tables", 400, "BadRequestException"),
+        ("POST", "work/namespaces/default/tables/left", 400, "BadRequestException"),
+        ("POST", "work/transactions/commit", 400, "BadRequestException"),
+        ("GET", "work/namespaces/default/tables?pageSize=x", 400, "BadRequestException"),
+        ("DELETE", "main/namespaces/default/tables/left", 403, "ForbiddenException"),
+        (
+            "DELETE",
+            "work/namespaces/default/tables/left?purgeRequested=true",
+            403,
+            "ForbiddenException",
+        ),
+    ],
+)
+def test_an_error_is_said_in_the_form_of_the_protocol(
+    server: Server, method: str, path: str, status: int, type_: str
+) -> None:
+    reply = server.ask(method, path)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"], error["type"]) == (status, status, type_)
+    assert error["message"]
+    assert error["kind"]
+
+
+def test_every_family_of_errors_has_an_answer_and_a_fault_shows_nothing() -> None:
+    request = Request("GET", ("iceberg", "v1", "x"), {}, {}, b"")
+    found = {one.family: failed(one("It is.", kind="k"), request).status for one in FAMILIES}
+    assert found == {
+        "invalid": 400,
+        "not-found": 404,
+        "conflict": 409,
+        "refused": 403,
+        "unavailable": 503,
+        "outcome-unknown": 500,
+        "internal": 500,
+    }
+    assert b"secret" not in failed(RuntimeError("secret"), request).body
+    assert b"CommitStateUnknownException" in failed(FAMILIES[5]("?", kind="k"), request).body
+
+
+def test_an_error_keeps_the_kind_that_it_has_everywhere(server: Server) -> None:
+    def kind(method: str, path: str) -> str:
+        return str(server.ask(method, path).json()["error"]["kind"])
+
+    assert kind("GET", "work/namespaces/elsewhere") == "no-such-namespace"
+    assert kind("PUT", "work/namespaces/default") == "unsupported-operation"
+
+
+def test_a_body_that_is_no_commit_is_refused_with_its_place(server: Server) -> None:
+    body = {"requirements": [], "updates": [{"action": "add-view-version"}]}
+    reply = server.ask("POST", "work/namespaces/default/tables/left", body)
+    assert reply.status_code == 400
+    assert "add-view-version" in reply.json()["error"]["message"]
+
+
+def test_a_body_that_is_too_large_is_refused(server: Server) -> None:
+    url = f"{server.url}/v1/work/namespaces/default/tables/left"
+    reply = httpx.post(url, content=b"x" * (17 << 20), timeout=60)
+    assert (reply.status_code, reply.json()["error"]["kind"]) == (400, "request-too-large")
+
+
+def test_an_unchanged_table_is_not_sent_again(server: Server) -> None:
+    path = "work/namespaces/default/tables/right"
+    first = server.ask("GET", path)
+    tag = first.headers["etag"]
+    again = server.ask("GET", path, If_None_Match=tag)
+    assert (again.status_code, again.content) == (304, b"")
+    assert server.ask("GET", f"{path}?snapshots=refs", If_None_Match=tag).status_code == 200
+    server.ask("POST", path, set_property("tag", "moved"))
+    assert server.ask("GET", path, If_None_Match=tag).status_code == 200
+
+
+def test_only_snapshots_that_a_ref_is_at_are_sent_where_no_others_are_wanted(
+    server: Server,
+) -> None:
+    server.catalog("work").load_table("default.right").append(people((2, "ben")))
+    path = "work/namespaces/default/tables/right"
+    told = server.ask("GET", f"{path}?snapshots=refs").json()["metadata"]
+    assert [one["snapshot-id"] for one in told["snapshots"]] == [told["current-snapshot-id"]]
+    assert len(server.ask("GET", path).json()["metadata"]["snapshots"]) == 2
+
+
+def test_no_engine_may_delete_files_by_what_it_is_told(server: Server) -> None:
+    path = "work/namespaces/default/tables/left"
+    server.ask("POST", path, set_property("gc.enabled", "true"))
+    assert server.ask("GET", path).json()["metadata"]["properties"]["gc.enabled"] == "false"
+
+
+def test_many_tables_are_committed_as_one_commit_or_none(server: Server, lake: Repository) -> None:
+    before = length(lake, "work")
+    changes = [set_property("both", "1", identifier=named(name)) for name in ("left", "right")]
+    reply = server.ask("POST", "work/transactions/commit", {"table-changes": changes})
+    assert (reply.status_code, length(lake, "work")) == (204, before + 1)
+    wrong = {**changes[1], "requirements": [{"type": "assert-create"}]}
+    late = set_property("late", "1", identifier=named("left"))
+    reply = server.ask("POST", "work/transactions/commit", {"table-changes": [late, wrong]})
+    assert (reply.status_code, length(lake, "work")) == (409, before + 1)
+    assert reply.json()["error"]["kind"] == "table-exists"
+    assert "late" not in server.catalog("work").load_table("default.left").properties
+
+
+def test_a_key_stands_for_one_request_and_is_done_once(server: Server, lake: Repository) -> None:
+    path = "work/namespaces/default/tables/left"
+    body = set_property("once", "1")
+    first = server.ask("POST", path, body, Idempotency_Key="k1")
+    after = length(lake, "work")
+    second = server.ask("POST", path, body, Idempotency_Key="k1")
+    assert first.json() == second.json()
+    assert length(lake, "work") == after
+    other = server.ask("POST", path, set_property("once", "2"), Idempotency_Key="k1")
+    assert (other.status_code, other.json()["error"]["kind"]) == (422, "token-reused")
+    for _ in range(2):
+        drop = server.ask(
+            "POST", "work/tables/rename", {"source": named("left"), "destination": named("west")},
+            Idempotency_Key="k2",
+        )  # fmt: skip
+        assert drop.status_code == 204
+    server.ask(
+        "POST", "work/tables/rename", {"source": named("west"), "destination": named("left")}
+    )
+
+
+@pytest.mark.parametrize(("place", "done"), [("before", False), ("after", True)])
+def test_a_commit_whose_answer_was_lost_is_done_once_by_asking_again(
+    tmp_path: Path, place: str, done: bool
+) -> None:
+    repo = make_project(tmp_path)
+    make_branch(repo, "work")
+    path, body = "work/namespaces/default/tables/people", set_property("a", "1")
+    with serving(tmp_path, "--as", "ana", fault=f"rest.commit.{place}:2") as first:
+        first.catalog("work").create_table("default.people", schema=people().schema)
+        with pytest.raises(httpx.TransportError):
+            first.ask("POST", path, body, Idempotency_Key="k")
+    assert (length(repo, "work") == 3) is done
+    with serving(tmp_path, "--as", "ana") as second:
+        reply = second.ask("POST", path, body, Idempotency_Key="k")
+        assert reply.json()["metadata"]["properties"]["a"] == "1"
+    assert length(repo, "work") == 3
+
+
+def test_a_staged_table_of_another_uuid_is_refused(server: Server) -> None:
+    catalog = server.catalog("work")
+    uuid = catalog.load_table("default.left").metadata.table_uuid
+    with pytest.raises(Exception, match="was asked for"):
+        _stage_as(catalog, uuid)
+
+
+def _stage_as(catalog: RestCatalog, uuid: UUID) -> None:
+    from pyiceberg.table.update import AssignUUIDUpdate, SetLocationUpdate
+
+    with catalog.create_table_transaction("default.copy", schema=people().schema) as made:
+        location = catalog.load_table("default.left").location()
+        made._updates = tuple(
+            AssignUUIDUpdate(uuid=uuid)
+            if isinstance(one, AssignUUIDUpdate)
+            else SetLocationUpdate(location=location)
+            if isinstance(one, SetLocationUpdate)
+            else one
+            for one in made._updates
+        )
+
+
+# Tokens
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Repository]]:
+    """A server whose people have tokens, and its lake."""
+    project = tmp_path_factory.mktemp("guarded")
+    repo = make_project(
+        project, "people: {ana: {token: {secret: T_ANA}}, ben: {token: {secret: T_BEN}}}\n"
+    )
+    make_branch(repo, "work")
+    with serving(project, T_ANA=ANA, T_BEN=BEN) as running:
+        assert running.ready["clients"] == "authenticated"
+        yield running, repo
+
+
+def test_who_has_no_token_is_told_nothing(guarded: tuple[Server, Repository]) -> None:
+    server, _ = guarded
+    for given in ("", "Bearer wrong", "Basic x"):
+        reply = server.ask("GET", "work/namespaces/default/tables", Authorization=given)
+        error = reply.json()["error"]
+        assert (reply.status_code, error["type"]) == (401, "NotAuthorizedException")
+        assert "wrong" not in error["message"]
+    with pytest.raises(UnauthorizedError):
+        server.catalog("work", token="wrong")
+
+
+@pytest.mark.parametrize(
+    "given", [{"token": BEN}, {"credential": f"ben:{BEN}"}], ids=["token", "credential"]
+)
+def test_a_token_proves_who_makes_a_commit(
+    guarded: tuple[Server, Repository], given: dict[str, str]
+) -> None:
+    server, repo = guarded
+    catalog = server.catalog("work", **given, **{"header.Instep-Actor": "ana"})
+    catalog.create_table_if_not_exists("default.people", schema=people().schema)
+    catalog.load_table("default.people").append(people((1, "x")))
+    commit = repo.commit(repo.resolve("work"))
+    assert (commit.author, commit.origin) == ("ben", "rest, authenticated")
+    assert rows(repo, "work", "people")
+
+
+def test_a_wrong_secret_is_traded_for_nothing(guarded: tuple[Server, Repository]) -> None:
+    server, _ = guarded
+    form = {"grant_type": "client_credentials", "client_id": "ana", "client_secret": BEN}
+    url = f"{server.url}/v1/oauth/tokens"
+    assert httpx.post(url, data=form).json()["error"] == "invalid_client"
+    assert httpx.post(url, data={"grant_type": "password"}).status_code == 400
+
+
+def test_an_access_token_ends_and_cannot_be_made_up() -> None:
+    import hashlib
+    from datetime import UTC, datetime, timedelta
+
+    tokens = Tokens({name: hashlib.sha256(name.encode()).digest() for name in ("ana", "b:n")})
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    for name in ("ana", "b:n"):
+        access = tokens.issue(name, now)
+        assert tokens.bearer(access, now + timedelta(minutes=59)) == name
+        assert tokens.bearer(access, now + timedelta(minutes=61)) is None
+        assert tokens.bearer(access[:-1] + ("0" if access[-1] != "0" else "1"), now) is None
+    later = re.sub(r":\d+:", ":9999999999:", tokens.issue("ana", now))
+    assert tokens.bearer(later, now) is None
+    assert tokens.bearer(tokens.issue("ana", now).replace("ana", "zoe", 1), now) is None
+    assert "ana" not in repr(tokens)
+
+
+def test_tokens_change_with_the_people_on_main(tmp_path: Path) -> None:
+    repo = make_project(tmp_path, "people: {ana: {token: {secret: T_ANA}}}\n")
+    clients = Clients(repo, tmp_path, "127.0.0.1", None, {"T_ANA": ANA})
+    request = Request("GET", (), {}, {"authorization": f"Bearer {ANA}"}, b"")
+    assert clients.identify(request).name == "ana"
+    blob = repo.objects.put(b"lake: lake\npeople: {ben: {token: {secret: T_ANA}}}\n")
+    with repo.store.transaction("main") as tx:
+        edit = Edit(repo.resolve("main"), {KEY: config_content(blob)}, "ana", "ben, not ana", "x")
+        publish(tx, repo, "main", edit)
+    assert clients.identify(request).name == "ben"
+
+
+def test_others_reach_a_catalog_only_where_people_have_tokens(tmp_path: Path) -> None:
+    repo = make_project(tmp_path)
+    with pytest.raises(RefusedError) as raised:
+        Clients(repo, tmp_path, "0.0.0.0").check()
+    assert raised.value.kind == "no-tokens"
+    Clients(repo, tmp_path, "::1").check()
+    with pytest.raises(RefusedError) as refused:
+        Clients(repo, tmp_path, "0.0.0.0").identify(Request("GET", (), {}, {}, b""))
+    assert refused.value.kind == "not-authenticated"
+
+
+# Without a server
+
+
+def test_a_page_begins_behind_a_name() -> None:
+    names = ["a", "b", "c"]
+    assert page(names, "", 2) == (["a", "b"], "b")
+    assert page(names, "b", 2) == (["c"], None)
+    assert page(names, "bb", 1) == (["c"], None)
+
+
+def test_a_commit_is_no_place_to_write(lake: Repository) -> None:
+    again = open_repository(lake.root, system_clock)
+    with pytest.raises(RefusedError) as raised:
+        writable(find_place(again, lake.resolve("main")))
+    assert raised.value.kind == "read-only-place"

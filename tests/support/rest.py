@@ -1,0 +1,101 @@
+"""A real `instep serve` process without an environment, and the clients that ask it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow as pa
+from pyiceberg.catalog.rest import RestCatalog
+
+from instep.clock import system_clock
+from instep.history.refs import RefKind, create_ref
+from instep.history.repository import MAIN, Repository, create_repository
+from instep.lake import Lake
+
+SECONDS = 60
+"""The most any one step may take on a busy machine."""
+
+Body = Mapping[str, Any]  # JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server process that said it is ready."""
+
+    process: subprocess.Popen[str]
+    ready: Body
+
+    @property
+    def url(self) -> str:
+        return str(self.ready["iceberg"])
+
+    def ask(
+        self, method: str, path: str, body: Body | None = None, **headers: str
+    ) -> httpx.Response:
+        """Sends one request as it is; `_` in a header's name stands for `-`."""
+        named = {name.replace("_", "-"): text for name, text in headers.items()}
+        return httpx.request(
+            method, f"{self.url}/v1/{path}", json=body, headers=named, timeout=SECONDS
+        )
+
+    def catalog(self, warehouse: str, **properties: str) -> RestCatalog:
+        return RestCatalog("lake", uri=self.url, warehouse=warehouse, **properties)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=SECONDS)
+
+
+@contextmanager
+def serving(project: Path, *options: str, fault: str = "", **variables: str) -> Iterator[Server]:
+    """Runs `instep serve`; variables are set in its environment."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "instep", "serve", "--port", "0", "--json", *options],
+        cwd=project,
+        env={**os.environ, "INSTEP_FAULT": fault, **variables},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield Server(process, json.loads(process.stdout.readline()))
+    finally:
+        process.kill()
+        process.wait(timeout=SECONDS)
+        process.stdout.close()
+
+
+def make_project(folder: Path, config: str = "") -> Repository:
+    """Makes a project with an empty lake, and opens the lake."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "instep.yaml").write_text(f"lake: lake\n{config}")
+    return create_repository(folder / "lake", system_clock, "ana")
+
+
+def make_branch(repo: Repository, name: str, at: str = MAIN, kind: RefKind = RefKind.BRANCH) -> str:
+    """Makes a ref at what another is at, and returns its name."""
+    with repo.store.transaction() as tx:
+        create_ref(tx, name, kind, repo.resolve(at), owner="ana", at=repo.clock())
+    return name
+
+
+def rows(repo: Repository, ref: str, table: str, order: str = "id") -> list[dict[str, Any]]:
+    """Returns a table's rows as Instep's own engine reads them; values are of any type."""
+    found = Lake(repo).branch(ref).table(table).sql(f'select * from "{table}" order by {order}')
+    return list(found.to_pylist())
+
+
+def people(*rows: tuple[int, str]) -> pa.Table:
+    """Returns a small table of (id, name)."""
+    numbers = pa.array([number for number, _ in rows], pa.int64())
+    return pa.table({"id": numbers, "name": pa.array([name for _, name in rows], pa.string())})
