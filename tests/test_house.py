@@ -186,3 +186,8 @@ def test_the_example_travels_with_the_package() -> None:
     included = told["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
     assert included == {"examples/flights": "instep/examples/flights"}
     assert (ROOT / "examples" / "flights" / "instep.yaml").is_file()
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
