@@ -201,7 +201,7 @@ class _Collection:
         return found
 
     def _staging(self, seen: Snapshot) -> list[Found]:
-        folder = self.repo.root / "staging"
+        folder = self.repo.here / "staging"
         entries = sorted(os.scandir(folder), key=lambda e: e.name) if folder.is_dir() else []
         found = []
         for entry in entries:
@@ -282,7 +282,7 @@ class _Collection:
 
     def _clear_gone(self) -> None:
         """Deletes folders that lost their name, now or in a collection that was killed."""
-        for path in (self.repo.root / "staging").glob(f"{_GONE}*"):
+        for path in (self.repo.here / "staging").glob(f"{_GONE}*"):
             shutil.rmtree(path, ignore_errors=True)
 
     def _unlink(self, found: Found) -> None:
