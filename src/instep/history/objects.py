@@ -13,15 +13,16 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from instep.errors import InternalError, NotFoundError, RefusedError
 from instep.faults import reached
 from instep.history.locks import blobs_locked
-from instep.history.places import at_hand, here, keep_copy, on_s3
+from instep.history.places import at_hand, drop_copy, here, keep_copy, on_s3
 from instep.history.s3 import CONNECTIONS
 
 ERASED = ".erased"
@@ -69,8 +70,8 @@ class Objects:
             RefusedError (kind "erased"): these bytes were erased from the lake.
         """
         digest = hashlib.sha256(data).hexdigest()
-        with blobs_locked(self.folder, alone=False):
-            if not self._wanted(digest):
+        with self._storing(digest) as is_there:
+            if not is_there:
                 write_durably(self.path(digest), data)
         return digest
 
@@ -88,8 +89,8 @@ class Objects:
                 shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
             reached("file.write.after")
             digest = file_digest(temporary)
-            with blobs_locked(self.folder, alone=False):
-                if not self._wanted(digest):
+            with self._storing(digest) as is_there:
+                if not is_there:
                     publish_durably(temporary, self.path(digest))
         finally:
             temporary.unlink(missing_ok=True)
@@ -125,21 +126,32 @@ class Objects:
         """
         return self.get(digest).decode(errors="replace")
 
+    @contextmanager
+    def _storing(self, digest: str) -> Iterator[bool]:
+        """Gives whether a blob is there already, while nobody collects or erases blobs.
+
+        On S3 no lock would reach other machines. There the note is looked for last, so that of a
+        writer and an eraser at the same time one removes the bytes; and nothing is collected.
+        """
+        if not on_s3(self.folder):
+            with blobs_locked(self.folder, alone=False):
+                yield self._wanted(digest)
+            return
+        path = self.path(digest)
+        yield path.is_file()
+        if self.note(digest).is_file():
+            path.unlink(missing_ok=True)
+            drop_copy(path)
+            raise self._was_erased(digest)
+
     def _wanted(self, digest: str) -> bool:
         """Says whether the blob is there, and marks it as wanted again.
 
         Then its name is durable too: who put it there may not have come so far.
         """
         if self.note(digest).is_file():
-            raise RefusedError(
-                f"Object {digest} was erased from the lake ({self.note(digest).read_text()}): "
-                "expected other bytes, since what was erased is not stored again. Leave them out.",
-                kind="erased",
-                digest=digest,
-            )
+            raise self._was_erased(digest)
         path = self.path(digest)
-        if on_s3(path):
-            return path.is_file()
         try:
             found = path.stat()
         except FileNotFoundError:
@@ -148,6 +160,14 @@ class Objects:
         sync_folder(path.parent)
         sync_folder(self.folder)
         return True
+
+    def _was_erased(self, digest: str) -> RefusedError:
+        return RefusedError(
+            f"Object {digest} was erased from the lake ({self.note(digest).read_text()}): "
+            "expected other bytes, since what was erased is not stored again. Leave them out.",
+            kind="erased",
+            digest=digest,
+        )
 
     def _missing(self, digest: str) -> NotFoundError:
         if self.note(digest).is_file():
