@@ -214,7 +214,11 @@ def test_erased_bytes_are_not_stored_again(bucket: Bucket, tmp_path: Path) -> No
     digest = blobs.put(b"a secret")
     write_durably(blobs.note(digest), b"by ana")
     blobs.path(digest).unlink()
-    for put in (lambda: blobs.put(b"a secret"), lambda: blobs.put_file(_file(tmp_path))):
+    puts: list[Callable[[], str]] = [
+        lambda: blobs.put(b"a secret"),
+        lambda: blobs.put_file(_file(tmp_path)),
+    ]
+    for put in puts:
         with pytest.raises(RefusedError) as caught:
             put()
         assert caught.value.kind == "erased"

@@ -19,7 +19,7 @@ KEYS = {
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
-"""Credentials that any client takes from the environment; the server checks none."""
+"""What any client takes from the environment; the server checks no credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,14 @@ def served() -> Iterator[str]:
     """Gives the address of a server that lives as long as the context."""
     from moto.server import ThreadedMotoServer
 
-    os.environ.update(KEYS)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()
-        yield f"http://{host}:{port}"
+        url = f"http://{host}:{port}"
+        os.environ.update(KEYS, AWS_ENDPOINT_URL=url)
+        yield url
     finally:
         server.stop()
 

@@ -27,7 +27,7 @@ def remains_of(repo: Repository, table: str) -> tuple[str, ...]:
             f"the prediction log ({counted(len(segments), 'segment')}) and the table predictions "
             "on _instep hold the features of answered questions"
         )
-    staged = [path for path in (repo.root / "staging").glob("*") if path.is_dir()]
+    staged = [path for path in (repo.here / "staging").glob("*") if path.is_dir()]
     if staged:
         found.append(
             f"staging has {counted(len(staged), 'folder')} of work that failed or is under way; "

@@ -119,7 +119,7 @@ async def _serve(
         await respond(service, scope, receive, send)
 
     def started(url: str) -> None:
-        folder = predictions_folder(repo.root)
+        folder = predictions_folder(repo.here)
         ready(Ready(url, service.served, service.batches.log_state, folder, tuple(beside)))
 
     follower = asyncio.create_task(_follow(repo, service))
