@@ -59,7 +59,7 @@ def served() -> Iterator[str]:
     try:
         host, port = server.get_host_and_port()
         url = f"http://{host}:{port}"
-        os.environ.update(KEYS, AWS_ENDPOINT_URL=url)
+        os.environ.update(KEYS)
         yield url
     finally:
         server.stop()
