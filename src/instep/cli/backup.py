@@ -33,7 +33,6 @@ from instep.errors import (
     ConflictError,
     InvalidError,
     NotFoundError,
-    RefusedError,
     UnavailableError,
 )
 from instep.faults import reached
@@ -50,7 +49,7 @@ from instep.history.objects import (
     publish_durably,
     write_durably,
 )
-from instep.history.places import here, on_s3
+from instep.history.places import here, refuse_on_s3
 from instep.history.postgres import create_postgres
 from instep.history.repository import CATALOG, Repository, home_of, move_home
 from instep.history.sqlite import create_sqlite
@@ -196,7 +195,7 @@ def restore_backup(
         RefusedError (kind "not-on-s3"): the new lake's files would be on S3.
     """
     source, root = source.resolve(), root.resolve()
-    _refuse_s3(root)
+    refuse_on_s3(root, "A restore", "Leave out lake.files, and restore it to a folder.")
     head = _head(source)
     _claim(root, CATALOG, {"backup": head["digests"]})
     files = 0
@@ -228,15 +227,6 @@ def restore_backup(
     reached("restore.catalog.after")
     (root / UNFINISHED).unlink()
     return Restored(root, told["home"].id, told["is_same"], told["rows"], files, told["states"])
-
-
-def _refuse_s3(root: Path) -> None:
-    if on_s3(root):
-        raise RefusedError(
-            f"The lake's files would be in {root}: expected a folder, since a backup is restored "
-            "to one. Nothing was written. Leave out lake.files and restore it there.",
-            kind="not-on-s3",
-        )
 
 
 def _claim(folder: Path, final: str, mark: dict[str, Json]) -> None:

@@ -21,7 +21,7 @@ def remains_of(repo: Repository, table: str) -> tuple[str, ...]:
     """Returns in words where rows of a table may be that erasing them from it does not reach."""
     with repo.store.reading() as tx:
         found = [*_computed(tx, table), *_arrived(tx, table), *_told(tx, table)]
-    segments = sorted(repo.root.glob("predictions/*.log"))
+    segments = sorted(repo.here.glob("predictions/*.log"))
     if segments:
         found.append(
             f"the prediction log ({counted(len(segments), 'segment')}) and the table predictions "

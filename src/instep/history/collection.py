@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from instep.canonical import Json, to_microseconds
-from instep.errors import InstepError, RefusedError
+from instep.errors import InstepError
 from instep.faults import reached
 from instep.history.forgetting import COMMIT, forget
 from instep.history.locks import blobs_locked, collecting, current_generation, oldest_writer
 from instep.history.naming import Snapshot, named_since, take_snapshot
 from instep.history.objects import ERASED
-from instep.history.places import on_s3
+from instep.history.places import refuse_on_s3
 from instep.history.repository import Repository
 from instep.history.retention import Condemned, Found, Policy, Rooms, Verdict, decide
 from instep.history.store import Transaction
@@ -95,13 +95,7 @@ def collect(
         UnavailableError (kind "collecting"): another process does so.
         RefusedError (kind "not-on-s3"): the lake's files are on S3.
     """
-    if on_s3(repo.root):
-        raise RefusedError(
-            f"The lake's files are in {repo.root}: expected a folder, since the locks by which a "
-            "collection knows of writers do not reach other machines. Nothing was deleted. Leave "
-            "what nothing names where it is; it harms nobody.",
-            kind="not-on-s3",
-        )
+    refuse_on_s3(repo.root, "A collection", "Let be what nothing names: it harms nobody.")
     with nullcontext() if is_dry else collecting(repo.root):
         return _Collection(repo, rooms, policy, is_dry, say).perform()
 
