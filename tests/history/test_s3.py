@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,19 +13,21 @@ from buckets import Bucket
 from storm import Fault, Storm, storm
 
 from instep.engines.duckdb import DuckDB
-from instep.engines.schema import Column
+from instep.engines.engine import DeleteFile
+from instep.engines.schema import Column, Schema
 from instep.errors import InstepError, NotFoundError, RefusedError, UnavailableError
 from instep.history import places
 from instep.history.objects import ERASED, Objects, file_digest, write_all_durably, write_durably
 from instep.history.places import at_hand, here, linked, on_s3, s3_root
 from instep.history.s3 import ATTEMPTS, S3Path, check_bucket
 from instep.tables.content import TableContent
-from instep.tables.read import file_set, row_count, schema_of
-from instep.tables.write import append, create_table, data_folder
+from instep.tables.read import data_files, file_set, row_count, schema_of
+from instep.tables.write import append, create_table, data_folder, replace
 
 PUTS_OF_AN_APPEND = 6
 """The data file, the manifest, the manifest list, a copy of each, the metadata."""
 
+ICEBERG_KEYS = {"s3.access-key-id": "tester", "s3.secret-access-key": "not-checked"}
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -187,6 +190,50 @@ def test_another_machine_reads_what_this_one_wrote(bucket: Bucket, tmp_path: Pat
     table = _more(one, create_table(one, "t", (Column(0, "n", "long"),), at=AT), 100)
     assert _counted(two, table) == 100
     assert _counted(one, _more(two, table, 10)) == 110
+
+
+def test_bare_pyiceberg_reads_a_table_where_it_is(bucket: Bucket, tmp_path: Path) -> None:
+    from pyiceberg.table import StaticTable
+
+    root = bucket.root(tmp_path)
+    table = _more(root, create_table(root, "t", (Column(0, "n", "long"),), at=AT), 100)
+    properties = {"s3.endpoint": bucket.url, "s3.region": "us-east-1", **ICEBERG_KEYS}
+    found = StaticTable.from_metadata(str(root / table.metadata), properties)
+    assert set(found.scan().to_arrow()["n"].to_pylist()) == set(range(100))
+    (planned,) = found.scan().plan_files()
+    assert planned.file.file_path.startswith(f"{root}/tables/")
+
+
+def test_a_lake_on_s3_needs_its_client(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(NotFoundError) as caught:
+        (bucket.root(tmp_path) / "a").read_bytes()
+    assert caught.value.kind == "no-s3-client"
+
+
+def test_deleted_rows_stay_deleted_where_files_are_read_from_copies(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    root = bucket.root(tmp_path / "one")
+    table = _more(root, create_table(root, "t", (Column(0, "n", "long"),), at=AT), 10)
+    (live,) = data_files(root, table)
+    columns = (Column(2147483546, "file_path", "string", True), Column(2147483545, "pos", "long"))
+    with DuckDB(root / "staging") as engine:
+        (made,) = engine.write(
+            f"select '{live.path}' as file_path, unnest([2, 5]) as pos",
+            Schema(columns),
+            data_folder(root, table),
+        )
+    delete = DeleteFile(made.path, made.rows, made.size_bytes, made.digest, live.path)
+    table = replace(root, table, (), (), deletes=[delete], at=AT)
+    for other in (root, bucket.root(tmp_path / "two")):
+        with DuckDB(other / "staging") as engine:
+            found = engine.source(file_set(other, table, "t"), file_name="path")
+            rows = engine.rows(f"select n, path from {found} order by n")
+        assert [n for n, _ in rows] == [0, 1, 3, 4, 6, 7, 8, 9]
+        assert {path for _, path in rows} == {live.path}
 
 
 def test_copies_that_nobody_uses_are_dropped_oldest_first(
