@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from bench import (
+    buckets,
     commands,
     garbage,
     history,
@@ -42,6 +43,7 @@ BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
     "rest-load": rest.load,
     "rowdiff": rowdiff.rowdiff,
     "rowdiff-files": rowdiff.files,
+    "s3-append": buckets.s3_append,
     "serve-durable": serving.durable,
     "serve-off": serving.off,
     "treediff": history.treediff,

@@ -116,7 +116,7 @@ def _our_appends(folder: Path) -> list[float]:
     with DuckDB(repo.root / "staging") as engine:
         for number in range(APPENDS):
             start = time.perf_counter()
-            files = engine.write(_rows(number), schema, data_folder(repo.root, table))
+            files = engine.write(rows_of(number), schema, data_folder(repo.root, table))
             table = append(repo.root, table, files, at=system_clock())
             with repo.store.transaction() as tx:
                 changes = {"table/t": table.to_content()}
@@ -130,7 +130,7 @@ def _our_appends(folder: Path) -> list[float]:
 def _peer_appends(folder: Path) -> list[float]:
     folder.mkdir(parents=True)
     out = folder / "took.json"
-    rows = json.dumps([_rows(number) for number in range(PEER_APPENDS)])
+    rows = json.dumps([rows_of(number) for number in range(PEER_APPENDS)])
     (folder / "rows.json").write_text(rows)
     say(f"{PEER_APPENDS} appends by the peer.")
     run([str(python_with("pyiceberg", PEER)), "-c", _PEER, str(folder), str(out)], folder)
@@ -138,7 +138,8 @@ def _peer_appends(folder: Path) -> list[float]:
     return took
 
 
-def _rows(number: int) -> str:
+def rows_of(number: int) -> str:
+    """Returns SQL that gives the rows of one append."""
     base = number * ROWS
     return (
         f"SELECT range + {base} AS c0, TIMESTAMPTZ '2020-01-01 00:00:00+00' + "

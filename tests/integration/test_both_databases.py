@@ -12,26 +12,34 @@ from typing import Any
 
 import httpx
 import pytest
-from databases import on_both
+from databases import on_every
 from shop import CONFIG, Shop, make_shop
 
+from instep.history.places import on_s3
 from instep.history.store import Database
 
 SECONDS = 60
 
 
 @pytest.fixture
-def shop(tmp_path: Path, database: Database | None, monkeypatch: pytest.MonkeyPatch) -> Shop:
+def shop(
+    tmp_path: Path, root: Path, database: Database | None, monkeypatch: pytest.MonkeyPatch
+) -> Shop:
     made = make_shop(tmp_path / "shop")
     if database is not None:
         monkeypatch.setenv("SHOP_DATABASE", database.url)
-        lake = f"{{folder: lake, database: {{secret: SHOP_DATABASE}}, schema: {database.schema}}}"
+        remote = on_s3(root)
+        files = f"files: {root}, endpoint: '{remote.bucket.endpoint}', " if remote else ""
+        lake = (
+            f"{{folder: lake, {files}database: {{secret: SHOP_DATABASE}}, "
+            f"schema: {database.schema}}}"
+        )
         config = CONFIG.replace("lake: lake\n", f"lake: {lake}\n")
         (made.folder / "instep.yaml").write_text(config)
     return made
 
 
-@on_both
+@on_every
 def test_the_whole_way_from_an_arrival_to_an_explained_answer(
     shop: Shop, database: Database | None
 ) -> None:
@@ -60,7 +68,7 @@ def test_the_whole_way_from_an_arrival_to_an_explained_answer(
     assert (shop.folder / "lake" / "catalog.sqlite").exists() == (database is None)
 
 
-@on_both
+@on_every
 def test_a_second_lake_in_one_place_is_refused(shop: Shop) -> None:
     shop.must("init")
     assert json.loads(shop.instep("init", "--json").out)["error"]["kind"] == "lake-exists"

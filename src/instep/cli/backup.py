@@ -29,7 +29,12 @@ from instep.cli.progress import say
 from instep.cli.project import find_folder, open_project
 from instep.cli.relocate import relocate_states
 from instep.clock import Clock, format_instant, system_clock
-from instep.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
+from instep.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    UnavailableError,
+)
 from instep.faults import reached
 from instep.findings import Finding
 from instep.history.dump import dump_lines, load_lines
@@ -44,6 +49,7 @@ from instep.history.objects import (
     publish_durably,
     write_durably,
 )
+from instep.history.places import here, refuse_on_s3
 from instep.history.postgres import create_postgres
 from instep.history.repository import CATALOG, Repository, home_of, move_home
 from instep.history.sqlite import create_sqlite
@@ -58,7 +64,10 @@ UNFINISHED = "unfinished.json"
 _ROWS = "catalog.jsonl"
 _FILES = "files.jsonl"
 _LAKE = "lake"
-_FOLDERS = ("objects", "tables", "predictions")
+PREDICTIONS = "predictions"
+"""The folder of what is on this machine, wherever the lake's files are."""
+
+_FOLDERS = ("objects", "tables", PREDICTIONS)
 _FORMAT = 1
 _CHUNK_BYTES = 1 << 20
 
@@ -183,8 +192,10 @@ def restore_backup(
         InvalidError (kinds "bad-backup", "folder-not-empty").
         ConflictError (kind "lake-exists").
         InternalError (kind "damaged-lake").
+        RefusedError (kind "not-on-s3"): the new lake's files would be on S3.
     """
     source, root = source.resolve(), root.resolve()
+    refuse_on_s3(root, "A restore", "Leave out lake.files, and restore it to a folder.")
     head = _head(source)
     _claim(root, CATALOG, {"backup": head["digests"]})
     files = 0
@@ -248,9 +259,10 @@ def _claim(folder: Path, final: str, mark: dict[str, Json]) -> None:
 def _copied(root: Path, to: Path) -> Iterator[tuple[str, int, str]]:
     """Copies every file of a lake, and yields its name, size and digest."""
     for folder in _FOLDERS:
-        for path in sorted((root / folder).rglob("*")):
-            name = path.relative_to(root).as_posix()
-            if path.name.startswith(".") or path.is_dir():
+        place = here(root) if folder == PREDICTIONS else root
+        for path in sorted((place / folder).rglob("*")):
+            name = path.relative_to(place).as_posix()
+            if path.name.startswith(".") or not path.is_file():
                 continue
             try:
                 size, digest = _copy(path, to / name)
@@ -263,7 +275,7 @@ def _copied(root: Path, to: Path) -> Iterator[tuple[str, int, str]]:
 def _copy(source: Path, target: Path) -> tuple[int, str]:
     """Copies a file durably; one that has its size is only read, where files never change."""
     size = source.stat().st_size
-    may_change = target.parent.name in ("predictions", "replacements")
+    may_change = target.parent.name in (PREDICTIONS, "replacements")
     if target.exists() and target.stat().st_size == size and not may_change:
         return size, file_digest(target)
     make_folder_durably(target.parent)

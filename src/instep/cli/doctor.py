@@ -28,6 +28,7 @@ from instep.history.erasure import erased_digests
 from instep.history.examine import Examination
 from instep.history.forgetting import forgotten_commits
 from instep.history.objects import Objects, file_digest
+from instep.history.places import here
 from instep.history.repository import Repository, open_repository
 from instep.history.seals import Seal, take_seal
 from instep.history.verify import blobs_of, damage
@@ -89,7 +90,7 @@ class Files:
                     "The profile has other bytes than when it was written. Remove the file: it "
                     "is computed again.",
                 )
-        for path in sorted(self.folder.glob("predictions/*.log")):
+        for path in sorted(here(self.folder).glob("predictions/*.log")):
             self.checked["prediction segments"] += 1
             offset = damaged_at(path.read_bytes())
             if offset is not None:

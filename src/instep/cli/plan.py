@@ -126,7 +126,7 @@ def plan(
     opened = open_project(project)
     repo = opened.repo
     source = disk_source(opened.folder, pipeline)
-    runtime = load_runtime(repo.root / "cache" / "runtime")
+    runtime = load_runtime(repo.here / "cache" / "runtime")
     planner = Planner(repo, repo.resolve(at), source, runtime, accept_runtime)
     found = planner.plan_all()
     check_slices_used(found)

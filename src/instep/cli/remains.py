@@ -21,13 +21,13 @@ def remains_of(repo: Repository, table: str) -> tuple[str, ...]:
     """Returns in words where rows of a table may be that erasing them from it does not reach."""
     with repo.store.reading() as tx:
         found = [*_computed(tx, table), *_arrived(tx, table), *_told(tx, table)]
-    segments = sorted(repo.root.glob("predictions/*.log"))
+    segments = sorted(repo.here.glob("predictions/*.log"))
     if segments:
         found.append(
             f"the prediction log ({counted(len(segments), 'segment')}) and the table predictions "
             "on _instep hold the features of answered questions"
         )
-    staged = [path for path in (repo.root / "staging").glob("*") if path.is_dir()]
+    staged = [path for path in (repo.here / "staging").glob("*") if path.is_dir()]
     if staged:
         found.append(
             f"staging has {counted(len(staged), 'folder')} of work that failed or is under way; "

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from instep.engines.bring import begun_anew
 from instep.engines.engine import DeleteFile
 from instep.engines.schema import literal
 from instep.errors import InvalidError
@@ -24,19 +25,25 @@ def position_files(deletes: Mapping[str, Sequence[DeleteFile]]) -> tuple[str, ..
     return tuple(sorted(found))
 
 
-def positions_sql(paths: Sequence[str], data_files: Iterable[str]) -> str:
+def positions_sql(
+    paths: Sequence[str], data_files: Iterable[str], begins: Sequence[tuple[str, str]] = ()
+) -> str:
     """Returns SQL of (file, pos) of the deleted rows that Parquet delete files list.
 
     Columns are found by the ids that Iceberg reserves for them; a path may be written as a URI.
+    What begins as a text of `begins` says is read in a place that begins with the other.
     """
     files = ", ".join(literal(path) for path in paths)
     known = ", ".join(literal(path) for path in data_files)
+    place = "regexp_replace(file, '^file:(//)?', '')"
+    for remote, local in begins:
+        place = begun_anew(place, remote, local)
     return (
-        "SELECT regexp_replace(file, '^file:(//)?', '') AS file, pos FROM "
+        f"SELECT {place} AS file, pos FROM "
         f"read_parquet([{files}], schema = MAP {{"
         "2147483546: {name: 'file', type: 'VARCHAR', default_value: NULL}, "
         "2147483545: {name: 'pos', type: 'BIGINT', default_value: NULL}}) "
-        f"WHERE regexp_replace(file, '^file:(//)?', '') IN ({known})"
+        f"WHERE {place} IN ({known})"
     )
 
 

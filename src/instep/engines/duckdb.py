@@ -23,6 +23,7 @@ from typing import Any
 
 import duckdb
 
+from instep.engines.bring import begins, begun_anew, brought
 from instep.engines.conform import check_required, conforming, rules_within
 from instep.engines.deletes import position_files, positions_sql, vector_positions
 from instep.engines.engine import FileSet, WrittenFile
@@ -42,6 +43,7 @@ from instep.engines.types import iceberg_column
 from instep.errors import InternalError, InvalidError, UnavailableError
 from instep.faults import reached
 from instep.history.objects import file_digest, publish_durably
+from instep.history.places import here, linked, on_s3
 
 MEMORY_LIMIT_BYTES = 1 << 30
 """DuckDB's own buffers; the process needs some hundred MB more. An ingest must stay under 2 GiB."""
@@ -55,12 +57,16 @@ TARGET_FILE_BYTES = 128 << 20
 _HASHED_AT_ONCE = 4
 """Files hashed at the same time after a write."""
 
+_SENT_AT_ONCE = 4
+"""Files uploaded at the same time: each in parts that are sent together as well."""
 
 PLAIN = Layout()
 
 
 class DuckDB:
     """One DuckDB session, in memory, with a private folder under `temp` that dies with it.
+
+    `temp` is a folder of the lake whose files are read; of one on S3 files are brought here first.
 
     Register files with `view` and `allow` first; the first `describe`, `rows`, `sql` or `write`
     locks the session. Later views may only name files that are already allowed.
@@ -73,10 +79,12 @@ class DuckDB:
         memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
         threads: int | None = None,
     ) -> None:
-        temp.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(prefix="duckdb-", dir=temp.resolve()))
+        self._lake = temp
+        local = here(temp)
+        local.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="duckdb-", dir=local.resolve()))
         self._files: set[str] = set()
-        self._folders: list[Path] = [self._folder / "out"]
+        self._folders: list[Path] = [self._folder / "out", self._folder / "in"]
         self._locked = False
         self._folders[0].mkdir()
         # Without a limit on spilled bytes one wrong join could fill the disk of the lake.
@@ -125,6 +133,8 @@ class DuckDB:
         Raises:
             InternalError (kind "engine-locked").
         """
+        if on_s3(path):
+            return  # what is brought lies in the session's folder
         path = path.resolve()
         if self._allows(str(path)):
             return
@@ -147,7 +157,7 @@ class DuckDB:
             InternalError (kind "engine-locked").
         """
         for path in (*file_set.files, *position_files(file_set.deletes)):
-            self.allow(Path(path))
+            self.allow(self._lake / path)
 
     def view(self, file_set: FileSet) -> None:
         """Makes a file set readable under its SQL name; its slice is pushed down to the files.
@@ -170,11 +180,25 @@ class DuckDB:
             InvalidError (kind "no-field-ids"): a file has a column without a field id.
             InvalidError (kind "type-mismatch"): a file holds a type that its table cannot read.
         """
+        file_set = brought(file_set, self._lake, self._folders[1])
         self.allow_files(file_set)
         with _translated(f"view {file_set.name}", _damaged):
             held = self._held(file_set)
             self._find_deleted(file_set)
-        return scan(file_set, held, row_number=row_number, file_name=file_name)
+        found = scan(file_set, held, row_number=row_number, file_name=file_name)
+        return self._named_as_in_lake(found, file_name) if file_name else found
+
+    def _named_as_in_lake(self, source: str, column: str) -> str:
+        """SQL in which a column of paths has those of the lake, wherever the files were read."""
+        name = quoted(column)
+        for remote, local in begins(self._lake, self._folders[1]):
+            path = begun_anew(name, local, remote)
+            source = f"(SELECT * REPLACE ({path} AS {name}) FROM {source})"
+        return source
+
+    def at_hand(self, path: str) -> str:
+        """Returns the file of this machine that SQL reads for a file of the lake."""
+        return str(linked(self._lake / path, self._folders[1]))
 
     def lock(self) -> None:
         """Ends registration: from here nothing else can be read and no setting be changed."""
@@ -272,9 +296,10 @@ class DuckDB:
                     replace(one, size_bytes=write_fixed(Path(one.path), schema)) for one in found
                 ]
             digests = _digests([Path(one.path) for one in found])
+            paths = _published([Path(one.path) for one in found], folder)
             return tuple(
-                replace(one, path=str(_publish(Path(one.path), folder)), digest=digest)
-                for one, digest in zip(found, digests, strict=True)
+                replace(one, path=str(path), digest=digest)
+                for one, path, digest in zip(found, paths, digests, strict=True)
             )
         finally:
             shutil.rmtree(out, ignore_errors=True)
@@ -360,7 +385,8 @@ class DuckDB:
         table = deleted_rows(file_set)
         self._connection.execute(f"CREATE OR REPLACE TABLE {table} (file VARCHAR, pos BIGINT)")
         if listed := position_files(deletes):
-            self._connection.execute(f"INSERT INTO {table} {positions_sql(listed, deletes)}")
+            positions = positions_sql(listed, deletes, begins(self._lake, self._folders[1]))
+            self._connection.execute(f"INSERT INTO {table} {positions}")
         for path, found in deletes.items():
             for vector in found:
                 if vector.offset is not None:
@@ -409,10 +435,12 @@ def _digests(files: Sequence[Path]) -> list[str]:
         return list(pool.map(file_digest, files))
 
 
-def _publish(source: Path, folder: Path) -> Path:
-    path = folder.resolve() / f"{uuid.uuid4().hex}.parquet"
-    publish_durably(source, path)
-    return path
+def _published(sources: Sequence[Path], folder: Path) -> list[Path]:
+    """Gives files names of their own in a folder, durably; to S3 several go at once."""
+    paths = [folder.resolve() / f"{uuid.uuid4().hex}.parquet" for _ in sources]
+    with ThreadPoolExecutor(_SENT_AT_ONCE if on_s3(folder) else 1) as pool:
+        list(pool.map(publish_durably, sources, paths))
+    return paths
 
 
 def _failed(what: str, error: duckdb.Error) -> InvalidError:

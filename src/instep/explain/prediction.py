@@ -93,7 +93,7 @@ def explain_receipt(repo: Repository, receipt: str) -> Explanation:
     Raises:
         NotFoundError (kinds "no-such-receipt", "no-such-key", "no-such-run").
     """
-    found = find_receipt(repo.root / "predictions", receipt)
+    found = find_receipt(repo.here / "predictions", receipt)
     source = found.source
     key = f"model/{source.model}"
     content = repo.content(source.commit, key)

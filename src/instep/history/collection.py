@@ -24,6 +24,7 @@ from instep.history.forgetting import COMMIT, forget
 from instep.history.locks import blobs_locked, collecting, current_generation, oldest_writer
 from instep.history.naming import Snapshot, named_since, take_snapshot
 from instep.history.objects import ERASED
+from instep.history.places import refuse_on_s3
 from instep.history.repository import Repository
 from instep.history.retention import Condemned, Found, Policy, Rooms, Verdict, decide
 from instep.history.store import Transaction
@@ -92,7 +93,9 @@ def collect(
 
     Raises:
         UnavailableError (kind "collecting"): another process does so.
+        RefusedError (kind "not-on-s3"): the lake's files are on S3.
     """
+    refuse_on_s3(repo.root, "A collection", "Let be what nothing names: it harms nobody.")
     with nullcontext() if is_dry else collecting(repo.root):
         return _Collection(repo, rooms, policy, is_dry, say).perform()
 
@@ -201,7 +204,7 @@ class _Collection:
         return found
 
     def _staging(self, seen: Snapshot) -> list[Found]:
-        folder = self.repo.root / "staging"
+        folder = self.repo.here / "staging"
         entries = sorted(os.scandir(folder), key=lambda e: e.name) if folder.is_dir() else []
         found = []
         for entry in entries:
@@ -282,7 +285,7 @@ class _Collection:
 
     def _clear_gone(self) -> None:
         """Deletes folders that lost their name, now or in a collection that was killed."""
-        for path in (self.repo.root / "staging").glob(f"{_GONE}*"):
+        for path in (self.repo.here / "staging").glob(f"{_GONE}*"):
             shutil.rmtree(path, ignore_errors=True)
 
     def _unlink(self, found: Found) -> None:

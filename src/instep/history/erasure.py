@@ -18,6 +18,7 @@ from instep.errors import InvalidError, NotFoundError, RefusedError, Unavailable
 from instep.faults import reached
 from instep.history.locks import blobs_locked
 from instep.history.objects import sync_folder, write_durably
+from instep.history.places import drop_copy
 from instep.history.refs import list_refs
 from instep.history.repository import Repository
 from instep.history.store import Transaction
@@ -115,6 +116,7 @@ def _remove(repo: Repository, erasure: Erasure) -> None:
             write_durably(note, text.encode())
         reached("erase.bytes.before")
         path.unlink(missing_ok=True)
+        drop_copy(path)
         sync_folder(path.parent)
         reached("erase.bytes.after")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from instep.errors import UnavailableError
 from instep.faults import reached
+from instep.history.places import here
 from instep.history.store import Store, Transaction
 
 UNKNOWN = -1
@@ -26,7 +27,7 @@ UNKNOWN = -1
 @contextmanager
 def writing(root: Path, store: Store) -> Iterator[None]:
     """Protects what is read, found or written inside it from being collected."""
-    handle, path = _own_lock(root.resolve() / "locks" / "writers")
+    handle, path = _own_lock(here(root.resolve()) / "locks" / "writers")
     try:
         with store.reading() as tx:
             generation = current_generation(tx)
@@ -44,7 +45,7 @@ def oldest_writer(root: Path) -> int | None:
     The locks of writers that are dead are removed.
     """
     oldest: int | None = None
-    folder = root.resolve() / "locks" / "writers"
+    folder = here(root.resolve()) / "locks" / "writers"
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         try:
             handle = os.open(path, os.O_RDWR)
@@ -69,7 +70,7 @@ def collecting(root: Path) -> Iterator[None]:
     Raises:
         UnavailableError (kind "collecting").
     """
-    folder = root.resolve() / "locks"
+    folder = here(root.resolve()) / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / "collection", os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -117,7 +118,7 @@ def rewriting(root: Path, table: str) -> Iterator[None]:
 @contextmanager
 def blobs_locked(folder: Path, *, alone: bool) -> Iterator[None]:
     """Keeps who removes blobs of `folder` (`alone`) apart from those who rely on finding one."""
-    locks = folder.parent / "locks"
+    locks = here(folder.parent) / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     handle = os.open(locks / folder.name, os.O_RDWR | os.O_CREAT, 0o644)
     reached("blobs.lock.before")

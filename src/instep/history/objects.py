@@ -1,8 +1,9 @@
-"""Blobs by digest in a local folder. A blob is complete and durable, or it is not there.
+"""Blobs by digest, and the writing of files: complete and durable, or not there.
 
-Order: write to a temporary name, fsync the file, rename, fsync the folder. Who stores a blob that
-is there already marks it as wanted again, so that a collection under way spares it. Bytes go in two
-ways only: collected, because nothing names them, or erased, and then a note beside says so.
+Order in a folder: write to a temporary name, fsync the file, rename, fsync the folder. On S3 one
+request does all of that. Who stores a blob that is there already marks it as wanted again, so that
+a collection under way spares it. Bytes go in two ways only: collected, because nothing names them,
+or erased, and then a note beside says so.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from instep.errors import InternalError, NotFoundError, RefusedError
 from instep.faults import reached
 from instep.history.locks import blobs_locked
+from instep.history.places import at_hand, drop_copy, here, keep_copy, on_s3
+from instep.history.s3 import CONNECTIONS
 
 ERASED = ".erased"
 """Ends the name of the note that stands for erased bytes."""
@@ -46,17 +51,17 @@ class Objects:
 
     def has(self, digest: str) -> bool:
         """Says whether the blob can be read: it is there, and was not erased."""
-        return self.path(digest).exists() and not self.note(digest).exists()
+        return self.path(digest).is_file() and not self.note(digest).is_file()
 
     def existing(self, digest: str) -> Path:
-        """Returns where the blob is, for who reads it as a file.
+        """Returns a file of this machine with the blob's bytes.
 
         Raises:
             NotFoundError (kinds "erased", "no-such-object").
         """
         if not self.has(digest):
             raise self._missing(digest)
-        return self.path(digest)
+        return at_hand(self.path(digest))
 
     def put(self, data: bytes) -> str:
         """Returns the SHA-256 of `data` after it has been stored durably.
@@ -65,8 +70,8 @@ class Objects:
             RefusedError (kind "erased"): these bytes were erased from the lake.
         """
         digest = hashlib.sha256(data).hexdigest()
-        with blobs_locked(self.folder, alone=False):
-            if not self._wanted(digest):
+        with self._storing(digest) as is_there:
+            if not is_there:
                 write_durably(self.path(digest), data)
         return digest
 
@@ -76,16 +81,16 @@ class Objects:
         Raises:
             RefusedError (kind "erased"): these bytes were erased from the lake.
         """
-        make_folder_durably(self.folder)
-        temporary = self.folder / f".{uuid.uuid4().hex}"
+        make_folder_durably(here(self.folder))
+        temporary = here(self.folder) / f".{uuid.uuid4().hex}"
         try:
             reached("file.write.before")
             with source.open("rb") as reader, temporary.open("wb") as writer:
                 shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
             reached("file.write.after")
             digest = file_digest(temporary)
-            with blobs_locked(self.folder, alone=False):
-                if not self._wanted(digest):
+            with self._storing(digest) as is_there:
+                if not is_there:
                     publish_durably(temporary, self.path(digest))
         finally:
             temporary.unlink(missing_ok=True)
@@ -98,10 +103,10 @@ class Objects:
             NotFoundError (kinds "erased", "no-such-object").
             InternalError (kind "damaged-object"): its bytes no longer have this digest.
         """
-        if self.note(digest).exists():
+        if self.note(digest).is_file():
             raise self._missing(digest)
         try:
-            data = self.path(digest).read_bytes()
+            data = at_hand(self.path(digest)).read_bytes()
         except FileNotFoundError:
             raise self._missing(digest) from None
         if hashlib.sha256(data).hexdigest() != digest:
@@ -121,18 +126,31 @@ class Objects:
         """
         return self.get(digest).decode(errors="replace")
 
+    @contextmanager
+    def _storing(self, digest: str) -> Iterator[bool]:
+        """Gives whether a blob is there already, while nobody collects or erases blobs.
+
+        On S3 no lock would reach other machines. There the note is looked for last, so that of a
+        writer and an eraser at the same time one removes the bytes; and nothing is collected.
+        """
+        if not on_s3(self.folder):
+            with blobs_locked(self.folder, alone=False):
+                yield self._wanted(digest)
+            return
+        path = self.path(digest)
+        yield path.is_file()
+        if self.note(digest).is_file():
+            path.unlink(missing_ok=True)
+            drop_copy(path)
+            raise self._was_erased(digest)
+
     def _wanted(self, digest: str) -> bool:
         """Says whether the blob is there, and marks it as wanted again.
 
         Then its name is durable too: who put it there may not have come so far.
         """
-        if self.note(digest).exists():
-            raise RefusedError(
-                f"Object {digest} was erased from the lake ({self.note(digest).read_text()}): "
-                "expected other bytes, since what was erased is not stored again. Leave them out.",
-                kind="erased",
-                digest=digest,
-            )
+        if self.note(digest).is_file():
+            raise self._was_erased(digest)
         path = self.path(digest)
         try:
             found = path.stat()
@@ -143,8 +161,16 @@ class Objects:
         sync_folder(self.folder)
         return True
 
+    def _was_erased(self, digest: str) -> RefusedError:
+        return RefusedError(
+            f"Object {digest} was erased from the lake ({self.note(digest).read_text()}): "
+            "expected other bytes, since what was erased is not stored again. Leave them out.",
+            kind="erased",
+            digest=digest,
+        )
+
     def _missing(self, digest: str) -> NotFoundError:
-        if self.note(digest).exists():
+        if self.note(digest).is_file():
             return NotFoundError(
                 f"Object {digest} was erased from the lake ({self.note(digest).read_text()}): "
                 "its bytes are gone for good. Do without them.",
@@ -167,6 +193,9 @@ def file_digest(path: Path) -> str:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Writes a file that is either complete and durable, or absent."""
+    if on_s3(path):
+        _put(path, data)
+        return
     make_folder_durably(path.parent)
     temporary = path.parent / f".{uuid.uuid4().hex}"
     try:
@@ -183,6 +212,10 @@ def write_all_durably(files: Mapping[Path, bytes]) -> None:
 
     They may become visible in any order; none may be named by what is durable already.
     """
+    if any(on_s3(path) for path in files):
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            list(pool.map(_put, files.keys(), files.values()))
+        return
     temporary = {path: path.parent / f".{uuid.uuid4().hex}" for path in files}
     try:
         for path, data in files.items():
@@ -203,7 +236,14 @@ def write_all_durably(files: Mapping[Path, bytes]) -> None:
 
 
 def publish_durably(temporary: Path, path: Path) -> None:
-    """Moves a written file to its name: fsync the file, rename, fsync the folder."""
+    """Moves a written file to its name: fsync the file, rename, fsync the folder; or uploads it."""
+    remote = on_s3(path)
+    if remote:
+        reached("file.write.before")
+        remote.upload(temporary)
+        reached("file.write.after")
+        keep_copy(path, temporary)
+        return
     make_folder_durably(path.parent)
     _fsync(temporary, "file.fsync")
     reached("file.rename.before")
@@ -229,7 +269,7 @@ def make_folder_durably(folder: Path) -> None:
     A folder that is there costs no fsync. Whoever may find one that another process has only just
     made, and needs it durable, calls `sync_folder` on the folder above.
     """
-    if folder.is_dir():
+    if on_s3(folder) or folder.is_dir():
         return
     make_folder_durably(folder.parent)
     reached("folder.make.before")
@@ -240,7 +280,16 @@ def make_folder_durably(folder: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Makes names that were added to or removed from a folder durable."""
-    _fsync(folder, "folder.fsync")
+    if not on_s3(folder):
+        _fsync(folder, "folder.fsync")
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Writes one object, and keeps a copy here."""
+    reached("file.write.before")
+    path.write_bytes(data)
+    reached("file.write.after")
+    keep_copy(path, data)
 
 
 def _fsync(path: Path, place: str) -> None:

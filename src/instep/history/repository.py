@@ -13,18 +13,23 @@ from pathlib import Path
 
 from instep.canonical import JsonObject, to_microseconds
 from instep.clock import Clock
-from instep.errors import NotFoundError, RefusedError
+from instep.errors import ConflictError, NotFoundError, RefusedError
 from instep.history import tree
 from instep.history.commits import Commit, load_commit, make_commit, save_commit
 from instep.history.objects import Objects, make_folder_durably
+from instep.history.places import here, on_s3
 from instep.history.postgres import create_postgres, open_postgres
 from instep.history.refs import MAIN as MAIN
 from instep.history.refs import RefKind, create_ref, resolve
+from instep.history.s3 import check_bucket
 from instep.history.sqlite import create_sqlite, open_sqlite
 from instep.history.store import Database, Store, Transaction
 from instep.history.tree import Difference, Nodes
 
 CATALOG = "catalog.sqlite"
+
+MARK = "lake.id"
+"""The object that says which lake a place on S3 belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,11 @@ class Repository:
     objects: Objects
     nodes: Nodes
     clock: Clock
+
+    @property
+    def here(self) -> Path:
+        """The lake's folder on this machine: staging, locks, caches and logs are always there."""
+        return here(self.root)
 
     def resolve(self, text: str) -> str:
         """Returns the commit id that a ref, `ref@instant` or commit id names."""
@@ -80,15 +90,20 @@ def create_repository(
 ) -> Repository:
     """Makes an empty lake with a protected branch main, whole or not at all.
 
-    Its files are in the folder `root`, its catalog in `database` or in a SQLite file there.
+    Its files are in the folder `root`, or on S3; its catalog in `database` or in a SQLite file
+    there.
 
     Raises:
         ConflictError (kind "lake-exists").
+        NotFoundError (kind "no-such-bucket"), RefusedError (kind "bucket-access-denied").
+        UnavailableError (kinds "bucket-unreachable", "bucket-throttled", "bucket-failed").
     """
     root = root.resolve()
 
     def fill(store: Store, tx: Transaction) -> None:
-        for name, value in (("id", uuid.uuid4().hex), ("root", str(root))):
+        identifier = uuid.uuid4().hex
+        claim_root(root, identifier)
+        for name, value in (("id", identifier), ("root", str(root))):
             tx.execute("insert into lake (name, value) values (?, ?)", (name, value))
         at = clock()
         commit = make_commit(
@@ -97,12 +112,41 @@ def create_repository(
         save_commit(tx, commit)
         create_ref(tx, MAIN, RefKind.BRANCH, commit.id, owner=actor, at=at, is_protected=True)
 
-    make_folder_durably(root)
+    check_root(root)
+    make_folder_durably(here(root))
     if database is None:
         create_sqlite(root / CATALOG, fill).close()
     else:
         create_postgres(database, fill).close()
     return open_repository(root, clock, database)
+
+
+def check_root(root: Path) -> None:
+    """Holds that a lake's files can be at `root`; of a folder nothing is asked."""
+    remote = on_s3(root)
+    if remote is not None:
+        check_bucket(remote)
+
+
+def claim_root(root: Path, identifier: str) -> None:
+    """Takes a place on S3 for one lake, so that no other collects its files as garbage.
+
+    Raises:
+        ConflictError (kind "lake-exists").
+    """
+    remote = on_s3(root)
+    if remote is None:
+        return
+    mark = remote / MARK
+    try:
+        mark.claim(identifier.encode())
+    except FileExistsError:
+        raise ConflictError(
+            f"There is a lake in {root} already: expected a place without one. Name another in "
+            f"lake.files, or remove {mark} if the making of a lake was interrupted there.",
+            kind="lake-exists",
+            root=str(root),
+        ) from None
 
 
 def open_repository(root: Path, clock: Clock, database: Database | None = None) -> Repository:

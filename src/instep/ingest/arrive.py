@@ -253,7 +253,7 @@ def _drafted(repo: Repository, delivery: Delivery, table: str) -> tuple[int, str
     from instep.engines.duckdb import DuckDB
     from instep.ingest.files import RAW
 
-    folder = repo.root / "staging" / new_id("arr")
+    folder = repo.here / "staging" / new_id("arr")
     try:
         raw = open_raw(
             repo.objects.existing(delivery.digest), delivery.file_name, delivery.source, folder

@@ -40,7 +40,7 @@ def on_newest_main(
         outcome = rebased(repo, outcome, reading, base) if outcome else None
         if outcome is None:
             compared = last_profile(repo, reading.contract.table)
-            folder = repo.root / "staging" / identifier
+            folder = repo.here / "staging" / identifier
             outcome = read_batch(repo, base, reading, compared, folder)
         try:
             return record(outcome)

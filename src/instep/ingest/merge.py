@@ -73,7 +73,7 @@ def _bring_up_to_date(repo: Repository, number: int) -> None:
     compared = str(was) if is_same and was else None
     if not is_same:
         compared = last_profile(repo, arrival.table)
-    outcome = read_batch(repo, base, reading, compared, repo.root / "staging" / arrival.id)
+    outcome = read_batch(repo, base, reading, compared, repo.here / "staging" / arrival.id)
     edit = replace(edit, changes=outcome.changes, message=outcome.title)
     read = read_as(arrival, outcome)
     fresh = outcome.evidence()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instep.errors import InvalidError, NotFoundError
+from instep.history.places import s3_root
 from instep.history.store import Database
 
 _ADDRESS = re.compile(
@@ -38,12 +39,22 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
+class Bucket:
+    """Where a lake's files are on S3; without `endpoint` at Amazon."""
+
+    address: str
+    endpoint: str | None = None
+    region: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LakeAddress:
     """What `lake:` says. Without a database the catalog is a SQLite file in the folder."""
 
     folder: str
     database: Secret | str | None = None
     schema: str = "instep"
+    files: Bucket | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +71,20 @@ def locate(
     """Returns where the lake of the folder `project` is, with its secret looked up.
 
     Raises:
+        InvalidError (kind "database-needed"): the files are on S3, the catalog is not on a server.
         NotFoundError (kind "no-such-secret").
         InvalidError (kind "bad-database-address"): the secret is no address of PostgreSQL.
     """
     root = (project / address.folder).resolve()
+    if address.files is not None:
+        if address.database is None:
+            raise InvalidError(
+                f"The lake's files are in {address.files.address}, and lake.database is not said: "
+                "expected a PostgreSQL database, since a SQLite file here would be this machine's "
+                "alone. Name one.",
+                kind="database-needed",
+            )
+        root = s3_root(address.files.address, root, address.files.endpoint, address.files.region)
     match address.database:
         case None:
             return LakePlace(root)

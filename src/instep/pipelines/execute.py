@@ -16,6 +16,7 @@ from typing import Any
 from instep.canonical import Json, JsonObject, to_microseconds
 from instep.clock import Window
 from instep.cost.estimate import Actual, Work, WorkKind
+from instep.engines.bring import brought
 from instep.engines.engine import FileSet, Slice, WrittenFile
 from instep.engines.schema import Column, Schema
 from instep.history.objects import write_durably
@@ -54,13 +55,20 @@ class Execution:
     """The staging folder and the worker of one run; the worker starts when it is first needed."""
 
     def __init__(
-        self, source: Source, staging: Path, project: Path, run: str, progress: Progress
+        self,
+        source: Source,
+        staging: Path,
+        project: Path,
+        run: str,
+        progress: Progress,
+        lake: Path,
     ) -> None:
         self._source = source
         self._staging = staging
         self._project = project
         self._run = run
         self._progress = progress
+        self._lake = lake
         self._worker: Worker | None = None
 
     def __enter__(self) -> Execution:
@@ -112,7 +120,7 @@ class Execution:
                 "act": "train",
                 "config": self._source.files[path].decode(),
                 "path": path,
-                "table": messages.file_set_json(_set(plan.pieces[0].inputs[0], set_of)),
+                "table": messages.file_set_json(self._set(plan.pieces[0].inputs[0], set_of)),
                 "window": messages.window_json(window),
                 "folder": str(folder),
                 "scratch": str(self._staging / "tmp"),
@@ -137,13 +145,18 @@ class Execution:
         return {
             "sql": self._source.files[step.sql].decode(),
             "pieces": [
-                [messages.file_set_json(_set(one, set_of)) for one in piece.inputs]
+                [messages.file_set_json(self._set(one, set_of)) for one in piece.inputs]
                 for piece in pieces
             ],
             "labels": list(labels([piece.window for piece in pieces])),
             "folder": str(self._staging / "tables" / step.writes),
             "scratch": str(self._staging / "tmp"),
         }
+
+    def _set(self, one: Input, set_of: SetOf) -> FileSet:
+        """The files of an input, on this machine for the worker."""
+        files = set_of(one.table, as_slice(one.cut))
+        return brought(files, self._lake, self._staging / "inputs")
 
     def _ask(self, plan: StepPlan, request: messages.Message) -> Any:  # as the act's answer is
         def progress(text: str) -> None:
@@ -165,10 +178,6 @@ def _actual(plan: StepPlan, started: float, memory_bytes: int) -> Actual:
     kind = WorkKind.SQL if isinstance(plan.step, SqlStep) else WorkKind.TRAIN
     work = Work(kind, plan.estimate.rows, plan.estimate.size_bytes)
     return Actual(work, time.monotonic() - started, memory_bytes)
-
-
-def _set(one: Input, set_of: SetOf) -> FileSet:
-    return set_of(one.table, as_slice(one.cut))
 
 
 def as_slice(cut: Cut | None) -> Slice | None:

@@ -290,7 +290,7 @@ class Planner:
             self._check_training(step)
             return None
         found = load_lineage(
-            self.repo.root / "cache" / "lineage",
+            self.repo.here / "cache" / "lineage",
             self.source.files[step.sql].decode(),
             step.sql,
             self.columns_of,

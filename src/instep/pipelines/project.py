@@ -22,7 +22,7 @@ from instep.history.refs import get_ref
 from instep.history.repository import MAIN, Repository
 from instep.history.retention import KEEP_DAYS
 from instep.history.store import Transaction
-from instep.pipelines.address import LakeAddress, LakePlace, Secret, locate
+from instep.pipelines.address import Bucket, LakeAddress, LakePlace, Secret, locate
 
 if TYPE_CHECKING:
     from instep.pipelines.shapes import PersonShape, ProjectShape
@@ -187,6 +187,7 @@ def _lake(shape: ProjectShape) -> LakeAddress:
                 if database is None or isinstance(database, str)
                 else Secret(database.secret),
                 given.schema_,
+                Bucket(given.files, given.endpoint, given.region) if given.files else None,
             )
 
 

@@ -103,12 +103,14 @@ def reproduce_run(repo: Repository, text: str, project: Path, progress: Progress
             kind="run-not-finished",
             run=run.id,
         )
-    runtime = load_runtime(repo.root / "cache" / "runtime")
+    runtime = load_runtime(repo.here / "cache" / "runtime")
     source = kept_source(repo, run)
     planner = Planner(repo, run.input_commit, source, runtime, is_fresh=True)
-    staging = repo.root / "staging" / new_id("rep")
+    staging = repo.here / "staging" / new_id("rep")
     try:
-        with Execution(source, staging, project.resolve(), run.id, progress) as execution:
+        with Execution(
+            source, staging, project.resolve(), run.id, progress, repo.root
+        ) as execution:
             again = _Again(repo, run, planner, execution, staging, {})
             outputs = tuple(again.verdict(planner.plan(step)) for step in source.config.steps)
     finally:
@@ -237,7 +239,7 @@ class _Again:
         if isinstance(plan.step, SqlStep):
             made = self._table(plan, plan.step)
             then = file_set(self.repo.root, TableContent.from_content(kept), plan.step.writes)
-            return OutputVerdict(plan.output, compare_rows(then, made, self.staging / "tmp"))
+            return OutputVerdict(plan.output, compare_rows(then, made, self.repo.root / "staging"))
         staged = self.execution.model(plan, self.run.slice, self.repo.clock(), self._files)
         return OutputVerdict(plan.output, self._compare_models(kept, staged))
 

@@ -147,7 +147,7 @@ def _run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> 
     base, is_new = _base(repo, request.branch)
     config, captured = capture.read_run(request.folder, request.pipeline)
     source = captured_source(config, captured)
-    runtime = load_runtime(repo.root / "cache" / "runtime")
+    runtime = load_runtime(repo.here / "cache" / "runtime")
     plan = Planner(repo, base, source, runtime, request.accept_runtime).plan_all()
     check_slices_used(plan)
     check_budget(plan, request.budget)
@@ -241,12 +241,17 @@ class _Attempt:
 
     @property
     def staging(self) -> Path:
-        return self.repo.root / "staging" / self.run.id
+        return self.repo.here / "staging" / self.run.id
 
     def perform(self, plan: RunPlan) -> RunResult:
         """Computes every step, then publishes."""
         with Execution(
-            self.source, self.staging, self.request.folder.resolve(), self.run.id, self.progress
+            self.source,
+            self.staging,
+            self.request.folder.resolve(),
+            self.run.id,
+            self.progress,
+            self.repo.root,
         ) as execution:
             for step in self.source.config.steps:
                 found = self.planner.plan(step)

@@ -19,6 +19,8 @@ from instep.history.retention import KEEP_DAYS
 from instep.pipelines.address import FORM, holds_password, is_address
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9_.=-]+)*/?")
+_ENDPOINT = re.compile(r"https?://[\w.-]+(?::\d+)?/?")
 
 
 def _instant(value: object) -> datetime:
@@ -74,6 +76,24 @@ def _secret(value: object) -> object:
         "it names no secret: expected {secret: NAME}, with the name of an environment "
         "variable. Write it so."
     )
+
+
+def _files(value: object) -> object:
+    if value is not None and not _BUCKET.fullmatch(str(value)):
+        raise ValueError(
+            "it is no place in a bucket: expected s3://bucket/name, where the name may be left "
+            "out. Write one."
+        )
+    return value
+
+
+def _endpoint(value: object) -> object:
+    if value is not None and not _ENDPOINT.fullmatch(str(value)):
+        raise ValueError(
+            "it is no address of a server: expected https://host:port, without user, password or "
+            "options. Write one."
+        )
+    return value
 
 
 def _database(value: object) -> object:
@@ -157,6 +177,9 @@ class PricesShape(Shape):
 
 class LakeShape(Shape):
     folder: Folder
+    files: Annotated[str | None, BeforeValidator(_files)] = None
+    endpoint: Annotated[str | None, BeforeValidator(_endpoint)] = None
+    region: str | None = Field(default=None, pattern=r"^[a-z0-9-]+$")
     database: Annotated[str | SecretShape | None, BeforeValidator(_database)] = None
     schema_: str = Field(default="instep", alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
 

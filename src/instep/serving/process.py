@@ -98,7 +98,7 @@ def serve(
     listener = bind(host, port)
     try:
         served = load_served(repo, environment)
-        log = PredictionLog(predictions_folder(repo.root), mode, repo.clock)
+        log = PredictionLog(predictions_folder(repo.here), mode, repo.clock)
         asyncio.run(_serve(repo, served, log, listener, ready, beside))
     finally:
         listener.close()
@@ -119,7 +119,7 @@ async def _serve(
         await respond(service, scope, receive, send)
 
     def started(url: str) -> None:
-        folder = predictions_folder(repo.root)
+        folder = predictions_folder(repo.here)
         ready(Ready(url, service.served, service.batches.log_state, folder, tuple(beside)))
 
     follower = asyncio.create_task(_follow(repo, service))
@@ -148,7 +148,7 @@ async def _follow(repo: Repository, service: Service) -> None:
 def _flush(repo: Repository) -> None:
     """Copies the log into its table; whatever hinders that, the log has the records."""
     try:
-        flush(repo, predictions_folder(repo.root))
+        flush(repo, predictions_folder(repo.here))
     except InstepError as error:
         _LOG.warning("predictions stay in the log, not yet in their table: %s", error.message)
 

@@ -19,6 +19,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from instep.errors import InternalError, NotFoundError
+from instep.history.places import at_hand
 from instep.tables.manifest import Applies, Base, Entries, Manifest, Statistics
 
 LINE_BYTES = 64 << 10
@@ -122,7 +123,7 @@ def verified(path: Path, digest: str, start: int = 0, length: int = -1) -> bytes
         NotFoundError (kind "no-such-object"), InternalError (kind "damaged-object").
     """
     try:
-        with path.open("rb", buffering=0) as file:
+        with at_hand(path).open("rb", buffering=0) as file:
             if start:
                 file.seek(start)
             data = file.read(length)
@@ -276,5 +277,5 @@ def _statistics(found: Json) -> dict[int, Statistics]:
 
 
 def _mark(path: Path) -> tuple[int, ...]:
-    found = path.stat()
+    found = at_hand(path).stat()
     return found.st_ino, found.st_size, found.st_mtime_ns

@@ -22,6 +22,7 @@ from instep.errors import UnavailableError
 from instep.faults import reached
 from instep.history.locks import collecting, current_generation, oldest_writer, rewriting, writing
 from instep.history.objects import sync_folder
+from instep.history.places import refuse_on_s3
 from instep.history.repository import Repository
 from instep.history.store import Transaction
 from instep.tables.compact import Say, check_same
@@ -133,6 +134,7 @@ def erase_rows(
             stay until the writers have ended and this is done again.
         UnavailableError (kinds "rewriting", "collecting").
     """
+    refuse_on_s3(repo.root, "Erasing rows", "Replace the table, where that is enough.")
     find_rows(repo, states, newest, predicate)
     reached("erase.rows.begin.before")
     with repo.store.transaction() as tx:

@@ -112,7 +112,7 @@ def _spans(
 ) -> tuple[list[Span], dict[int, str]]:
     """Returns all row groups of both sides, and the text of the value of each rank."""
     parts = [
-        _bounds_of(files, field_id, candidate.sql_type)
+        _bounds_of([engine.at_hand(path) for path in files], field_id, candidate.sql_type)
         for files, field_id in zip(sides, candidate.field_ids, strict=True)
     ]
     found = engine.rows(

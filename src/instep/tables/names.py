@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from instep.history.places import here
 from instep.tables.copies import load_base, load_digests
 from instep.tables.manifest import Manifest
 
@@ -27,7 +28,7 @@ def names_in(root: Path, folder: str, manifests: Iterable[Manifest]) -> list[Nam
     Raises:
         NotFoundError (kind "no-such-object"), InternalError (kind "damaged-object").
     """
-    path = root / "cache" / "names" / folder
+    path = here(root) / "cache" / "names" / folder
     known = _load(path)
     found: dict[str, Names] = {}
     for manifest in manifests:

@@ -26,6 +26,7 @@ from instep.clock import Window
 from instep.engines.engine import FileSet, Slice
 from instep.engines.schema import Column, Schema, literal, quoted
 from instep.history.objects import write_durably
+from instep.history.places import at_hand
 from instep.tables.content import TableContent
 from instep.tables.profile import ColumnProfile, Part, Sketch, all_null
 from instep.tables.profile_compute import parts_of_file, parts_of_relation
@@ -197,7 +198,7 @@ class _Kept:
     def _read(self, paths: Sequence[Path]) -> dict[str, Parts]:
         if not paths:
             return {}
-        files = ", ".join(literal(str(path)) for path in paths)
+        files = ", ".join(literal(self.engine.at_hand(str(path))) for path in paths)
         cursor = self.engine.connection.execute(
             f"SELECT * FROM read_parquet([{files}], filename = true) WHERE mark = {self.mark}"
         )
@@ -337,7 +338,7 @@ def _is_inside(file: DataFile, column: Column, window: Window) -> bool:
 def _is_whole(path: Path) -> bool:
     """Whether a kept profile is there with the bytes that were written."""
     try:
-        data = path.read_bytes()
+        data = at_hand(path).read_bytes()
     except FileNotFoundError:
         return False
     end = _before_footer(data)

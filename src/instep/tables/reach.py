@@ -39,10 +39,10 @@ def files_of(root: Path, folder: str, contents: Sequence[JsonObject]) -> frozens
     listings: dict[str, str] = {}
     for content in contents:
         for state in _states(root, TableContent.from_content(content), names):
-            names.add(f"metadata/{Path(state.metadata).name}")
+            names.add(f"metadata/{(metadata / state.metadata).name}")
             for snapshot in load_json(root.resolve() / state.metadata, state.digest)["snapshots"]:
                 summary = snapshot["summary"]
-                names.add(f"metadata/{Path(snapshot['manifest-list']).name}")
+                names.add(f"metadata/{(metadata / snapshot['manifest-list']).name}")
                 listings[summary[LISTING]] = summary[LISTING_DIGEST]
     manifests: dict[str, Manifest] = {}
     for name, digest in listings.items():

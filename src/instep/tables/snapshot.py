@@ -106,7 +106,7 @@ class Writer:
     ) -> Pending:
         """Returns new data files, or delete files with what each applies to."""
         data = self.folder / "data"
-        names = [Path(file.path).relative_to(data).as_posix() for file in files]
+        names = [(data / file.path).relative_to(data).as_posix() for file in files]
         kinds = self.schema.primitive_types()
         marked = []
         for index, file in enumerate(files):

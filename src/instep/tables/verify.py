@@ -52,7 +52,7 @@ def required_files(root: Path, content: TableContent, listed: set[str]) -> Itera
     summary = snapshot["summary"]
     place = folder / "metadata"
     yield Required(place / summary[LISTING], summary[LISTING_DIGEST], None)
-    manifest_list = Path(snapshot["manifest-list"]).name
+    manifest_list = (folder / snapshot["manifest-list"]).name
     yield Required(place / manifest_list, summary[LIST_DIGEST], None)
     for manifest in load_manifests(folder, metadata):
         name = f"{content.uuid}/{manifest.path}"
@@ -62,7 +62,7 @@ def required_files(root: Path, content: TableContent, listed: set[str]) -> Itera
         yield Required(place / manifest.entries, manifest.digest, None)
         for entry in load_entries(folder, manifest):
             file = entry.file
-            yield Required(Path(file.path), file.digest, file.size_bytes, is_data=True)
+            yield Required(folder / file.path, file.digest, file.size_bytes, is_data=True)
         listed.add(name)
 
 

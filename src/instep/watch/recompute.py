@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from instep.canonical import JsonObject
 from instep.clock import Window
+from instep.engines.bring import brought
 from instep.engines.engine import FileSet, Slice
 from instep.engines.schema import Schema
 from instep.errors import InternalError
@@ -65,7 +66,7 @@ def compute_events(
     repo: Repository, data: str, source: Source, step: TrainStep, window: Window, progress: Progress
 ) -> pa.Table:
     """Returns the rows that `step` would read for `window`, from the tables of commit `data`."""
-    folder = repo.root / "staging"
+    folder = repo.here / "staging"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="watch-", dir=folder) as staging:
         made: dict[str, FileSet] = {}
@@ -74,7 +75,10 @@ def compute_events(
             made[sql.writes] = _compute(
                 repo, data, source, sql, window, made, Path(staging) / str(place)
             )
-        return _read(made.get(step.reads) or _input(repo, data, source.config, step.reads, window))
+        read = made.get(step.reads)
+        return _read(
+            read or _input(repo, data, source.config, step.reads, window, Path(staging) / "in")
+        )
 
 
 def _upstream(source: Source, step: TrainStep) -> list[SqlStep]:
@@ -97,7 +101,7 @@ def _compute(
     folder: Path,
 ) -> FileSet:
     inputs = tuple(
-        made.get(table) or _input(repo, data, source.config, table, window)
+        made.get(table) or _input(repo, data, source.config, table, window, folder / "in")
         for table in _tables(source, step)
     )
     folder.mkdir()
@@ -112,12 +116,18 @@ def _compute(
 
 
 def _input(
-    repo: Repository, data: str, config: PipelineConfig, table: str, window: Window
+    repo: Repository,
+    data: str,
+    config: PipelineConfig,
+    table: str,
+    window: Window,
+    folder: Path,
 ) -> FileSet:
     cut = config.slice_of(table, window)
-    return file_set(
+    found = file_set(
         repo.root, table_of(repo, data, table), table, Slice(*cut) if cut is not None else None
     )
+    return brought(found, repo.root, folder)
 
 
 def _read(files: FileSet) -> pa.Table:

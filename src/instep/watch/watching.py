@@ -138,7 +138,7 @@ def _watch(
     digest = str(content["digest"])
     lives = _lives(repo, environment, name)
     answers = read_predictions(
-        repo.root / "predictions", since=next((at for at, one in lives if one == digest), None)
+        repo.here / "predictions", since=next((at for at, one in lives if one == digest), None)
     )
     receipts = join_receipts(answers, model.card, environment, digest, window, scored)
     brought_by = tuple(_brought_by(repo, commit, data, tables_read(source)))

@@ -1,0 +1,402 @@
+"""A place in an S3 bucket that walks like a `pathlib.Path`, as far as Instep walks.
+
+It has the methods of a path that Instep calls, with their meaning and their OSErrors, and no
+`__fspath__`: what needs a file of this machine fails at once and never makes a folder "s3:".
+A path below it is made with `/`, also from its full text. Each request is tried a bounded number
+of times, with a growing and random pause; writing an object again with the same bytes is harmless,
+so a reply that was lost is no damage.
+Not here: which files are kept on this machine (`places`), and what is written when (`objects`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+from instep.errors import InstepError, NotFoundError, RefusedError, UnavailableError
+
+if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
+
+ATTEMPTS = 5
+"""How often a request is made before it has failed: pauses grow to some 8 s, 15 s together."""
+
+CONNECT_WAIT_S = 10
+"""How long a connection may take to open."""
+
+READ_WAIT_S = 60
+"""How long the store may be silent in the middle of an answer."""
+
+CONNECTIONS = 16
+"""Requests at the same time; more wait for one of these."""
+
+_SCHEME = "s3://"
+_THROTTLED = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded",
+                        "TooManyRequests", "ServiceUnavailable", "503", "429"})  # fmt: skip
+_MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
+_TAKEN = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+_DENIED = frozenset({"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "401",
+                     "SignatureDoesNotMatch", "ExpiredToken", "AllAccessDisabled"})  # fmt: skip
+
+Client = Any  # boto3 makes its clients at run time: they have no types
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A bucket as a lake uses it; `folder` is where this machine keeps what belongs to the lake.
+
+    `prefix` is the key below which the lake's files are.
+    """
+
+    name: str
+    prefix: str
+    folder: Path
+    endpoint: str | None = None
+    region: str | None = None
+    _clients: dict[int, Client] = field(default_factory=dict, repr=False, compare=False)
+
+    def client(self) -> Client:
+        """Returns the client of this process, which its threads share.
+
+        Raises:
+            NotFoundError (kind "no-s3-client"): boto3 is not installed.
+        """
+        found = self._clients.get(os.getpid())
+        if found is None:
+            found = self._clients[os.getpid()] = self._connected()
+        return found
+
+    def _connected(self) -> Client:
+        try:
+            import boto3
+            from botocore.config import Config
+        except ImportError:
+            raise NotFoundError(
+                "The lake's files are on S3, but the package boto3 is not installed: expected it. "
+                'Run: pip install "instep[s3]".',
+                kind="no-s3-client",
+            ) from None
+        with _translated(f"{_SCHEME}{self.name}"):
+            return boto3.session.Session().client(
+                "s3",
+                endpoint_url=self.endpoint,
+                region_name=self.region,
+                config=Config(
+                    retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+                    connect_timeout=CONNECT_WAIT_S,
+                    read_timeout=READ_WAIT_S,
+                    max_pool_connections=CONNECTIONS,
+                ),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What is known of an object, in the words of `os.stat_result`; `mark` changes with it."""
+
+    st_size: int
+    mark: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class S3Path:
+    """An object, or what others have in common in their names."""
+
+    key: str
+    bucket: Bucket = field(compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return f"{_SCHEME}{self.bucket.name}/{self.key}".rstrip("/")
+
+    def __truediv__(self, other: str | PurePosixPath | S3Path) -> Any:  # S3Path, or a local Path
+        text = str(other)
+        if text.startswith("/"):
+            return Path(text)
+        if text.startswith(_SCHEME):
+            name, _, key = text.removeprefix(_SCHEME).partition("/")
+            if name != self.bucket.name:
+                raise ValueError(f"{text} is in another bucket than {self}")
+            return S3Path(key, self.bucket)
+        return S3Path(f"{self.key}/{text}".strip("/"), self.bucket)
+
+    @property
+    def name(self) -> str:
+        return self.key.rpartition("/")[2]
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.name).stem
+
+    @property
+    def parent(self) -> S3Path:
+        return S3Path(self.key.rpartition("/")[0], self.bucket)
+
+    def with_name(self, name: str) -> S3Path:
+        made: S3Path = self.parent / name
+        return made
+
+    def as_posix(self) -> str:
+        return str(self)
+
+    def resolve(self) -> S3Path:
+        """Returns itself: it has no links and is absolute."""
+        return self
+
+    def is_relative_to(self, other: object) -> bool:
+        return str(self) == str(other) or str(self).startswith(f"{other}/")
+
+    def relative_to(self, other: object) -> PurePosixPath:
+        if not self.is_relative_to(other):
+            raise ValueError(f"{self} is not below {other}")
+        return PurePosixPath(str(self)[len(str(other)) :].lstrip("/"))
+
+    def exists(self) -> bool:
+        """Says whether there is an object of this name, or one below it."""
+        return self.is_file() or self.is_dir()
+
+    def is_file(self) -> bool:
+        try:
+            self.stat()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def is_dir(self) -> bool:
+        found = self._ask("list_objects_v2", key=None, Prefix=f"{self.key}/", MaxKeys=1)
+        return bool(found.get("Contents"))
+
+    def stat(self) -> Stat:
+        found = self._ask("head_object")
+        return Stat(found["ContentLength"], _mark(found))
+
+    def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
+        """Does nothing: names need no folder."""
+
+    def open(self, mode: str = "rb", buffering: int = -1) -> IO[bytes]:
+        """Returns the object's bytes as a stream, read as they come.
+
+        Raises:
+            FileNotFoundError.
+        """
+        if mode != "rb":
+            raise ValueError(f"{self} is opened as {mode}: only reading is known")
+        body: IO[bytes] = self._ask("get_object")["Body"]
+        return body
+
+    def read_bytes(self) -> bytes:
+        """Returns the object's bytes; a stream that breaks off is read again.
+
+        Raises:
+            FileNotFoundError.
+        """
+
+        def read() -> bytes:
+            data: bytes = self._ask("get_object")["Body"].read()
+            return data
+
+        return _again(str(self), read)
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        return self.read_bytes().decode(encoding)
+
+    def write_bytes(self, data: bytes) -> int:
+        """Makes the object have these bytes: durable, whole and visible when this returns."""
+        self._ask("put_object", Body=data)
+        return len(data)
+
+    def touch(self, *, exist_ok: bool = True) -> None:
+        """Makes an empty object; without `exist_ok` only one of many callers succeeds.
+
+        Where the reply to a success was lost, it counts as taken.
+
+        Raises:
+            FileExistsError.
+        """
+        self.claim(b"") if not exist_ok else self.write_bytes(b"")
+
+    def claim(self, data: bytes) -> None:
+        """Makes the object, if nobody has made it yet.
+
+        Raises:
+            FileExistsError.
+        """
+        self._ask("put_object", Body=data, IfNoneMatch="*")
+
+    def unlink(self, *, missing_ok: bool = False) -> None:
+        if not missing_ok:
+            self.stat()
+        self._ask("delete_object")
+
+    def upload(self, source: Path) -> None:
+        """Makes the object a copy of a file: in one request, or in parts where it is large."""
+        client = self.bucket.client()
+        with _translated(str(self), self):
+            client.upload_file(str(source), self.bucket.name, self.key)
+
+    def download(self, target: Path) -> None:
+        """Writes the object's bytes to a file.
+
+        Raises:
+            FileNotFoundError.
+        """
+        client = self.bucket.client()
+        with _translated(str(self), self):
+            client.download_file(self.bucket.name, self.key, str(target))
+
+    def iterdir(self) -> Iterator[S3Path]:
+        """Yields what is directly below, by name; objects and common beginnings alike."""
+        for page in self._pages(f"{self.key}/", "/"):
+            for common in page.get("CommonPrefixes", ()):
+                yield S3Path(common["Prefix"].rstrip("/"), self.bucket)
+            for one in page.get("Contents", ()):
+                yield S3Path(one["Key"], self.bucket)
+
+    def objects(self) -> Iterator[tuple[S3Path, Stat]]:
+        """Yields every object below, by name, with what is known of it."""
+        for page in self._pages(f"{self.key}/", ""):
+            for one in page.get("Contents", ()):
+                yield S3Path(one["Key"], self.bucket), Stat(one["Size"], _mark(one))
+
+    def rglob(self, pattern: str) -> Iterator[S3Path]:
+        return (path for path, _ in self.objects() if fnmatchcase(path.name, pattern))
+
+    def glob(self, pattern: str) -> Iterator[S3Path]:
+        """Yields the objects whose names below this one fit, part by part.
+
+        What is listed are the names that begin as the pattern does before its first sign.
+        """
+        parts = pattern.split("/")
+        begin = re.split(r"[*?\[]", f"{self.key}/{pattern}")[0]
+        seen: set[str] = set()
+        for page in self._pages(begin, ""):
+            for one in page.get("Contents", ()):
+                found = one["Key"].removeprefix(f"{self.key}/").split("/")[: len(parts)]
+                key = "/".join([self.key, *found])
+                fits = len(found) == len(parts) and all(map(fnmatchcase, found, parts))
+                if fits and key not in seen:
+                    seen.add(key)
+                    yield S3Path(key, self.bucket)
+
+    def _pages(self, prefix: str, delimiter: str) -> Iterator[dict[str, Any]]:  # S3's answers
+        more: dict[str, str] = {"Delimiter": delimiter} if delimiter else {}
+        while True:
+            page = self._ask("list_objects_v2", key=None, Prefix=prefix.lstrip("/"), **more)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            more["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _ask(self, act: str, key: str | None = "", **values: object) -> Any:  # S3's answer
+        """Makes one request, about this object unless `key` is None."""
+        about = {} if key is None else {"Key": self.key}
+        client = self.bucket.client()
+        with _translated(str(self), self):
+            return getattr(client, act)(Bucket=self.bucket.name, **about, **values)
+
+
+def check_bucket(path: S3Path) -> None:
+    """Holds that the bucket is there and may be used.
+
+    Raises:
+        NotFoundError (kind "no-such-bucket"), RefusedError (kind "bucket-access-denied").
+        UnavailableError (kinds "bucket-unreachable", "bucket-throttled", "bucket-failed").
+    """
+    try:
+        path._ask("head_bucket", key=None)
+    except FileNotFoundError:
+        raise _no_bucket(path.bucket.name) from None
+
+
+def _mark(found: dict[str, Any]) -> str:  # a part of S3's answer
+    return f"{found['ETag']}:{found['LastModified'].timestamp():.0f}"
+
+
+def _again(what: str, read: Callable[[], T]) -> T:
+    """Reads a stream that may break off; the request itself is tried again by its client."""
+    from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
+
+    broken = (HTTPClientError, IncompleteReadError, ResponseStreamingError)
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return read()
+        except broken:
+            continue
+    with _translated(what):
+        return read()
+
+
+@contextmanager
+def _translated(what: str, path: S3Path | None = None) -> Iterator[None]:
+    """Turns what the client raises into what a path raises, or into the seven families."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        PartialCredentialsError,
+    )
+
+    try:
+        yield
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise _denied(what, str(error)) from error
+    except ClientError as error:
+        raise _of_answer(what, path, error) from error
+    except (BotoCoreError, Boto3Error) as error:
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, ClientError):
+            raise _of_answer(what, path, cause) from error
+        raise UnavailableError(
+            f"The store of {what} could not be reached in {ATTEMPTS} attempts ({error}): expected "
+            "an answer. Nothing was published. Look at the network and at lake.endpoint, then "
+            "try again.",
+            kind="bucket-unreachable",
+        ) from error
+
+
+def _of_answer(what: str, path: S3Path | None, error: ClientError) -> InstepError | OSError:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code == "NoSuchBucket":
+        return _no_bucket(path.bucket.name if path else what)
+    if code in _MISSING:
+        return FileNotFoundError(2, "No such object", what)
+    if code in _TAKEN:
+        return FileExistsError(17, "Object exists", what)
+    if code in _DENIED:
+        return _denied(what, str(error))
+    if code in _THROTTLED or status in (429, 503):
+        return UnavailableError(
+            f"The store of {what} asked for fewer requests ({code}) in {ATTEMPTS} attempts: "
+            "expected it to answer. Nothing was published. Wait, then try again.",
+            kind="bucket-throttled",
+        )
+    return UnavailableError(
+        f"The store of {what} failed in {ATTEMPTS} attempts ({error}): expected an answer. "
+        "Nothing was published. Wait, then try again.",
+        kind="bucket-failed",
+    )
+
+
+def _denied(what: str, reason: str) -> RefusedError:
+    return RefusedError(
+        f"The store refused access to {what} ({reason}): expected credentials that may get, put, "
+        "delete and list there. Set them as for any AWS tool, or ask whoever owns the bucket.",
+        kind="bucket-access-denied",
+    )
+
+
+def _no_bucket(name: str) -> NotFoundError:
+    return NotFoundError(
+        f"There is no bucket {name}: expected one that is there, since Instep makes none. "
+        "Make it, or correct lake.files and lake.endpoint in instep.yaml.",
+        kind="no-such-bucket",
+        bucket=name,
+    )

@@ -1,0 +1,127 @@
+"""Colleagues in separate folders share one lake: PostgreSQL for its catalog, S3 for its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from buckets import Bucket
+from shop import CONFIG, Shop, make_shop
+from storm import Fault, storm
+
+from instep.history.store import Database
+
+SECONDS = 120
+AT_ONCE = 3
+
+
+@pytest.fixture
+def colleague(
+    tmp_path: Path, bucket: Bucket, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Shop]:
+    """Makes the project folder of one more colleague."""
+    schema = f"shared_{bucket.name.replace('-', '_')}"
+    database = Database(postgres_url, schema)
+    monkeypatch.setenv("SHOP_DATABASE", database.url)
+
+    def make(name: str, url: str = bucket.url) -> Shop:
+        made = make_shop(tmp_path / name)
+        lake = (
+            f"{{folder: lake, files: '{bucket.address}', endpoint: '{url}', "
+            f"database: {{secret: SHOP_DATABASE}}, schema: {schema}}}"
+        )
+        config = CONFIG.replace("lake: lake\n", f"lake: {lake}\n")
+        (made.folder / "instep.yaml").write_text(config)
+        return made
+
+    return make
+
+
+def test_three_ingest_and_commit_at_once(colleague: Callable[..., Shop]) -> None:
+    shops = [colleague(f"of-{number}") for number in range(AT_ONCE)]
+    shops[0].merged()
+    words = [[shop.month(2 * n + month) for month in (1, 2)] for n, shop in enumerate(shops)]
+    begun = [
+        subprocess.Popen(
+            [sys.executable, "-m", "instep", "ingest", *files, "--json"],
+            cwd=shop.folder,
+            env={**os.environ, "INSTEP_ACTOR": "ana"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for shop, files in zip(shops, words, strict=True)
+    ]
+    for process in begun:
+        out, _ = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, out
+        states = [one["state"] for one in json.loads(out)["arrivals"]]
+        assert states == ["merged"] * len(words[0])
+    shown = [shop.must("show", "main", "--json").json for shop in shops]
+    assert shown[0] == shown[1] == shown[2]
+    assert shown[0]["keys"]["table/sales"]["rows"] == 300 * len(words[0]) * AT_ONCE
+    assert shown[0]["keys"]["table/sales"]["metadata_location"].startswith("s3://")
+    shops[2].must("run", "demand", "--branch", "try")
+    shops[1].must("doctor")
+
+
+def test_a_lake_is_backed_up_to_a_folder_and_restored_from_it(
+    colleague: Callable[..., Shop], tmp_path: Path
+) -> None:
+    shop = colleague("one").merged()
+    shop.must("ingest", shop.month(1))
+    copy = str(tmp_path / "copy")
+    shop.must("backup", copy)
+    (restored := make_shop(tmp_path / "restored")).must("restore", copy)
+    then = shop.must("show", "main", "--json").json["keys"]["table/sales"]
+    now = restored.must("show", "main", "--json").json["keys"]["table/sales"]
+    assert now["rows"] == then["rows"] == 300
+    assert now["metadata_location"].startswith(str(restored.folder))
+    restored.must("doctor")
+
+
+def test_what_cannot_be_done_on_s3_says_so(
+    colleague: Callable[..., Shop], tmp_path: Path, bucket: Bucket
+) -> None:
+    shop = colleague("one")
+    shop.must("init")
+    for words, kind in (
+        (["gc"], "not-on-s3"),
+        (["init"], "lake-exists"),
+    ):
+        done = shop.instep(*words, "--json")
+        assert json.loads(done.out)["error"]["kind"] == kind
+    config = f"lake: {{folder: lake, files: '{bucket.address}'}}\npeople: [ana]\n"
+    (make_shop(tmp_path / "two").folder / "instep.yaml").write_text(config)
+    done = Shop(tmp_path / "two").instep("init", "--json")
+    assert json.loads(done.out)["error"]["kind"] == "database-needed"
+
+
+def test_another_catalog_does_not_take_a_place_that_has_a_lake(
+    colleague: Callable[..., Shop],
+) -> None:
+    colleague("one").must("init")
+    other = colleague("two")
+    path = other.folder / "instep.yaml"
+    path.write_text(path.read_text().replace("schema: shared_", "schema: other_"))
+    done = other.instep("init", "--json")
+    assert json.loads(done.out)["error"]["kind"] == "lake-exists"
+
+
+def test_an_arrival_that_the_store_refuses_leaves_main_where_it_was(
+    colleague: Callable[..., Shop], bucket: Bucket
+) -> None:
+    with storm(bucket.url) as weather:
+        shop = colleague("one", weather.url).merged()
+        before = shop.must("status", "--json").json["main"]
+        weather.always = Fault.DENIED
+        done = shop.instep("ingest", shop.month(1), "--json")
+        assert json.loads(done.out)["error"]["kind"] == "bucket-access-denied"
+        weather.always = None
+        assert shop.must("status", "--json").json["main"] == before
+        shop.must("ingest", shop.month(1))
+        assert shop.must("show", "main", "--json").json["keys"]["table/sales"]["rows"] == 300
