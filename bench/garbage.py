@@ -93,7 +93,8 @@ def _files(folder: Path) -> list[WrittenFile]:
 
 
 def _forget_cached(lake: Path) -> None:
-    """Takes the catalog and all metadata out of the page cache."""
+    """Removes what Instep keeps of manifests, and takes the rest out of the page cache."""
+    shutil.rmtree(lake / "cache", ignore_errors=True)
     os.sync()
     for path in (lake / "catalog.sqlite", *lake.glob("tables/*/metadata/*")):
         handle = os.open(path, os.O_RDONLY)
