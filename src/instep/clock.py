@@ -136,7 +136,14 @@ def parse_instant(value: str | date | datetime) -> datetime:
                     "2013-09-01T10:00:00Z. Write it so.",
                     kind="bad-instant",
                 ) from None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError:
+        raise InvalidError(
+            f'Instant "{value}" is not in the years 1 to 9999 of UTC: expected one that is. '
+            "Correct it.",
+            kind="bad-instant",
+        ) from None
 
 
 def format_instant(at: datetime) -> str:

@@ -26,10 +26,12 @@ from instep.errors import (
     UnavailableError,
 )
 from instep.history.dump import dump_lines
+from instep.history.erasure import erase
 from instep.history.operations import append_operation
 from instep.history.repository import Repository, home_of, open_repository
 from instep.history.seals import take_seal
 from instep.history.store import Database, Store, Transaction
+from instep.history.verify import blobs_of
 
 
 def state(repo: Repository) -> set[str]:
@@ -254,3 +256,22 @@ def test_a_restore_that_was_killed_goes_on(
     assert not (tmp_path / "again" / "catalog.sqlite").exists()
     assert instep(*words, at=tmp_path) == 0
     check(open_repository(tmp_path / "again", clock))
+
+
+def test_what_is_erased_while_a_backup_is_made_outruns_it_and_the_next_is_whole(
+    repo: Repository, tmp_path: Path
+) -> None:
+    fill_lake(repo)
+    blob = repo.objects.put(b"old terms")
+    for content in ({"type": "instep.contract.v1", "blob": blob}, None):
+        commit(repo, {"contract/old": content})
+
+    def drop() -> None:
+        erase(repo, blob, "ben", "asked for", blobs_of)
+        repo.store.close()
+
+    watched = replace(repo, store=Meanwhile(repo.store, drop))
+    with pytest.raises(UnavailableError, match=blob) as caught:
+        back_up(watched, tmp_path / "backup")
+    assert caught.value.kind == "backup-outrun"
+    back_up(repo, tmp_path / "backup")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,12 @@ from instep.cli.doctor import check, examine
 from instep.errors import InternalError
 from instep.findings import Finding
 from instep.history.dump import catalog_tables
+from instep.history.erasure import erase
 from instep.history.operations import append_operation
 from instep.history.repository import Repository
 from instep.history.seals import SEALED_EVERY, last_seal, take_seal
+from instep.history.store import Store, Transaction
+from instep.history.verify import blobs_of
 from instep.tables.content import TableContent
 from instep.tables.verify import required_files
 
@@ -265,3 +271,52 @@ def test_what_others_write_meanwhile_is_not_looked_at(repo: Repository) -> None:
         commit(repo, {f"contract/c{number}": {"type": "instep.contract.v1", "text": "x"}})
     assert next(reading, None) is None
     assert filled.commits
+
+
+@on_both
+def test_who_erased_what_and_why_is_sealed(repo: Repository) -> None:
+    fill_lake(repo)
+    erase(repo, repo.objects.put(b"asked to go"), "ben", "asked for", lambda content: ())
+    check(repo)
+    seal(repo)
+    for column, other in (("actor", "ana"), ("why", "no reason"), ("at", 0), ("size_bytes", 0)):
+        with pytest.raises(RuntimeError, match="keep it"), repo.store.transaction() as tx:
+            tx.execute(f"update erasures set {column} = ?", (other,))
+            assert first(repo) is not None, column
+            raise RuntimeError("keep it")
+
+
+@dataclass(frozen=True, slots=True)
+class Meanwhile:
+    """A store whose `count`-th reading begins after something else was done to the lake."""
+
+    store: Store
+    acts: dict[int, Callable[[], object]]
+    readings: Counter[str] = field(default_factory=Counter)
+
+    def reading(self) -> AbstractContextManager[Transaction]:
+        self.readings["begun"] += 1
+        self.acts.get(self.readings["begun"], lambda: None)()
+        return self.store.reading()
+
+    def transaction(self, *refs: str) -> AbstractContextManager[Transaction]:
+        return self.store.transaction(*refs)
+
+    def close(self) -> None:
+        self.store.close()
+
+
+@pytest.mark.parametrize("moment", range(1, 9))
+def test_what_is_erased_while_doctor_reads_is_no_damage(repo: Repository, moment: int) -> None:
+    fill_lake(repo)
+    digest = repo.objects.put(b"old terms")
+    for content in ({"type": "instep.contract.v1", "blob": digest}, None):
+        commit(repo, {"contract/old": content})
+
+    def erasing() -> None:
+        erase(repo, digest, "ben", "asked for", blobs_of)
+
+    store = Meanwhile(repo.store, {moment: erasing})
+    check(replace(repo, store=store))
+    assert store.readings["begun"] > moment
+    assert not repo.objects.has(digest)

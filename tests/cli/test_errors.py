@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from instep.cli.main import cli
+from instep.cli.main import cli, main
 from instep.clock import Duration, Window, parse_duration, parse_instant
 from instep.documents import load_yaml
-from instep.errors import ConflictError, InstepError, NotFoundError, RefusedError
+from instep.errors import ConflictError, InstepError, InvalidError, NotFoundError, RefusedError
 from instep.history.commits import load_commit
 from instep.history.repository import Repository
 from instep.history.tips import move_ref
@@ -318,3 +318,25 @@ def test_a_ref_that_moved_meanwhile_is_a_conflict(repo: Repository) -> None:
 
 def _day(day: int) -> datetime:
     return datetime(2013, 1, day, tzinfo=UTC)
+
+
+def test_a_name_that_is_no_text_is_wrong_input(
+    proposed: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["instep", "show", "\udcff"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, "UTF-8" in capsys.readouterr().err) == (InvalidError.exit_code, True)
+
+
+@pytest.mark.parametrize("words", [("show", "²"), ("undo", "²", "--as", "ana")])
+def test_a_digit_that_makes_no_number_is_no_change(proposed: Path, words: tuple[str, ...]) -> None:
+    assert caught(*words).kind == "no-such-ref"
+
+
+def test_instants_at_the_ends_of_time_are_told_or_taken(
+    proposed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert caught("show", "main@0001-01-01T00:00:00+14:00").kind == "bad-instant"
+    instep("log", "main@9999-12-31T23:59:59.999999")
+    assert "created" in capsys.readouterr().out

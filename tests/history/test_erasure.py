@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import garbage
@@ -12,6 +13,8 @@ import pytest
 from databases import on_both
 from garbage import gc
 
+from instep.canonical import JsonObject
+from instep.changes.revert import undo_on_branch
 from instep.errors import InvalidError, NotFoundError, RefusedError
 from instep.history.erasure import Erasure, erase, erased_digests
 from instep.history.repository import Repository
@@ -144,3 +147,22 @@ def test_a_killed_erasure_is_carried_out_by_the_next(
     assert not repo.objects.path(digest).exists()
     with repo.store.reading() as tx:
         assert erased_digests(tx) == {digest}
+
+
+@on_both
+def test_a_content_whose_object_was_erased_is_not_published_again(repo: Repository) -> None:
+    garbage.branch(repo, "try")
+    old = garbage.contract(repo, "terms of old")
+    garbage.commit(repo, "try", contract__t=old)
+    now = garbage.commit(repo, "try", contract__t=garbage.contract(repo, "terms now"))
+    erased(repo, old["blob"])
+    model: JsonObject = {"type": "instep.model.v1", "files": {"MLmodel": old["blob"]}}
+    acts: list[Callable[[], object]] = [
+        lambda: undo_on_branch(repo, "try", now, (), author="ana", why=""),
+        lambda: garbage.commit(repo, "try", contract__u=old),
+        lambda: garbage.commit(repo, "try", model__m=model),
+    ]
+    for act in acts:
+        with pytest.raises(RefusedError, match=r"by ben .*asked for") as caught:
+            act()
+        assert (caught.value.kind, repo.resolve("try")) == ("erased", now)

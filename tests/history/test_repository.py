@@ -16,7 +16,10 @@ from instep.errors import (
 )
 from instep.history.ids import created_at, new_id
 from instep.history.objects import Objects
-from instep.history.repository import Repository, create_repository, open_repository
+from instep.history.repository import CATALOG, Repository, create_repository, open_repository
+from instep.history.seals import lake_id
+from instep.history.sqlite import create_sqlite
+from instep.history.store import Store, Transaction
 
 
 @pytest.mark.parametrize("act", ["moved", "copied"])
@@ -74,3 +77,15 @@ def test_ids_are_unique_and_ordered_by_time() -> None:
     assert len(set(made)) == 1000
     times = [created_at(identifier) for identifier in made]
     assert times == sorted(times)
+
+
+def test_of_two_who_make_a_lake_in_one_folder_at_once_one_is_refused(tmp_path: Path) -> None:
+    def fill(store: Store, tx: Transaction) -> None:
+        with pytest.raises(ConflictError, match="being made") as second:
+            create_repository(tmp_path / "lake", system_clock, "ben")
+        assert second.value.kind == "lake-exists"
+        tx.execute("insert into lake (name, value) values ('id', 'the first')")
+
+    store = create_sqlite(tmp_path / "lake" / CATALOG, fill)
+    with store.reading() as tx:
+        assert lake_id(tx) == "the first"

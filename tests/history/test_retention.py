@@ -23,9 +23,11 @@ from instep.canonical import JsonObject, from_microseconds, to_microseconds
 from instep.changes.gate import open_change
 from instep.changes.records import Kind, State, end_change
 from instep.errors import InternalError, NotFoundError, UnavailableError
+from instep.history.collection import still_there
 from instep.history.edits import Edit
 from instep.history.forgetting import forgotten_commits
 from instep.history.locks import collecting, oldest_writer, writing
+from instep.history.log import Filter, entries
 from instep.history.refs import get_ref
 from instep.history.repository import Repository, create_repository
 from instep.history.retention import (
@@ -103,7 +105,7 @@ def test_a_deleted_branch_is_forgotten_after_its_days_and_its_files_after_more(
     garbage.later(repo, clock, 30)
     assert repo.commit(made).id == made
     garbage.later(repo, clock, 1)
-    with pytest.raises(NotFoundError, match="does not exist"):
+    with pytest.raises(NotFoundError, match="was forgotten"):
         repo.commit(made)
     with repo.store.reading() as tx:
         assert forgotten_commits(tx) == {made}
@@ -541,3 +543,35 @@ def test_tokens_are_forgotten_after_days_at_work_and_not_by_a_clock_that_jumps(
             1,
         )
     assert [(line.kind, line.count) for line in found.lines] == [("token", 1)]
+
+
+@on_both
+def test_the_log_of_a_deleted_branch_outlives_its_commits(repo: Repository) -> None:
+    garbage.branch(repo, "try")
+    lost = garbage.commit(repo, "try", contract__t=garbage.contract(repo, "tried"))
+    then = repo.clock()
+    garbage.delete_branch(repo, "try")
+    gc(repo)
+    gc(repo)
+    with repo.store.reading() as tx:
+        assert lost in forgotten_commits(tx)
+        found = list(entries(tx, repo, "try", Filter()))
+        assert [one.operation.kind for one in found if one.operation] == [
+            "delete", "commit", "create"
+        ]  # fmt: skip
+        assert [one.commit is None for one in found] == [True, True, False]
+        for wanted in (Filter(key="contract/t"), Filter(run="run_1")):
+            assert list(entries(tx, repo, "try", wanted)) == []
+    with pytest.raises(NotFoundError, match="was forgotten by garbage collection"):
+        repo.commit(repo.resolve(f"try@{then.isoformat()}"))
+
+
+def test_files_that_writers_take_away_while_they_are_listed_are_passed_over(tmp_path: Path) -> None:
+    for name in ("stays", "goes"):
+        (tmp_path / name).write_text("x")
+    with os.scandir(tmp_path) as listed:
+        found = list(listed)
+    (tmp_path / "goes").unlink()
+    assert [(one.name, one.size_bytes) for one in still_there(found, "objects/")] == [
+        ("objects/stays", 1)
+    ]

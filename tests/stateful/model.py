@@ -279,6 +279,8 @@ class Model:
         moved = sorted(key for key in reads | after.keys() if old.get(key) != now.get(key))
         if moved:
             return Refused("keys-moved", tuple(moved))
+        if (self.erased | self.erasing) & set(digests(after.values())):
+            return Refused("erased")
         if self.refs[ref].kind is RefKind.TAG:
             return Refused("tag-would-move")
         contents = {key: value for key, value in {**now, **after}.items() if value is not None}

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def appended(repo: Repository, table: TableContent, numbers: range) -> TableCont
 
 def commit(
     repo: Repository,
-    changes: dict[str, JsonObject],
+    changes: Mapping[str, JsonObject | None],
     ref: str = "main",
     token: str | None = None,
 ) -> str:

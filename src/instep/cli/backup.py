@@ -154,11 +154,12 @@ def back_up(
         found = _first_wrong(snapshot, destination / _LAKE, accepted)
     if found is not None:
         finding, checked = found
-        # What a ref reached may go with the ref; the snapshot still has it.
-        if finding.kind == "missing-file" and not refs <= _refs(repo):
+        # What a ref reached may go with the ref, or be erased; the snapshot still has it.
+        went = not refs <= _refs(repo) or not _erased(repo) <= set(accepted)
+        if finding.kind == "missing-file" and went:
             raise UnavailableError(
-                f"A file went while the backup was made, because a ref was deleted: "
-                f"{finding.subject}. Run it again; what was copied is kept.",
+                "A file went while the backup was made, because a ref was deleted or it was "
+                f"erased: {finding.subject}. Run it again; what was copied is kept.",
                 kind="backup-outrun",
             )
         raise damaged(repo, finding, checked)
@@ -308,6 +309,11 @@ def _first_wrong(
 def _refs(repo: Repository) -> set[str]:
     with repo.store.reading() as tx:
         return {str(name) for (name,) in tx.rows("select name from refs")}
+
+
+def _erased(repo: Repository) -> frozenset[str]:
+    with repo.store.reading() as tx:
+        return erased_digests(tx)
 
 
 def _fetch(source: Path, target: Path, size: int, digest: str) -> None:

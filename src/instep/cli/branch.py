@@ -131,7 +131,11 @@ def _group(kind: RefKind, example: str, what: str) -> click.Group:
         emit(Acted(renamed, f"Renamed {kind} {name} to {new}."), as_json)
 
     @group.command(
-        help=_help(kind, f"delete {example} --as ana", "Delete one; its history and commits stay.")
+        help=_help(
+            kind,
+            f"delete {example} --as ana",
+            "Delete one; its history stays, its commits a while.",
+        )
     )
     @click.argument("name")
     @why_option

@@ -44,7 +44,7 @@ from instep.tables.verify import Required, is_at, required_files
 
 _MISSING = frozenset({"missing-commit", "missing-node", "missing-file"})
 _ATTEMPTS = 3
-"""How often the lake is read again when refs that were deleted meanwhile took files with them."""
+"""How often the lake is read again when files went meanwhile, with a deleted ref or erased."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,12 +311,12 @@ def check(
     """
     for attempt in range(1, _ATTEMPTS + 1):
         checked: Counter[str] = Counter()
-        before = _refs(repo)
+        before = _going(repo)
         first = next(examine(repo, checked, quick=quick, accepted=accepted), None)
         if first is None:
             return checked
-        # What a ref reached may go with it; with the refs that are left it is looked at again.
-        if first.kind not in _MISSING or attempt == _ATTEMPTS or before <= _refs(repo):
+        # What a ref reached may go with it, or be erased; with what is left it is looked at again.
+        if first.kind not in _MISSING or attempt == _ATTEMPTS or before == _going(repo):
             raise damaged(repo, first, checked)
     raise AssertionError("the last attempt returns or raises")
 
@@ -334,12 +334,13 @@ def damaged(repo: Repository, first: Finding, checked: Counter[str]) -> Internal
     )
 
 
-def _refs(repo: Repository) -> set[str]:
+def _going(repo: Repository) -> tuple[set[str], Collection[str]]:
+    """Returns what may take files with it while the lake is read: refs that go, what is erased."""
     try:
         with repo.store.reading() as tx:
-            return {str(name) for (name,) in tx.rows("select name from refs")}
+            return {str(name) for (name,) in tx.rows("select name from refs")}, erased_digests(tx)
     except sqlite3.DatabaseError:
-        return set()
+        return set(), ()
 
 
 @click.command()

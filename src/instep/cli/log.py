@@ -47,7 +47,8 @@ class Log:
 
 def _row(entry: Entry) -> tuple[str, ...]:
     operation, commit = entry.operation, entry.commit
-    origin = commit.origin if commit else ""
+    forgotten = "forgotten" if operation and operation.after else ""
+    origin = commit.origin if commit else forgotten
     if operation is not None:
         return (
             (operation.after or "gone")[:12],

@@ -130,6 +130,9 @@ def _end(error: BaseException) -> int:
             # Wrong words at the command line are wrong input.
             _report(InvalidError(error.format_message(), kind="usage"), shown=error.show)
             return error.exit_code
+        case UnicodeEncodeError() if error.reason == "surrogates not allowed":
+            words = "A name holds bytes that are no text: expected UTF-8. Write it anew."
+            return _end(InvalidError(words, kind="usage"))
         case OSError() if (failed := disk_error(error)) is not None:
             return _end(failed)
     if isinstance(error, click.Abort | KeyboardInterrupt) or "Query interrupted" in str(error):

@@ -92,7 +92,7 @@ def show(
     if profile is not None:
         emit(shown_profile(repo, what, profile), as_json)
         return
-    is_change = what.isdigit() and len(what) < 8
+    is_change = what.isdecimal() and len(what) < 8
     if quarantine and not is_change:
         raise InvalidError(
             f'"{what}" has no quarantine of its own: expected the number of an arrival. See '

@@ -112,7 +112,7 @@ def _commit(repo: Repository, what: tuple[str, ...]) -> str:
     if len(words) != 1:
         raise click.UsageError('Expected one commit, or "change" and its number.')
     (word,) = words
-    if word.isdigit() and len(word) < 8:
+    if word.isdecimal() and len(word) < 8:
         with repo.store.reading() as tx:
             return commit_of_change(tx, int(word))
     return repo.resolve(word)

@@ -11,8 +11,8 @@ import re
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -157,7 +157,7 @@ class _Collection:
     def _objects(self, seen: Snapshot) -> None:
         root = self.repo.objects.folder
         unfinished = [entry for entry in _files(root) if entry.name.startswith(".")]
-        self._area("objects/.", [_found(entry, "objects/") for entry in unfinished], seen)
+        self._area("objects/.", still_there(unfinished, "objects/"), seen)
         for folder in sorted(root.iterdir()) if root.is_dir() else []:
             if not _PREFIXES.fullmatch(folder.name):
                 continue
@@ -167,8 +167,8 @@ class _Collection:
                 if entry.name in seen.objects:
                     self.reached += 1
                 elif not entry.name.endswith(ERASED):
-                    unnamed.append(_found(entry, prefix))
-            self._area(prefix, unnamed, seen)
+                    unnamed.append(entry)
+            self._area(prefix, still_there(unnamed, prefix), seen)
 
     def _tables(self, seen: Snapshot) -> None:
         root = self.repo.root / "tables"
@@ -200,7 +200,7 @@ class _Collection:
                     elif entry.is_dir(follow_symlinks=False):
                         parts.append(name)
                     else:
-                        found.append(_found(entry, prefix + below))
+                        found += still_there([entry], prefix + below)
         return found
 
     def _staging(self, seen: Snapshot) -> list[Found]:
@@ -213,11 +213,9 @@ class _Collection:
             if entry.name in seen.staging:
                 self.reached += 1
                 continue
-            with_size = _found(entry, "staging/")
-            size = sum(file.stat().st_size for file in Path(entry.path).rglob("*"))
             # A folder's time moves while somebody works in it; its number does not.
             mark = str(entry.inode())
-            found.append(Found(with_size.name, mark, size))
+            found.append(Found(f"staging/{entry.name}", mark, _size_of(Path(entry.path))))
         return found
 
     def _area(self, prefix: str, unnamed: Sequence[Found], seen: Snapshot) -> None:
@@ -379,9 +377,27 @@ def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
             yield from (entry for entry in entries if not entry.is_dir(follow_symlinks=False))
 
 
-def _found(entry: os.DirEntry[str], prefix: str) -> Found:
-    stat = entry.stat(follow_symlinks=False)
-    return Found(f"{prefix}{entry.name}", _mark(stat), stat.st_size)
+def still_there(entries: Iterable[os.DirEntry[str]], prefix: str) -> list[Found]:
+    """Returns the files that are there still: a writer gives its own their names, or removes them.
+
+    Each is looked at on its own, so a file that went takes no other with it.
+    """
+    found = []
+    for entry in entries:
+        with suppress(FileNotFoundError):
+            stat = entry.stat(follow_symlinks=False)
+            found.append(Found(f"{prefix}{entry.name}", _mark(stat), stat.st_size))
+    return found
+
+
+def _size_of(folder: Path) -> int:
+    """Returns the bytes of a folder's files, also while somebody works in it."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += os.lstat(Path(parent, name)).st_size
+    return size
 
 
 def _mark(stat: os.stat_result) -> str:

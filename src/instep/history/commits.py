@@ -92,15 +92,22 @@ def load_commit(tx: Transaction, identifier: str) -> Commit:
     Raises:
         NotFoundError (kind "no-such-commit").
     """
-    row = tx.row(f"select {_COLUMNS} from commits where id = ?", (identifier,))
-    if row is None:
+    found = find_commit(tx, identifier)
+    if found is None:
+        was = tx.row("select 1 from forgotten_commits where id = ?", (identifier,))
+        what = "was forgotten by garbage collection" if was else "does not exist"
         raise NotFoundError(
-            f"Commit {identifier} does not exist: expected the id of a commit of this lake. "
+            f"Commit {identifier} {what}: expected the id of a commit of this lake. "
             'See "instep log".',
             kind="no-such-commit",
             commit=identifier,
         )
-    return _from_row(row)
+    return found
+
+
+def find_commit(tx: Transaction, identifier: str) -> Commit | None:
+    row = tx.row(f"select {_COLUMNS} from commits where id = ?", (identifier,))
+    return _from_row(row) if row else None
 
 
 def first_parents(tx: Transaction, start: str, limit: int) -> Iterator[Commit]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from instep.canonical import JsonObject
 from instep.errors import ConflictError, OutcomeUnknownError, UnavailableError
@@ -21,11 +22,13 @@ from instep.history.commits import (
     make_commit,
     save_commit,
 )
+from instep.history.erasure import refuse_erased
 from instep.history.refs import refuse_protected
 from instep.history.repository import Repository
 from instep.history.store import Transaction
 from instep.history.tips import Tip, advance, get_tip
 from instep.history.tokens import act_digest, find_done, keep_done
+from instep.history.verify import blobs_of
 
 _LOOKED_UP = 64
 """Up to so many keys are looked up one by one; beyond it, the two trees are compared."""
@@ -71,6 +74,7 @@ def publish(
         NotFoundError (kind "no-such-ref").
         ConflictError (kind "keys-moved"): a key read or written by the edit changed on the ref.
         ConflictError (kind "token-reused"): the token stood for another edit.
+        RefusedError (kind "erased"): a content names an object that was erased.
     """
     return _publish(tx, repo, get_tip(tx, ref), edit, kind, token)
 
@@ -88,6 +92,8 @@ def _publish(
     moved = moved_keys(tx, repo, edit, head)
     if moved:
         raise _keys_moved(tx, repo, ref, edit, head, moved)
+    named = (blobs_of(content) for content in edit.changes.values() if content is not None)
+    refuse_erased(tx, chain.from_iterable(named))
     commit = _commit_on(tx, repo, head, edit, None if edit.merged else tip.following)
     advance(tx, tip, commit.id, actor=edit.author, at=commit.at, kind=kind, why=edit.message)
     if token is not None:

@@ -107,6 +107,28 @@ def erased_digests(tx: Transaction) -> frozenset[str]:
     return frozenset(erasures(tx))
 
 
+def refuse_erased(tx: Transaction, digests: Iterable[str]) -> None:
+    """Holds that none of these objects was erased.
+
+    Raises:
+        RefusedError (kind "erased").
+    """
+    wanted = sorted(set(digests))
+    if not wanted:
+        return
+    marks = ", ".join("?" for _ in wanted)
+    row = tx.row(
+        f"select digest, actor, why from erasures where digest in ({marks}) limit 1", wanted
+    )
+    if row is not None:
+        raise RefusedError(
+            f"Object {row[0]} was erased from the lake by {row[1]} ({row[2]}): expected contents "
+            "whose bytes are there. Nothing was changed. Leave it out.",
+            kind="erased",
+            digest=row[0],
+        )
+
+
 def _remove(repo: Repository, erasure: Erasure) -> None:
     note, path = repo.objects.note(erasure.digest), repo.objects.path(erasure.digest)
     text = f"by {erasure.actor} at {format_instant(erasure.at)}: {erasure.why}"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from instep.clock import parse_instant
 from instep.history import tree
-from instep.history.commits import Commit, first_parents, load_commit
+from instep.history.commits import Commit, find_commit, first_parents, load_commit
 from instep.history.operations import Operation, Wanted, last_operation, latest_operations
 from instep.history.refs import find_ref, resolve
 from instep.history.repository import Repository
@@ -25,7 +25,10 @@ _LOOKED_BACK = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One move of a ref with the commit it led to, or one commit on the way of another."""
+    """One move of a ref with the commit it led to, or one commit on the way of another.
+
+    The commit is None where the ref went, and where garbage collection forgot it since.
+    """
 
     operation: Operation | None
     commit: Commit | None
@@ -56,11 +59,16 @@ def entries(tx: Transaction, repo: Repository, text: str, wanted: Filter) -> Ite
     if find_ref(tx, name) is None and last_operation(tx, name) is None:
         found = _commits(tx, resolve(tx, text), wanted)
     else:
-        until = parse_instant(instant) + _INSTANT if instant else None
+        until = _after(parse_instant(instant)) if instant else None
         found = _operations(tx, name, until, wanted)
     for entry in found:
         if _is_wanted(tx, repo, entry, wanted):
             yield entry
+
+
+def _after(at: datetime) -> datetime | None:
+    """Returns the next instant; None after the last there is."""
+    return at + _INSTANT if at < datetime.max.replace(tzinfo=UTC) else None
 
 
 def _operations(
@@ -69,7 +77,7 @@ def _operations(
     ends = [one for one in (until, wanted.until) if one is not None]
     asked = Wanted(wanted.actor, wanted.since, min(ends, default=None))
     for operation in latest_operations(tx, ref, asked):
-        yield Entry(operation, load_commit(tx, operation.after) if operation.after else None)
+        yield Entry(operation, find_commit(tx, operation.after) if operation.after else None)
 
 
 def _commits(tx: Transaction, start: str, wanted: Filter) -> Iterator[Entry]:
@@ -103,8 +111,8 @@ def _changes(tx: Transaction, repo: Repository, entry: Entry, key: str) -> bool:
         assert entry.commit is not None, "an entry has an operation or a commit"
         before = entry.commit.parents[0] if entry.commit.parents else None
         after = entry.commit.id
-    old, new = (
-        tree.find(repo.nodes, load_commit(tx, one).tree, key) if one else None
-        for one in (before, after)
-    )
+    sides = [find_commit(tx, one) if one else None for one in (before, after)]
+    if [side is None for side in sides] != [not one for one in (before, after)]:
+        return False  # a side was forgotten: nobody can tell
+    old, new = (tree.find(repo.nodes, one.tree, key) if one else None for one in sides)
     return old != new

@@ -137,7 +137,7 @@ def rename_ref(
 
 
 def delete_ref(tx: Transaction, name: str, *, actor: str, at: datetime, why: str = "") -> Ref:
-    """Deletes a branch or tag; its chain, and every commit, stay.
+    """Deletes a branch or tag; its chain stays, its commits until a collection forgets them.
 
     Raises:
         NotFoundError (kind "no-such-ref").

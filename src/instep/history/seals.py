@@ -2,9 +2,10 @@
 
 A chain shows a changed entry, but not that its end was cut off; a seal does, because it names where
 each chain was. Refs' own rows and finished records (runs, ended changes with their approvals and
-arrivals) have no digest of their own: a seal keeps one for each. Heads are sealed by the operation
-that makes a chain a multiple of `SEALED_EVERY` long; heads and records by `instep doctor`, after it
-found the lake whole. Rows that still change (running runs, open changes) are not covered.
+arrivals, erasures) have no digest of their own: a seal keeps one for each. Heads are sealed by the
+operation that makes a chain a multiple of `SEALED_EVERY` long; heads and records by `instep
+doctor`, after it found the lake whole. Rows that still change (running runs, open
+changes) are not covered.
 """
 
 from __future__ import annotations
@@ -86,6 +87,9 @@ KEPT: tuple[Kept, ...] = (
     ),
     # Named by their instant first: doctor tells by it whether one may have been forgotten.
     Kept("tokens", ("at", "token"), ("token", "ref", "digest", "commit_id", "at"), "at >= 0"),
+    Kept(
+        "erasures", ("digest",), ("digest", "actor", "at", "why", "size_bytes"), "size_bytes >= 0"
+    ),
     Kept("model_versions", ("model", "version"), ("model", "version", "run"), "version > 0"),
     Kept(
         "changes",

@@ -6,6 +6,8 @@ SQLite's locks do not hold on them.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
 import threading
 import time
@@ -134,13 +136,18 @@ def create_sqlite(path: Path, fill: Fill) -> SqliteStore:
         InvalidError (kind "network-file-system"): SQLite's locks do not hold there.
         UnavailableError (kinds "disk-failed", "read-only-lake").
     """
+    make_folder_durably(path.parent)
+    with _making(path.parent):
+        return _make(path, fill)
+
+
+def _make(path: Path, fill: Fill) -> SqliteStore:
     if path.exists():
         raise ConflictError(
             f"There is a lake at {path.parent} already: expected a folder without one. "
             'Use it ("instep status"), or name another folder in instep.yaml.',
             kind="lake-exists",
         )
-    make_folder_durably(path.parent)
     file_system = _file_system(path.parent)
     if file_system in _NETWORK_FILE_SYSTEMS:
         raise InvalidError(
@@ -162,6 +169,24 @@ def create_sqlite(path: Path, fill: Fill) -> SqliteStore:
         fill(store, tx)
     store.settle(path)
     return SqliteStore(path)
+
+
+@contextmanager
+def _making(folder: Path) -> Iterator[None]:
+    """Holds that one process makes the lake of a folder: the second would replace the first's."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConflictError(
+                f"A lake at {folder} is being made by another process: expected a folder without "
+                "one. Wait until it has ended, then use that lake, or name another folder.",
+                kind="lake-exists",
+            ) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def open_sqlite(path: Path) -> SqliteStore:
