@@ -30,6 +30,7 @@ from instep.engines.engine import FileSet, WrittenFile
 from instep.engines.fixed import has_fixed, write_fixed
 from instep.engines.held import Held, held_alike, layouts_sql
 from instep.engines.layout import (
+    PLAIN,
     Layout,
     order_by,
     partition_columns,
@@ -59,9 +60,6 @@ _HASHED_AT_ONCE = 4
 
 _SENT_AT_ONCE = 4
 """Files uploaded at the same time: each in parts that are sent together as well."""
-
-PLAIN = Layout()
-
 
 class DuckDB:
     """One DuckDB session, in memory, with a private folder under `temp` that dies with it.

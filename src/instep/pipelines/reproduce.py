@@ -24,7 +24,7 @@ from instep.models.sameness import Different, EqualButForSummation, Identical, S
 from instep.pipelines import capture
 from instep.pipelines.compute import Progress
 from instep.pipelines.config import SqlStep, parse_pipeline
-from instep.pipelines.execute import Execution, StagedModel, declared_schema, numbered
+from instep.pipelines.execute import Execution, StagedModel, declared, numbered
 from instep.pipelines.plan import StepPlan
 from instep.pipelines.prepare import Planner, Source
 from instep.pipelines.records import Run, RunState, load_run
@@ -246,7 +246,7 @@ class _Again:
     def _table(self, plan: StepPlan, step: SqlStep) -> FileSet:
         contract = self.planner.contract_of(step.writes)
         schema = (
-            declared_schema(contract, step.writes)
+            declared(contract, step.writes).schema
             if contract is not None
             else self.execution.describe(plan, self._files)
         )

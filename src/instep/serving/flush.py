@@ -27,7 +27,7 @@ from instep.serving import segments
 from instep.serving.log_files import segment_paths, whole_frames
 from instep.serving.records import Predicted, PredictionRecord, Refused, decode
 from instep.tables.content import TableContent
-from instep.tables.read import schema_of
+from instep.tables.read import layout_of, schema_of
 from instep.tables.write import append, create_table, data_folder
 
 if TYPE_CHECKING:
@@ -159,7 +159,12 @@ def _append(
         repo.root / "staging", memory_limit_bytes=MEMORY_LIMIT_BYTES, threads=THREADS
     ) as engine:
         engine.connection.register("answered", rows)
-        files = engine.write("select * from answered", schema, data_folder(repo.root, content))
+        files = engine.write(
+            "select * from answered",
+            schema,
+            data_folder(repo.root, content),
+            layout=layout_of(repo.root, content),
+        )
     return append(repo.root, content, files, at=repo.clock())
 
 
