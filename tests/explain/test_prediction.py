@@ -13,6 +13,7 @@ from pipeline_builders import Bakery, make_bakery
 from instep.canonical import JsonObject
 from instep.changes import gate
 from instep.changes.records import Kind
+from instep.cli.erase_rows import erased_rows
 from instep.cli.explain import Explained
 from instep.explain.prediction import Explanation, explain_receipt
 from instep.history.edits import Edit
@@ -162,3 +163,16 @@ def test_an_answer_leads_to_its_own_contracts_release_and_change(shop: Shop) -> 
     found = shop.asked()
     assert found.prediction.source.version == "1"
     assert found.change is not None and found.change.number == brought_again
+
+
+def test_an_answer_tells_which_rows_behind_its_model_were_erased_since(shop: Shop) -> None:
+    repo = shop.repo
+    shop.ran("erasing")
+    served = repo.resolve(MAIN)
+    before = shop.asked(served)
+    assert before.erased == () and before.to_json()["erased"] == []
+    erased_rows(repo, "sales", "id = 7", "Request 4711.", "ben", False)
+    found = shop.asked(served)
+    (told,) = found.erased
+    assert told.startswith("rows of sales were erased at ") and told.endswith("Request 4711.")
+    assert f"  since then     {told}" in Explained(found).to_text()

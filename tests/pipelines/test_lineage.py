@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from instep.errors import InvalidError
-from instep.pipelines.lineage import Lineage, analyse, load_lineage
+from instep.pipelines.lineage import Lineage, analyse, check_condition, load_lineage
 
 TABLES = {
     "sales": ("id", "sold_at", "shop", "amount"),
@@ -125,23 +125,23 @@ def test_a_seeded_sample_and_rows_from_arguments_are_allowed() -> None:
         ("select id\nfrom slaes", 'Did you mean "sales"?'),
         ("select id,\n  amunt\nfrom sales", 'steps/x.sql:2: column "amunt" does not exist'),
         ("select id,\n  amunt\nfrom sales", 'Did you mean "amount"?'),
-        ("select id,\n  now() as at\nfrom sales", "steps/x.sql:2: the step's SQL uses now()"),
+        ("select id,\n  now() as at\nfrom sales", "steps/x.sql:2: the SQL uses now()"),
         (
             "select 'random' as a,\n  Random() as b\nfrom sales",
-            "x.sql:2: the step's SQL uses Random()",
+            "x.sql:2: the SQL uses Random()",
         ),
-        ("select id,\n  today() as at\nfrom sales", "x.sql:2: the step's SQL uses today()"),
+        ("select id,\n  today() as at\nfrom sales", "x.sql:2: the SQL uses today()"),
         (
             "select id\nfrom sales\nwhere sold_at < current_date",
-            "x.sql:3: the step's SQL uses current_date:",
+            "x.sql:3: the SQL uses current_date:",
         ),
         (
             "select id,\n gen_random_uuid() as k from sales",
-            "x.sql:2: the step's SQL uses gen_random_uuid()",
+            "x.sql:2: the SQL uses gen_random_uuid()",
         ),
-        ("select *\nfrom sales\nusing sample 10%", "x.sql:3: the step's SQL uses a sample"),
-        ("select id\nfrom sales\nwhere id = $1", "x.sql:3: the step's SQL uses parameter $1"),
-        ("select *\nfrom\n read_csv('a.csv')", "x.sql:3: the step's SQL uses read_csv()"),
+        ("select *\nfrom sales\nusing sample 10%", "x.sql:3: the SQL uses a sample"),
+        ("select id\nfrom sales\nwhere id = $1", "x.sql:3: the SQL uses parameter $1"),
+        ("select *\nfrom\n read_csv('a.csv')", "x.sql:3: the SQL uses read_csv()"),
     ],
 )
 def test_a_fault_names_file_line_and_the_nearest_name(sql: str, says: str) -> None:
@@ -189,3 +189,21 @@ def test_a_damaged_kept_answer_is_looked_up_again(tmp_path: Path) -> None:
     first = load_lineage(tmp_path, sql, "x.sql", columns_of, lambda: ())
     next(tmp_path.iterdir()).write_text("{")
     assert load_lineage(tmp_path, sql, "x.sql", columns_of, lambda: ()) == first
+
+
+@pytest.mark.parametrize(
+    ("condition", "kind"),
+    [
+        ("random() < 0.1", "sql-random"),
+        ("at < now() - interval 1 year", "sql-reads-clock"),
+        ("id in (select id from read_csv('a.csv'))", "sql-reads-file"),
+        ("true) or (random() < 0.1", "sql-random"),
+        ("id = ", "bad-sql"),
+    ],
+)
+def test_a_condition_depends_on_the_rows_alone(condition: str, kind: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        check_condition(condition, "--where")
+    assert caught.value.kind == kind
+    assert caught.value.message.startswith("--where:")
+    check_condition("id = 7 and at < '2013-01-01' -- now", "--where")

@@ -8,9 +8,12 @@ from datetime import timedelta
 import pytest
 from pipeline_builders import ORDERS, SALES_ONLY, Bakery
 
+from instep.clock import Window, parse_instant
+from instep.engines.engine import Slice
 from instep.errors import ConflictError, InstepError, InvalidError, RefusedError, UnavailableError
 from instep.history.edits import Edit, publish
 from instep.history.refs import RefKind, create_ref, find_ref
+from instep.models.sameness import Identical
 from instep.pipelines.project import RunBudget
 from instep.pipelines.records import (
     RunState,
@@ -18,9 +21,10 @@ from instep.pipelines.records import (
     fail_lost_runs,
     load_run,
 )
+from instep.pipelines.reproduce import reproduce_run
 from instep.pipelines.run import RunRequest, run_pipeline
 from instep.tables.content import TableContent
-from instep.tables.read import schema_of
+from instep.tables.read import data_files, schema_of
 
 
 def head(bakery: Bakery, name: str) -> str | None:
@@ -464,3 +468,69 @@ def test_declared_data_is_read_by_its_relative_path(training: Bakery) -> None:
     )
     training.edit("pipelines/bread.yaml", "slices:", "data: [depth.txt]\nslices:")
     assert "model/late" in training.run().changed
+
+
+ORDERS_CONTRACT = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: orders
+version: 1.0.0
+status: active
+schema:
+  - name: orders
+    customProperties:
+      - {property: mergePolicy, value: derived}
+      - {property: sortOrder, value: [amount desc]}
+    properties:
+      - {name: id, logicalType: integer}
+      - name: sold_at
+        logicalType: timestamp
+        partitioned: true
+        customProperties: [{property: partitionTransform, value: month}]
+      - {name: shop, logicalType: string}
+      - {name: amount, logicalType: number}
+      - {name: rain, logicalType: number}
+      - {name: known_at, logicalType: timestamp}
+      - {name: late, logicalType: boolean}
+"""
+
+
+def orders_of(bakery: Bakery) -> TableContent:
+    content = bakery.repo.content(bakery.repo.resolve("try"), "table/orders")
+    return TableContent.from_content(content)
+
+
+def test_a_run_lays_out_its_table_as_the_contract_says(bakery: Bakery) -> None:
+    bakery.write("contracts/orders.yaml", ORDERS_CONTRACT)
+    bakery.edit("pipelines/bread.yaml", "    every: 1 month ", "    #")
+    bakery.run()
+    root, table = bakery.repo.root, orders_of(bakery)
+    assert sorted(one.partition for one in data_files(root, table)) == [
+        ("516",), ("517",), ("518",),
+    ]  # fmt: skip
+    window = Window(parse_instant("2013-02-01T00:00:00Z"), parse_instant("2013-03-01T00:00:00Z"))
+    pruned = data_files(root, table, Slice("sold_at", window))
+    assert [one.partition for one in pruned] == [("517",)]
+    assert len(bakery.rows("try", "orders")) == 24 * 90
+
+
+def test_a_run_lays_out_what_it_computes_anew_when_the_contract_changes(bakery: Bakery) -> None:
+    plain = ORDERS_CONTRACT.replace("        partitioned: true\n", "").replace(
+        "        customProperties: [{property: partitionTransform, value: month}]\n", ""
+    )
+    bakery.write("contracts/orders.yaml", plain)
+    bakery.run()
+    assert {one.partition for one in data_files(bakery.repo.root, orders_of(bakery))} == {()}
+    bakery.write("contracts/orders.yaml", ORDERS_CONTRACT)
+    bakery.edit("pipelines/bread.yaml", "to: 2013-04-01", "to: 2013-05-01")
+    bakery.run()
+    found = {one.partition for one in data_files(bakery.repo.root, orders_of(bakery))}
+    assert ("519",) in found
+    assert len(bakery.rows("try", "orders")) == 24 * 120
+
+
+def test_a_run_of_a_partitioned_table_is_reproduced(bakery: Bakery) -> None:
+    bakery.write("contracts/orders.yaml", ORDERS_CONTRACT)
+    run = bakery.run().run
+    again = reproduce_run(bakery.repo, run.id, bakery.folder, lambda text: None)
+    assert again.sameness == Identical()

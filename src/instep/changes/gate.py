@@ -37,6 +37,8 @@ class Merged:
     change: Change
     commit: Commit
     approved_by: tuple[str, ...]
+    upkeep: str = ""
+    """What was done to the files of its table after it, in words."""
 
 
 def open_change(

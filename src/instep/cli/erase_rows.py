@@ -17,6 +17,7 @@ from instep.history.refs import list_refs
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
 from instep.lake import retention_of
+from instep.pipelines.lineage import check_condition
 from instep.tables.content import TableContent
 from instep.tables.erase import Found, erase_rows, find_rows
 from instep.tables.row_erasures import RowErasure
@@ -76,10 +77,13 @@ def erased_rows(
 
     Raises:
         NotFoundError (kind "no-such-key"): no commit has such a table.
-        InvalidError (kind "sql-failed"): the condition cannot be evaluated.
+        InvalidError (kinds "sql-reads-clock", "sql-random", "sql-reads-file",
+            "sql-reads-session"): the condition depends on more than the rows.
+        InvalidError (kinds "bad-sql", "sql-failed"): the condition cannot be evaluated.
         UnavailableError (kinds "writers-at-work", "collecting").
     """
     newest = _newest(repo, table)
+    check_condition(where, "--where")
     states = _states_of(repo, table)
     remains = remains_of(repo, table)
     if is_dry:

@@ -66,6 +66,7 @@ class Explained:
         yield f"  slice          {run.slice} at commit {run.input_commit}"
         yield f"  trained on     {found.card.trained}, {found.card.counts.trained:,} rows"
         yield f"  trained under  {_contracts(found.trained_under)}"
+        yield from (f"  since then     {one}" for one in found.erased)
         values = len(run.configuration)
         yield f"  configuration  {values} values, seed {found.card.seed}; see --json"
         yield f"  code           {run.code_digest[:16]} ({', '.join(run.code)})"

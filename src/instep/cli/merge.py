@@ -28,6 +28,7 @@ class MergedChange:
             "commit": self.merged.commit.id,
             "keys": list(self.keys),
             "approved_by": list(self.merged.approved_by),
+            "upkeep": self.merged.upkeep,
         }
 
     def to_text(self) -> str:
@@ -36,7 +37,7 @@ class MergedChange:
             f"Merged change {self.merged.change.number} to main as "
             f"{self.merged.commit.id[:12]}, approved by {agreed}.\n"
             f"  {counted(len(self.keys), 'key')} changed: {', '.join(self.keys)}"
-        )
+        ) + (f"\n  note: {self.merged.upkeep}" if self.merged.upkeep else "")
 
 
 @click.command()

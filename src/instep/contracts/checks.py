@@ -16,7 +16,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from instep.contracts.terms import BatchTerm, Bound, ColumnTerm, Contract, Metric
-from instep.engines.schema import literal, quoted, sql_type_of
+from instep.engines.conform import missing_within
+from instep.engines.schema import Column, literal, quoted
+from instep.engines.types import iceberg_column
 from instep.findings import Finding, Severity
 
 TEXT = "VARCHAR"
@@ -157,6 +159,9 @@ def _column_terms(column: ColumnTerm, source: str) -> Iterator[tuple[str, str, s
         yield "type", f"is {column.type}", f"({raw} IS NOT NULL AND ({misfit}))"
     if column.required:
         yield "required", "is not null", f"({raw} IS NULL)"
+    missing = missing_within(value, column.as_column())
+    if missing:
+        yield "fields", "has all its required fields", f"({missing})"
     if column.minimum:
         below = "<=" if column.minimum.exclusive else "<"
         word = "above" if column.minimum.exclusive else "at least"
@@ -183,18 +188,18 @@ def _column_terms(column: ColumnTerm, source: str) -> Iterator[tuple[str, str, s
         matches = f"regexp_matches({value}, {literal(column.pattern)})"
         yield "pattern", f"matches {column.pattern}", f"(NOT {matches})"
     if column.values:
-        allowed = ", ".join(
-            f"CAST({literal(text)} AS {sql_type_of(column.type)})" for text in column.values
-        )
+        allowed = ", ".join(f"CAST({literal(text)} AS {column.sql_type})" for text in column.values)
         yield "values", f"is one of {', '.join(column.values)}", f"({value} NOT IN ({allowed}))"
 
 
 def _misfit(column: ColumnTerm, source: str) -> str | None:
     """Returns the predicate of a value that does not fit the column's type; None if all do."""
     raw, value = quoted(_raw(column.name)), quoted(column.name)
-    target = sql_type_of(column.type)
+    target = column.sql_type
     if _is_free(source, target):
         return None
+    if column.children:
+        return _nested_misfit(column, source)
     family = column.type.partition("(")[0]
     if source != TEXT:
         if family == "float":
@@ -220,6 +225,31 @@ def _misfit(column: ColumnTerm, source: str) -> str | None:
             return f"{value} IS NULL OR {_is_finer(raw)}"
         case _:
             return f"{value} IS NULL"
+
+
+def _nested_misfit(column: ColumnTerm, source: str) -> str:
+    """The predicate of a nested value that is not the same again when it is cast back."""
+    raw, value = quoted(_raw(column.name)), quoted(column.name)
+    if not _is_alike(source, column):
+        return "true"
+    return f"CAST({value} AS {source}) IS DISTINCT FROM {raw}"
+
+
+def _is_alike(source: str, column: ColumnTerm) -> bool:
+    """Tells whether a type is nested as a column is, so that a cast can be asked for."""
+    return _are_alike(iceberg_column(source, column.name), column.as_column())
+
+
+def _are_alike(held: Column, wanted: Column) -> bool:
+    if not held.is_nested and not wanted.is_nested:
+        return True
+    known = {child.name.lower(): child for child in held.children}
+    shared = [
+        (known[child.name.lower()], child)
+        for child in wanted.children
+        if child.name.lower() in known
+    ]
+    return held.type == wanted.type and bool(shared) and all(_are_alike(*two) for two in shared)
 
 
 def _unless_written_so(raw: str, value: str, differs: str) -> str:
@@ -283,7 +313,7 @@ def _is_free(source: str, target: str) -> bool:
 
 
 def _constant(column: ColumnTerm, bound: Bound) -> str:
-    return f"CAST({literal(bound.value)} AS {sql_type_of(column.type)})"
+    return f"CAST({literal(bound.value)} AS {column.sql_type})"
 
 
 def _raw(name: str) -> str:
@@ -291,9 +321,11 @@ def _raw(name: str) -> str:
 
 
 def _cast(column: ColumnTerm, source: str) -> str:
-    target = sql_type_of(column.type)
+    target = column.sql_type
     if source == target:
         return quoted(column.name)
+    if column.children and not _is_alike(source, column):
+        return f"CAST(NULL AS {target})"
     cast = f"TRY_CAST({quoted(column.name)} AS {target})"
     if source == TEXT and column.type in ("float", "double"):
         return f"CASE WHEN isfinite({cast}) THEN {cast} END"
@@ -371,7 +403,7 @@ def _count(contract: Contract, term: BatchTerm) -> str:
             tests = []
             if term.values:
                 column = contract.column(term.columns[0])
-                type_ = sql_type_of(column.type) if column else TEXT
+                type_ = column.sql_type if column else TEXT
                 allowed = ", ".join(f"CAST({literal(text)} AS {type_})" for text in term.values)
                 tests.append(f"{name} NOT IN ({allowed})")
             if term.pattern is not None:

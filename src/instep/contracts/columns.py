@@ -13,6 +13,7 @@ from decimal import Decimal, InvalidOperation
 
 from instep.clock import parse_instant
 from instep.contracts.faults import Faults
+from instep.contracts.layout import TRANSFORM
 from instep.contracts.odcs import Custom, Options, Property, Quality, Scalar
 from instep.contracts.terms import (
     Bound,
@@ -33,6 +34,10 @@ _TYPES = {
     "boolean": "boolean",
 }
 """The Iceberg type that a logical type means when no physical type is given."""
+
+
+_NESTED = {"object": "properties", "array": "items"}
+"""The logical types that hold others, and the key that says which."""
 
 
 _NUMBERS = ("int", "long", "float", "double", "decimal")
@@ -57,11 +62,22 @@ _SQL_NAMES = {sql: iceberg for iceberg, sql in PRIMITIVE_TYPES.items()}
 
 def column_of(part: Property, place: Place, faults: Faults) -> ColumnTerm:
     """Returns the terms of one property; what is wrong with it goes to `faults`."""
+    if part.logicalType in _NESTED:
+        return _nested_column(part, place, faults)
     options = part.logicalTypeOptions
     inside = (*place, "logicalTypeOptions")
     _refuse_property(part, place, faults)
+    for option in ("items", "properties"):
+        if getattr(part, option) is not None:
+            faults.add(
+                (*place, option),
+                f'"{option}" stands at a column of type {part.logicalType}: expected it at an '
+                "object (properties) or an array (items). Remove it.",
+            )
     type_ = _type(part, place, faults)
-    own = own_properties(part.customProperties, ("unit",), (*place, "customProperties"), faults)
+    own = own_properties(
+        part.customProperties, ("unit", TRANSFORM), (*place, "customProperties"), faults
+    )
     values: tuple[str, ...] = ()
     pattern = options.pattern
     for index, quality in enumerate(part.quality):
@@ -106,6 +122,69 @@ def column_of(part: Property, place: Place, faults: Faults) -> ColumnTerm:
     )
 
 
+def _nested_column(part: Property, place: Place, faults: Faults) -> ColumnTerm:
+    """Returns the terms of an object or an array: its fields, and that they are not null.
+
+    A term that is not checked within is refused.
+    """
+    _refuse_nested(part, place, faults)
+    _refuse_property(part, place, faults)
+    children: tuple[ColumnTerm, ...] = ()
+    if part.logicalType == "array":
+        if part.items is not None:
+            inner = part.items.model_copy(update={"name": "element"})
+            children = (_within(inner, (*place, "items"), faults),)
+    else:
+        fields = part.properties or []
+        children = tuple(
+            _within(one, (*place, "properties", index), faults) for index, one in enumerate(fields)
+        )
+        names = [one.name.lower() for one in children]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                faults.add(
+                    (*place, "properties", index, "name"),
+                    f'field "{name}" stands twice: expected names that differ, ignoring case. '
+                    "Remove one.",
+                )
+    wanted = _NESTED[part.logicalType]
+    if not children:
+        faults.add(
+            place,
+            f'"{part.name}" of type {part.logicalType} says not what is in it: expected '
+            f'"{wanted}". Add it.',
+        )
+        return ColumnTerm(part.name, "string")
+    return ColumnTerm(
+        name=part.name,
+        type="list" if part.logicalType == "array" else "struct",
+        required=part.required or part.primaryKey,
+        description=part.description,
+        children=children,
+    )
+
+
+def _within(part: Property, place: Place, faults: Faults) -> ColumnTerm:
+    """Returns the terms of a field within a nested column."""
+    if part.logicalType not in _NESTED:
+        _refuse_nested(part, place, faults)
+    return column_of(part, place, faults)
+
+
+def _refuse_nested(part: Property, place: Place, faults: Faults) -> None:
+    """Refuses what only a column that is not nested can promise."""
+    mend = 'Expected "required" as the only term of a nested field. Remove it.'
+    given = [
+        name
+        for name in ("primaryKey", "partitioned", "quality", "customProperties")
+        if getattr(part, name)
+    ]
+    options = part.logicalTypeOptions.model_dump(exclude_none=True)
+    given += ["logicalTypeOptions"] if options.keys() - {"timezone", "defaultTimezone"} else []
+    for name in given:
+        faults.refuse(place, name, mend)
+
+
 def _pattern_fault(pattern: str | None) -> str | None:
     """Says what is wrong with a regular expression; RE2, which runs it, looks neither around nor
     back."""
@@ -138,11 +217,8 @@ def _refuse_property(part: Property, place: Place, faults: Faults) -> None:
         faults.add(inside, '"timezone" belongs to a timestamp column only. Remove it.')
     if part.unique:
         faults.refuse(place, "unique", "Use primaryKey, or a duplicateValues term.")
-    if part.partitioned:
-        faults.refuse(place, "partitioned", "Remove it: the layout is not part of a promise.")
-    for option in ("relationships", "items", "properties"):
-        if getattr(part, option) is not None:
-            faults.refuse(place, option, "Remove it.")
+    if part.relationships is not None:
+        faults.refuse(place, "relationships", "Remove it.")
     if part.physicalName not in (None, part.name):
         faults.add(
             (*place, "physicalName"),
@@ -152,13 +228,6 @@ def _refuse_property(part: Property, place: Place, faults: Faults) -> None:
 
 
 def _type(part: Property, place: Place, faults: Faults) -> str:
-    if part.logicalType in ("object", "array"):
-        faults.add(
-            (*place, "logicalType"),
-            f'logical type "{part.logicalType}" is not supported: expected one of '
-            f"{', '.join(_TYPES)}. Split the column into plain ones.",
-        )
-        return "string"
     if part.physicalType is None:
         zoned = part.logicalTypeOptions.timezone
         return "timestamp" if zoned is False else _TYPES[part.logicalType]

@@ -3,8 +3,8 @@
 A key that ODCS does not have is an error with its place and the nearest known key. A key of ODCS
 that only describes is accepted; one that promises a check which is not run is refused, so that a
 contract never says more than what is checked. What ODCS has no word for stands in
-`customProperties`: of a schema object `eventTime`, `mergePolicy`, `maxQuarantined`; of a property
-`unit`; of a server `nullMarker`, `encoding`.
+`customProperties`: of a schema object `eventTime`, `mergePolicy`, `maxQuarantined`, `sortOrder`; of
+a property `unit`, `partitionTransform`; of a server `nullMarker`, `encoding`.
 
 ODCS leaves three meanings open; here `required: true` means never null, `mustBeBetween` includes
 both its ends, and a primary key is required.
@@ -24,6 +24,7 @@ from instep.contracts.columns import (
     valid,
 )
 from instep.contracts.faults import Faults, no_such_column
+from instep.contracts.layout import SORT, TRANSFORM, partition_of, sort_of
 from instep.contracts.odcs import Arguments, Document, Property, Quality, Server
 from instep.contracts.terms import (
     BatchTerm,
@@ -73,7 +74,7 @@ def _contract(document: Document, faults: Faults) -> Contract:
             )
     own = own_properties(
         table.customProperties,
-        ("eventTime", "mergePolicy", "maxQuarantined"),
+        ("eventTime", "mergePolicy", "maxQuarantined", SORT),
         (*place, "customProperties"),
         faults,
     )
@@ -113,6 +114,8 @@ def _contract(document: Document, faults: Faults) -> Contract:
             for index, server in enumerate(document.servers)
         ),
         batch=tuple(batch),
+        partition=partition_of(table.properties, columns, (*place, "properties"), faults),
+        sort=sort_of(own.get(SORT), columns, _OBJECT, faults),
     )
 
 
@@ -153,6 +156,8 @@ _OWN_PLACES = {
     "eventTime": "the schema object",
     "mergePolicy": "the schema object",
     "maxQuarantined": "the schema object",
+    SORT: "the schema object",
+    TRANSFORM: "a property",
     "unit": "a property",
     "nullMarker": "a server",
     "encoding": "a server",

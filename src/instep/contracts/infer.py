@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from instep.contracts.terms import Format, Source
-from instep.engines.schema import quoted
+from instep.engines.schema import Column, quoted
+from instep.engines.types import iceberg_column
 
 if TYPE_CHECKING:
     import duckdb
@@ -44,6 +45,14 @@ _ICEBERG = {
     "timestamp": "timestamptz",
     "string": "string",
 }
+_LOGICAL_OF = {
+    **{iceberg: logical for logical, iceberg in _ICEBERG.items()},
+    "int": "integer",
+    "float": "number",
+    "decimal": "number",
+    "timestamp": "timestamp",
+}
+_NESTED = {"struct": "object", "list": "array"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +66,8 @@ class Guess:
     distinct: int
     lowest: str | None
     highest: str | None
+    children: tuple[Column, ...] = ()
+    """What is in a column of the logical type object or array."""
 
     @property
     def is_unique(self) -> bool:
@@ -64,8 +75,8 @@ class Guess:
 
     @property
     def type(self) -> str:
-        """The Iceberg type that the logical type means."""
-        return _ICEBERG[self.logical]
+        """The Iceberg type that the logical type means; text for what is nested."""
+        return _ICEBERG.get(self.logical, "string")
 
 
 def guess_columns(
@@ -120,8 +131,27 @@ def _lines(table: str, source: Source, guesses: Sequence[Guess]) -> Iterator[str
     for guess in guesses:
         yield f"      - name: {json.dumps(guess.name, ensure_ascii=False)}"
         yield f"        logicalType: {guess.logical}"
+        yield from _within(guess.logical, guess.children, "        ")
         seen = "never null" if not guess.nulls else f"null in {guess.nulls} of {guess.rows} rows"
         yield f"        # seen: {seen}, {guess.distinct} different values{_range(guess)}"
+
+
+def _within(logical: str, children: Sequence[Column], margin: str) -> Iterator[str]:
+    """The lines of what is in an object or an array."""
+    if children:
+        yield f"{margin}{'properties' if logical == 'object' else 'items'}:"
+    for child in children:
+        inner = _logical_of(child)
+        if logical == "object":
+            yield f"{margin}  - name: {json.dumps(child.name, ensure_ascii=False)}"
+        yield f"{margin}{'    ' if logical == 'object' else '  '}logicalType: {inner}"
+        nested = child.children if inner in _NESTED.values() else ()
+        yield from _within(inner, nested, margin + ("    " if logical == "object" else "  "))
+
+
+def _logical_of(column: Column) -> str:
+    family = column.type.partition("(")[0]
+    return _NESTED.get(family) or _LOGICAL_OF.get(family, "string")
 
 
 def _range(guess: Guess) -> str:
@@ -133,6 +163,10 @@ def _range(guess: Guess) -> str:
 def _guess(connection: duckdb.DuckDBPyConnection, relation: str, name: str, kind: str) -> Guess:
     column = quoted(name)
     logical = _LOGICAL.get(kind, "string")
+    children: tuple[Column, ...] = ()
+    if kind.startswith("STRUCT(") or kind.endswith("]"):
+        seen = iceberg_column(kind, name)
+        logical, children = _NESTED[seen.type], seen.children
     if kind.startswith("DECIMAL"):
         logical = "number"
     if kind == "VARCHAR":
@@ -148,7 +182,7 @@ def _guess(connection: duckdb.DuckDBPyConnection, relation: str, name: str, kind
         f"SELECT count(*), count({column}), count(DISTINCT {column}), "
         f"min({value})::VARCHAR, max({value})::VARCHAR FROM {quoted(relation)}",
     )
-    return Guess(name, logical, rows, rows - filled, distinct, lowest, highest)
+    return Guess(name, logical, rows, rows - filled, distinct, lowest, highest, children)
 
 
 _FITS = """

@@ -117,9 +117,9 @@ class Property(_Element):
     primaryKeyPosition: int | None = None  # noqa: N815
     unique: bool = False
     partitioned: bool = False
-    partitionKeyPosition: Descriptive = None  # noqa: N815
-    items: Descriptive = None
-    properties: Descriptive = None
+    partitionKeyPosition: int | None = None  # noqa: N815
+    items: Item | None = None
+    properties: list[Property] | None = None
     examples: Descriptive = None
     classification: Descriptive = None
     criticalDataElement: Descriptive = None  # noqa: N815
@@ -127,6 +127,12 @@ class Property(_Element):
     transformSourceObjects: Descriptive = None  # noqa: N815
     transformLogic: Descriptive = None  # noqa: N815
     transformDescription: Descriptive = None  # noqa: N815
+
+
+class Item(Property):
+    """What an array holds; it needs no name."""
+
+    name: str = "element"
 
 
 class Object(_Element):

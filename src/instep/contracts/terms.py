@@ -13,6 +13,8 @@ from decimal import Decimal
 from enum import StrEnum
 
 from instep.canonical import Json
+from instep.engines.schema import Column, Schema
+from instep.tables.partition import Order, Part
 
 
 class MergePolicy(StrEnum):
@@ -41,7 +43,11 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class ColumnTerm:
-    """One column and what each of its values promises; `type` is an Iceberg type."""
+    """One column and what each of its values promises.
+
+    `type` is an Iceberg type, or "struct" or "list" with `children`, which promise only to be
+    there and not to be null.
+    """
 
     name: str
     type: str
@@ -54,11 +60,22 @@ class ColumnTerm:
     values: tuple[str, ...] = ()
     unit: str = ""
     description: str = ""
+    children: tuple[ColumnTerm, ...] = ()
+
+    def as_column(self) -> Column:
+        """Returns the column of a table that this is, without ids."""
+        children = tuple(child.as_column() for child in self.children)
+        return Column(0, self.name, self.type, self.required, self.description, children)
+
+    @property
+    def sql_type(self) -> str:
+        """The DuckDB type that holds the column's values."""
+        return self.as_column().sql_type
 
     def to_json(self) -> dict[str, Json]:
         return {
             "name": self.name,
-            "type": self.type,
+            "type": self.as_column().full_type,
             "terms": list(self.sentences()),
             "unit": self.unit,
             "description": self.description,
@@ -188,6 +205,18 @@ class Contract:
     max_quarantined: Decimal = Decimal("0.01")
     sources: tuple[Source, ...] = ()
     batch: tuple[BatchTerm, ...] = ()
+    partition: tuple[Part, ...] = ()
+    sort: tuple[Order, ...] = ()
+
+    @property
+    def schema(self) -> Schema:
+        """The columns of its table, without ids."""
+        return Schema(tuple(column.as_column() for column in self.columns))
+
+    @property
+    def has_layout(self) -> bool:
+        """Tells whether it says how files are laid out; if not, the table's own layout stays."""
+        return bool(self.partition or self.sort)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -209,4 +238,6 @@ class Contract:
             "max_quarantined": f"{self.max_quarantined:f}",
             "columns": [column.to_json() for column in self.columns],
             "batch": [term.to_json() for term in self.batch],
+            "partition": [f"{part.transform}({part.column})" for part in self.partition],
+            "sort": [str(order) for order in self.sort],
         }

@@ -65,9 +65,17 @@ def rules_within(schema: Schema) -> list[Rule]:
     found = []
     for column in schema.columns:
         name = quoted(column.name)
-        found.append(Rule(column, _broken_within(name, column, _is_missing), _missing))
+        found.append(Rule(column, missing_within(name, column), _missing))
         found.append(Rule(column, _broken(name, column, _is_of_other_length), _of_other_length))
     return [rule for rule in found if rule.condition]
+
+
+def missing_within(value: str, column: Column) -> str:
+    """Returns the SQL condition under which a nested value, given as SQL, lacks a required field.
+
+    Empty where nothing within is required.
+    """
+    return _broken_within(value, column, _is_missing)
 
 
 def _cast(source: Column | None, column: Column, wanted: Schema) -> str:

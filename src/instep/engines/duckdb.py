@@ -13,9 +13,8 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -26,10 +25,12 @@ import duckdb
 from instep.engines.bring import begins, begun_anew, brought
 from instep.engines.conform import check_required, conforming, rules_within
 from instep.engines.deletes import position_files, positions_sql, vector_positions
+from instep.engines.duckdb_errors import damaged, translated
 from instep.engines.engine import FileSet, WrittenFile
 from instep.engines.fixed import has_fixed, write_fixed
 from instep.engines.held import Held, held_alike, layouts_sql
 from instep.engines.layout import (
+    PLAIN,
     Layout,
     order_by,
     partition_columns,
@@ -40,7 +41,7 @@ from instep.engines.scan import deleted_rows, scan, where
 from instep.engines.schema import Column, Schema, literal, quoted
 from instep.engines.statistics import file_statistics
 from instep.engines.types import iceberg_column
-from instep.errors import InternalError, InvalidError, UnavailableError
+from instep.errors import InternalError, InvalidError
 from instep.faults import reached
 from instep.history.objects import file_digest, publish_durably
 from instep.history.places import here, linked, on_s3
@@ -59,8 +60,6 @@ _HASHED_AT_ONCE = 4
 
 _SENT_AT_ONCE = 4
 """Files uploaded at the same time: each in parts that are sent together as well."""
-
-PLAIN = Layout()
 
 
 class DuckDB:
@@ -165,7 +164,7 @@ class DuckDB:
         Raises: as `source`.
         """
         select = f"SELECT * FROM {self.source(file_set)}{where(file_set)}"
-        with _translated(f"view {file_set.name}"):
+        with translated(f"view {file_set.name}"):
             self._connection.execute(f"CREATE OR REPLACE VIEW {quoted(file_set.name)} AS {select}")
 
     def source(self, file_set: FileSet, *, row_number: str = "", file_name: str = "") -> str:
@@ -182,7 +181,7 @@ class DuckDB:
         """
         file_set = brought(file_set, self._lake, self._folders[1])
         self.allow_files(file_set)
-        with _translated(f"view {file_set.name}", _damaged):
+        with translated(f"view {file_set.name}", damaged):
             held = self._held(file_set)
             self._find_deleted(file_set)
         found = scan(file_set, held, row_number=row_number, file_name=file_name)
@@ -219,7 +218,7 @@ class DuckDB:
             InvalidError (kind "not-a-select", "sql-failed").
         """
         self._check_select(text)
-        with _translated("SQL"):
+        with translated("SQL"):
             return self._connection.sql(text)
 
     def rows(self, text: str) -> list[tuple[Any, ...]]:  # values of any SQL type
@@ -229,7 +228,7 @@ class DuckDB:
             InvalidError (kind "not-a-select", "sql-failed").
         """
         self._check_select(text)
-        with _translated("SQL"):
+        with translated("SQL"):
             return self._connection.execute(text).fetchall()
 
     def run(self, text: str) -> None:
@@ -239,7 +238,7 @@ class DuckDB:
             InvalidError (kind "sql-failed"), UnavailableError (kind "out-of-memory").
         """
         self.lock()
-        with _translated("SQL"):
+        with translated("SQL"):
             self._connection.execute(text)
 
     def describe(self, text: str) -> Schema:
@@ -286,7 +285,7 @@ class DuckDB:
         self.lock()
         reached("engine.copy.before")
         try:
-            with _translated("SQL"):
+            with translated("SQL"):
                 found = self._copied(select, schema, out, target_bytes, layout)
             reached("engine.copy.after")
             check_required(schema, [one.columns for one in found])
@@ -354,7 +353,7 @@ class DuckDB:
 
     def _check_select(self, text: str) -> None:
         self.lock()
-        with _translated("SQL"):
+        with translated("SQL"):
             statements = self._connection.extract_statements(text)
         kinds = [statement.type for statement in statements]
         if kinds != [duckdb.StatementType.SELECT]:
@@ -366,7 +365,7 @@ class DuckDB:
 
     def _of(self, text: str) -> list[tuple[str, str]]:
         self._check_select(text)
-        with _translated("SQL"):
+        with translated("SQL"):
             found = self._connection.execute(f"DESCRIBE {_bare(text)}").fetchall()
         return [(name, kind) for name, kind, *_ in found]
 
@@ -441,49 +440,3 @@ def _published(sources: Sequence[Path], folder: Path) -> list[Path]:
     with ThreadPoolExecutor(_SENT_AT_ONCE if on_s3(folder) else 1) as pool:
         list(pool.map(publish_durably, sources, paths))
     return paths
-
-
-def _failed(what: str, error: duckdb.Error) -> InvalidError:
-    return InvalidError(
-        f"{what} failed: {_first_lines(error)}. Correct the statement.", kind="sql-failed"
-    )
-
-
-def _damaged(what: str, error: duckdb.Error) -> InvalidError:
-    return InvalidError(
-        f"{what} cannot be read: {_first_lines(error)}. Restore the file from a backup.",
-        kind="damaged-file",
-    )
-
-
-def _first_lines(error: duckdb.Error) -> str:
-    return str(error).strip().split("\n\nLINE ")[0].rstrip(".")
-
-
-@contextmanager
-def _translated(what: str, invalid: Any = _failed) -> Iterator[None]:  # a function of this module
-    """Turns DuckDB's errors into those of the seven families."""
-    try:
-        yield
-    except duckdb.OutOfMemoryException as error:
-        raise UnavailableError(
-            f"{what} needs more memory or disk than allowed: {_first_lines(error)}. "
-            "Give the run more, or make it smaller.",
-            kind="out-of-memory",
-        ) from error
-    except duckdb.PermissionException as error:
-        raise InvalidError(
-            f"{what} reads something outside its inputs: {_first_lines(error)}: expected only "
-            "registered tables. Name a table instead.",
-            kind="sql-not-allowed",
-        ) from error
-    except duckdb.IOException as error:
-        if invalid is _damaged:
-            raise _damaged(what, error) from error
-        raise UnavailableError(
-            f"{what} could not read or write the disk: {_first_lines(error)}. "
-            "Make room on it, or repair it, then try again.",
-            kind="disk-failed",
-        ) from error
-    except duckdb.Error as error:
-        raise invalid(what, error) from error

@@ -51,6 +51,9 @@ class Layout:
     sort: tuple[SortField, ...] = ()
 
 
+PLAIN = Layout()
+
+
 def partition_columns(layout: Layout, schema: Schema) -> tuple[str, ...]:
     """Returns SQL columns that hold the partition of a row, safe in the name of a folder."""
     by_id = {column.id: column for column in schema.columns}

@@ -21,6 +21,7 @@ from instep.history.operations import Operation, operations
 from instep.history.repository import Repository
 from instep.history.store import Transaction
 from instep.models.card import Card, card_of
+from instep.pipelines.erased import erased_since
 from instep.pipelines.records import Run, load_run
 from instep.serving.log_files import find_receipt
 from instep.serving.records import PredictionRecord, Source
@@ -48,7 +49,7 @@ class Explanation:
     `contracts` are those of the commit that was served, to which the question was held;
     `trained_at` is the commit that the run read, and `trained_under` the contracts of the run.
     `change` brought this model to main, `released` made it live where it answered; None where no
-    record of it exists.
+    record of it exists. `erased` says of which tables behind the model rows were erased since.
     """
 
     prediction: PredictionRecord
@@ -60,6 +61,7 @@ class Explanation:
     change: Change | None
     approvals: tuple[Approval, ...]
     released: Operation | None
+    erased: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         source = self.prediction.source
@@ -84,6 +86,7 @@ class Explanation:
             "change": _change_json(self.change),
             "approvals": [approval.to_json() for approval in self.approvals],
             "released": self.released.to_json() if self.released else None,
+            "erased": list(self.erased),
         }
 
 
@@ -112,6 +115,7 @@ def explain_receipt(repo: Repository, receipt: str) -> Explanation:
         change=change,
         approvals=approvals,
         released=released,
+        erased=erased_since(repo, run),
     )
 
 

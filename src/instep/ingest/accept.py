@@ -26,6 +26,7 @@ from instep.ingest.attempts import on_newest_main
 from instep.ingest.batch import Outcome, Reading
 from instep.ingest.kept import read_as, reading_again, without_contract
 from instep.ingest.records import Arrival, arrival_of_change, insert_mappings, update_arrival
+from instep.ingest.upkeep import look_after
 
 _FINAL = ("missing-column", "renamed-column", "no-contract")
 """What a reason does not mend."""
@@ -50,7 +51,10 @@ def accept(
         NotFoundError (kind "erased"): the kept file was erased.
     """
     with writing(repo.root, repo.store):
-        return _accept(repo, number, actor, rename, why)
+        arrived = _accept(repo, number, actor, rename, why)
+    if arrived.commit is None:
+        return arrived
+    return replace(arrived, upkeep=look_after(repo, arrived.arrival.table))
 
 
 def _accept(

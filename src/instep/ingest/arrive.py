@@ -33,8 +33,7 @@ from instep.ingest.batch import Delivery, Outcome, Reading
 from instep.ingest.files import check_arrived, load_rows, open_raw, sniffed_source
 from instep.ingest.in_force import find_contract, named_table
 from instep.ingest.records import Arrival, insert_arrival, mappings_of, same_file
-from instep.pipelines.records import is_kept_by_run
-from instep.tables.upkeep import look_after
+from instep.ingest.upkeep import look_after
 from instep.tables.write import check_table_name
 
 Say = Callable[[str], None]
@@ -63,8 +62,7 @@ def ingest(
         arrived = _ingest(repo, project, file, actor, table, say)
     if arrived.commit is None or arrived.was_here:
         return arrived
-    done = look_after(repo, MAIN, arrived.arrival.table, partial(is_kept_by_run, repo), say)
-    return replace(arrived, upkeep=done)
+    return replace(arrived, upkeep=look_after(repo, arrived.arrival.table, say))
 
 
 def _ingest(

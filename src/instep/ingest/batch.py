@@ -22,7 +22,6 @@ from instep.ingest.examine import (
     Examined,
     allow_inputs,
     column_findings,
-    columns_of,
     examine,
     stage,
 )
@@ -31,7 +30,14 @@ from instep.ingest.in_force import InForce
 from instep.ingest.records import last_accepted, load_profile, save_profile
 from instep.tables.content import TableContent
 from instep.tables.read import data_files, file_set, layout_of, schema_of
-from instep.tables.write import append, create_table, data_folder, replace, set_columns
+from instep.tables.write import (
+    append,
+    create_table,
+    data_folder,
+    replace,
+    set_columns,
+    set_layout,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +260,8 @@ def may_append(
         return False
     if schema_of(repo.root, now) != schema_of(repo.root, arrived):
         return False
+    if layout_of(repo.root, now) != layout_of(repo.root, arrived):
+        return False
     old = {file.path for file in data_files(repo.root, before)}
     whole = {file.path for file in data_files(repo.root, arrived)}
     if not old <= whole:
@@ -261,27 +269,24 @@ def may_append(
     if not contract.key:
         return True
     current = {file.path for file in data_files(repo.root, now)}
+    entered = file_set(repo.root, now, "entered")
+    entered = entered.apart_from(file_set(repo.root, before, "entered"))
     return not old - current and not _share_keys(
-        repo, contract, now, tuple(sorted(whole - old)), tuple(sorted(current - old))
+        repo, contract, tuple(sorted(whole - old)), entered
     )
 
 
 def _share_keys(
-    repo: Repository,
-    contract: Contract,
-    table: TableContent,
-    arrived: tuple[str, ...],
-    entered: tuple[str, ...],
+    repo: Repository, contract: Contract, arrived: tuple[str, ...], entered: FileSet
 ) -> bool:
     from instep.engines.duckdb import DuckDB
 
-    if not arrived or not entered:
+    if not arrived or not entered.files:
         return False
-    schema = schema_of(repo.root, table)
     keys = ", ".join(quoted(name) for name in contract.key)
     with DuckDB(repo.root / "staging") as engine:
-        engine.view(FileSet("arrived", arrived, schema))
-        engine.view(FileSet("entered", entered, schema))
+        engine.view(FileSet("arrived", arrived, entered.schema))
+        engine.view(entered)
         return bool(
             list(engine.rows(f"SELECT 1 FROM arrived SEMI JOIN entered USING ({keys}) LIMIT 1"))
         )
@@ -294,12 +299,16 @@ def table_at(repo: Repository, commit: str, name: str) -> TableContent | None:
 
 
 def _prepared(repo: Repository, before: TableContent | None, contract: Contract) -> TableContent:
-    """Returns the table with the contract's columns, made when there was none."""
+    """Returns the table with the contract's columns and layout, made when there was none."""
     at = repo.clock()
-    columns = columns_of(contract)
+    columns = contract.schema.columns
+    part, sort = contract.partition, contract.sort
     if before is None:
-        return create_table(repo.root, contract.table, columns, at=at)
-    return set_columns(repo.root, before, columns, at=at)
+        return create_table(repo.root, contract.table, columns, at=at, partition=part, sort=sort)
+    table = set_columns(repo.root, before, columns, at=at)
+    if not contract.has_layout:
+        return table
+    return set_layout(repo.root, table, part, sort, at=at)
 
 
 def _upserted(

@@ -97,14 +97,6 @@ def stage(
     )
 
 
-def columns_of(contract: Contract) -> tuple[Column, ...]:
-    """Returns the columns of the contract's table, without ids."""
-    return tuple(
-        Column(0, column.name, column.type, column.required, column.description)
-        for column in contract.columns
-    )
-
-
 def column_findings(
     engine: DuckDB, contract: Contract, staged: Staged, last: Sequence[ColumnProfile]
 ) -> tuple[Finding, ...]:

@@ -24,6 +24,7 @@ from instep.ingest.attempts import ATTEMPTS
 from instep.ingest.batch import Reading, appended, last_profile, read_batch, table_at
 from instep.ingest.kept import read_as, reading_again, without_contract
 from instep.ingest.records import Arrival, arrival_of_change, update_arrival
+from instep.ingest.upkeep import look_after
 
 _AGREED = ("findings", "file", "contract", "mapping", "reads")
 """What of the evidence must be the same, besides the counts, for a reading to be the same."""
@@ -37,6 +38,13 @@ def merge_arrival(repo: Repository, number: int, actor: str) -> Merged:
         RefusedError (kind "still-held"): its contract is gone.
         ConflictError (kind "keys-moved"): main moved on at every attempt.
     """
+    merged = _merge(repo, number, actor)
+    with repo.store.reading() as tx:
+        table = arrival_of_change(tx, number).table
+    return replace(merged, upkeep=look_after(repo, table))
+
+
+def _merge(repo: Repository, number: int, actor: str) -> Merged:
     for attempt in range(ATTEMPTS):
         try:
             with writing(repo.root, repo.store):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from instep.canonical import JsonObject
 from instep.clock import Window
 from instep.engines.engine import FileSet, WrittenFile
+from instep.engines.layout import PLAIN, Layout
 from instep.engines.schema import Schema
 from instep.errors import InvalidError
 
@@ -77,7 +78,7 @@ def describe_sql(work: TableWork) -> Schema:
 
 
 def compute_table(
-    work: TableWork, schema: Schema, progress: Progress
+    work: TableWork, schema: Schema, progress: Progress, layout: Layout = PLAIN
 ) -> tuple[tuple[WrittenFile, ...], ...]:
     """Writes the rows of each piece, in order, and returns its files."""
     from instep.engines.duckdb import DuckDB
@@ -91,7 +92,7 @@ def compute_table(
             progress(label)
             for file_set in piece:
                 engine.view(file_set)
-            written.append(engine.write(work.sql, schema, work.folder))
+            written.append(engine.write(work.sql, schema, work.folder, layout=layout))
     return tuple(written)
 
 

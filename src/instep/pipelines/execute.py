@@ -5,20 +5,22 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instep.canonical import Json, JsonObject, to_microseconds
 from instep.clock import Window
 from instep.cost.estimate import Actual, Work, WorkKind
 from instep.engines.bring import brought
 from instep.engines.engine import FileSet, Slice, WrittenFile
-from instep.engines.schema import Column, Schema
+from instep.engines.layout import PLAIN, Layout
+from instep.engines.schema import Schema
 from instep.history.objects import write_durably
 from instep.pipelines import messages
 from instep.pipelines.compute import Progress, labels
@@ -26,6 +28,10 @@ from instep.pipelines.config import SqlStep, TrainStep
 from instep.pipelines.plan import Cut, Input, Piece, StepPlan
 from instep.pipelines.prepare import Source
 from instep.pipelines.supervise import Worker
+from instep.tables.columns import with_ids
+
+if TYPE_CHECKING:
+    from instep.contracts.terms import Contract
 
 SetOf = Callable[[str, Slice | None], FileSet]
 """Gives a table, or a slice of it, as files."""
@@ -89,13 +95,14 @@ class Execution:
         answer = self._ask(plan, {"act": "describe", **self._table_request(plan, pieces, set_of)})
         return messages.parse_schema(answer)
 
-    def table(self, plan: StepPlan, schema: Schema, set_of: SetOf) -> StagedTable:
-        """Computes the pieces of a SQL step that are not reused."""
+    def table(
+        self, plan: StepPlan, schema: Schema, set_of: SetOf, layout: Layout = PLAIN
+    ) -> StagedTable:
+        """Computes the pieces of a SQL step that are not reused, into files of a layout."""
         request = self._table_request(plan, plan.computed, set_of)
         started = time.monotonic()
-        answer = self._ask(
-            plan, {"act": "table", "schema": messages.schema_json(schema), **request}
-        )
+        shape = {"schema": messages.schema_json(schema), "layout": messages.layout_json(layout)}
+        answer = self._ask(plan, {"act": "table", **shape, **request})
         written = [
             tuple(messages.parse_written(file) for file in piece) for piece in answer["pieces"]
         ]
@@ -185,24 +192,13 @@ def as_slice(cut: Cut | None) -> Slice | None:
     return Slice(cut.column, cut.window) if cut else None
 
 
-def declared_schema(contract: bytes, table: str) -> Schema:
-    """Returns the columns that the contract of a table declares, with ids 0."""
+def declared(contract: bytes, table: str) -> Contract:
+    """Returns the contract of a table."""
     from instep.contracts.document import parse
 
-    found = parse(contract.decode(), f"contracts/{table}.yaml")
-    return Schema(
-        tuple(
-            Column(0, column.name, column.type, column.required, column.description)
-            for column in found.columns
-        )
-    )
+    return parse(contract.decode(), f"contracts/{table}.yaml")
 
 
 def numbered(schema: Schema) -> Schema:
-    """Returns the columns with the field ids that a new table gives them: 1 to n."""
-    return Schema(
-        tuple(
-            Column(index, column.name, column.type, column.required, column.doc)
-            for index, column in enumerate(schema.columns, 1)
-        )
-    )
+    """Returns the columns with the field ids that a new table gives them, from 1."""
+    return Schema(with_ids(schema.columns, itertools.count(1)))

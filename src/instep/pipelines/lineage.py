@@ -143,6 +143,15 @@ def parse_select(sql: str, path: str) -> exp.Query:
     )
 
 
+def check_condition(condition: str, name: str) -> None:
+    """Holds that a condition on rows depends on nothing but them; `name` is for messages.
+
+    Raises: as `parse_select` and `refuse_outside`.
+    """
+    sql = f"select 1 from one where ({condition}\n)"
+    refuse_outside(parse_select(sql, name), sql, name)
+
+
 def refuse_outside(tree: exp.Expr, sql: str, path: str) -> None:
     """Refuses what is not a table: files, network, clocks, randomness, settings.
 
@@ -318,7 +327,7 @@ def _arguments(node: exp.Func) -> list[Any]:
 _MENDS = {
     "sql-reads-file": ("tables by name", "Ingest the file, then name its table."),
     "sql-reads-clock": (
-        "times that are in the data, so that the step gives the same rows again",
+        "times that are in the data, so that the same rows come again",
         "Use a column, or the end of the slice.",
     ),
     "sql-random": (
@@ -333,7 +342,7 @@ _MENDS = {
 def _outside(path: str, line: int, what: str, kind: str, expected: str = "") -> InvalidError:
     wanted, mend = _MENDS[kind]
     return InvalidError(
-        f"{path}:{line}: the step's SQL uses {what}: expected {expected or wanted}. {mend}",
+        f"{path}:{line}: the SQL uses {what}: expected {expected or wanted}. {mend}",
         kind=kind,
         path=path,
         line=line,
@@ -384,7 +393,7 @@ def _bad_sql(path: str, error: Exception) -> InvalidError:
     line = int(place[1]) if place else 1
     said = re.sub(r"\.? ?Line:? \d+, Col:? ?\d+\.?", "", text).rstrip(". ")
     return InvalidError(
-        f"{path}:{line}: the step's SQL cannot be read: {said}. Expected a select in DuckDB's "
+        f"{path}:{line}: the SQL cannot be read: {said}. Expected a select in DuckDB's "
         "dialect. Correct it.",
         kind="bad-sql",
         path=path,

@@ -12,6 +12,7 @@ from typing import Any
 from instep.canonical import Json, from_microseconds, to_microseconds
 from instep.clock import Window
 from instep.engines.engine import ColumnStatistics, DeleteFile, FileSet, Slice, WrittenFile
+from instep.engines.layout import Layout, PartitionField, SortField
 from instep.engines.schema import Column, Schema
 from instep.errors import FAMILIES, InstepError, InternalError
 
@@ -87,6 +88,7 @@ def written_json(file: WrittenFile) -> dict[str, Json]:
             [c.field_id, c.size_bytes, c.values, c.nulls, c.nans, c.lower, c.upper]
             for c in file.columns
         ],
+        "partition": list(file.partition),
     }
 
 
@@ -97,6 +99,23 @@ def parse_written(body: Message) -> WrittenFile:
         body["size_bytes"],
         body["digest"],
         tuple(ColumnStatistics(*column) for column in body["columns"]),
+        tuple(body["partition"]),
+    )
+
+
+def layout_json(layout: Layout) -> dict[str, Json]:
+    return {
+        "partition": [
+            [f.source_id, f.field_id, f.name, f.transform, f.kind] for f in layout.partition
+        ],
+        "sort": [[f.source_id, f.is_descending, f.nulls_first] for f in layout.sort],
+    }
+
+
+def parse_layout(body: Message) -> Layout:
+    return Layout(
+        tuple(PartitionField(*field) for field in body["partition"]),
+        tuple(SortField(*field) for field in body["sort"]),
     )
 
 

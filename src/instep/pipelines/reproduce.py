@@ -7,14 +7,12 @@ of containers.
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from instep.canonical import Json, JsonObject
-from instep.clock import format_instant
 from instep.engines.engine import FileSet, Slice
 from instep.engines.schema import Schema, quoted
 from instep.errors import RefusedError
@@ -24,14 +22,14 @@ from instep.models.sameness import Different, EqualButForSummation, Identical, S
 from instep.pipelines import capture
 from instep.pipelines.compute import Progress
 from instep.pipelines.config import SqlStep, parse_pipeline
-from instep.pipelines.execute import Execution, StagedModel, declared_schema, numbered
+from instep.pipelines.erased import erased_since
+from instep.pipelines.execute import Execution, StagedModel, declared, numbered
 from instep.pipelines.plan import StepPlan
 from instep.pipelines.prepare import Planner, Source
 from instep.pipelines.records import Run, RunState, load_run
 from instep.pipelines.runtime import differences, load_runtime, parse_runtime
 from instep.tables.content import TableContent
 from instep.tables.read import file_set
-from instep.tables.row_erasures import erasures_of
 
 FLOAT_TOLERANCE = 1e-9
 """The largest relative difference that another order of summing doubles explains."""
@@ -116,22 +114,7 @@ def reproduce_run(repo: Repository, text: str, project: Path, progress: Progress
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     then = parse_runtime(repo.objects.get(run.runtime_blob))
-    return Reproduction(run, outputs, differences(then, runtime), _erased_since(repo, run))
-
-
-def _erased_since(repo: Repository, run: Run) -> tuple[str, ...]:
-    """Returns the erasures of rows, since the run began, from tables that it read or made."""
-    with repo.store.reading() as tx:
-        rows = tx.rows("select output, inputs from run_pieces where run = ?", (run.id,))
-        tables = {str(output).partition("/")[2] for output, _ in rows}
-        tables |= {str(one["table"]) for _, inputs in rows for one in json.loads(inputs)["inputs"]}
-        return tuple(
-            f"rows of {table} were erased at {format_instant(one.at)} by {one.actor} ({one.id}): "
-            f"{one.why}"
-            for table in sorted(tables)
-            for one in erasures_of(tx, table)
-            if one.at >= run.started_at and one.rows
-        )
+    return Reproduction(run, outputs, differences(then, runtime), erased_since(repo, run))
 
 
 def kept_source(repo: Repository, run: Run) -> Source:
@@ -246,7 +229,7 @@ class _Again:
     def _table(self, plan: StepPlan, step: SqlStep) -> FileSet:
         contract = self.planner.contract_of(step.writes)
         schema = (
-            declared_schema(contract, step.writes)
+            declared(contract, step.writes).schema
             if contract is not None
             else self.execution.describe(plan, self._files)
         )

@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from instep.canonical import Json, JsonObject, digest_of
+from instep.contracts.terms import Contract
 from instep.cost.estimate import Actual, describe, describe_bytes, describe_seconds
 from instep.engines.engine import FileSet, Slice, WrittenFile
 from instep.engines.schema import Schema
@@ -36,8 +37,7 @@ from instep.pipelines.execute import (
     Execution,
     StagedModel,
     StagedTable,
-    declared_schema,
-    numbered,
+    declared,
 )
 from instep.pipelines.plan import PastPiece, Piece, RunPlan, StepPlan
 from instep.pipelines.prepare import Planner, Source, captured_source, check_slices_used
@@ -58,7 +58,7 @@ from instep.pipelines.runtime import load_runtime
 from instep.tables import write
 from instep.tables.content import TableContent
 from instep.tables.names import stem_of
-from instep.tables.read import data_files, schema_of
+from instep.tables.read import data_files, layout_of, schema_of
 
 LEASE = timedelta(seconds=60)
 """A run that gave no sign of life for so long may no longer publish."""
@@ -273,47 +273,51 @@ class _Attempt:
         return replace(self._result(plan, content, [piece], staged.actual), card=staged.card)
 
     def _table(self, plan: StepPlan, step: SqlStep, execution: Execution) -> StepResult:
-        declared = self.planner.contract_of(step.writes)
-        schema = declared_schema(declared, step.writes) if declared else None
-        if schema is None:
-            schema = execution.describe(plan, self._files)
-        before = self._before(plan, schema)
-        columns = schema_of(self.repo.root, before) if before else numbered(schema)
-        staged = execution.table(plan, columns, self._files)
-        content, names = self._settle(plan, step, before, schema, staged)
+        text = self.planner.contract_of(step.writes)
+        contract = declared(text, step.writes) if text else None
+        schema = contract.schema if contract else execution.describe(plan, self._files)
+        before = self._before(plan, step, schema, contract)
+        root = self.repo.root
+        layout = layout_of(root, before)
+        staged = execution.table(plan, schema_of(root, before), self._files, layout)
+        content, names = self._settle(plan, before, staged)
         made = iter(names)
         pieces = [piece.reused or _past_piece(piece, plan, next(made)) for piece in plan.pieces]
         return self._result(plan, content.to_content(), pieces, staged.actual)
 
-    def _before(self, plan: StepPlan, schema: Schema) -> TableContent | None:
-        """The state of the table that the new files go into; None where a new table is due."""
+    def _before(
+        self, plan: StepPlan, step: SqlStep, schema: Schema, contract: Contract | None
+    ) -> TableContent:
+        """The state of the table that the new files go into: one that is there, or a new one."""
+        root, now = self.repo.root, self.repo.clock()
+        part, sort = (contract.partition, contract.sort) if contract else ((), ())
         existing = (
             plan.past.content if plan.past else self.repo.find(self.planner.commit, plan.output)
         )
-        if existing is None:
-            return None
-        table = TableContent.from_content(existing)
-        try:
-            return write.set_columns(self.repo.root, table, schema.columns, at=self.repo.clock())
-        except InvalidError as error:
-            if error.kind in ("type-mismatch", "null-in-required") and not plan.kept:
-                return None  # no old file stays, so a table of the new shape may take its place
-            raise
+        if existing is not None:
+            table = TableContent.from_content(existing)
+            try:
+                table = write.set_columns(root, table, schema.columns, at=now)
+                if contract and contract.has_layout:
+                    table = write.set_layout(root, table, part, sort, at=now)
+                return table
+            except InvalidError as error:
+                if error.kind not in ("type-mismatch", "null-in-required") or plan.kept:
+                    raise  # else no old file stays, and a table of the new shape takes its place
+        return write.create_table(
+            root, step.writes, schema.columns, at=now, partition=part, sort=sort
+        )
 
     def _settle(
         self,
         plan: StepPlan,
-        step: SqlStep,
-        before: TableContent | None,
-        schema: Schema,
+        before: TableContent,
         staged: StagedTable,
     ) -> tuple[TableContent, list[tuple[str, ...]]]:
         root, now = self.repo.root, self.repo.clock()
         reached("run.files.before")
         removed: list[str] = []
-        if before is None:
-            before = write.create_table(root, step.writes, schema.columns, at=now)
-        elif plan.past is None:
+        if plan.past is None:
             removed = [file.path for file in data_files(root, before)]
         else:
             dropped = {stem_of(name) for piece in plan.dropped for name in piece.files}

@@ -55,7 +55,8 @@ def _perform(request: messages.Message, code: Path, project: Path, answers: Text
             return messages.schema_json(compute.describe_sql(_table_work(request)))
         case "table":
             schema = messages.parse_schema(request["schema"])
-            written = compute.compute_table(_table_work(request), schema, progress)
+            layout = messages.parse_layout(request["layout"])
+            written = compute.compute_table(_table_work(request), schema, progress, layout)
             return {
                 "pieces": [[messages.written_json(file) for file in piece] for piece in written],
                 "memory_bytes": _peak_memory_bytes(),

@@ -27,14 +27,16 @@ from instep.serving import segments
 from instep.serving.log_files import segment_paths, whole_frames
 from instep.serving.records import Predicted, PredictionRecord, Refused, decode
 from instep.tables.content import TableContent
-from instep.tables.read import schema_of
+from instep.tables.read import layout_of, schema_of
+from instep.tables.upkeep import look_after
 from instep.tables.write import append, create_table, data_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 REF = "_instep"
-KEY = "table/predictions"
+TABLE = "predictions"
+KEY = f"table/{TABLE}"
 AUTHOR = "instep"
 
 ROWS_LIMIT = 100_000
@@ -62,10 +64,14 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
-    """What one flush copied; `commit` is the head of `_instep`, None where there was nothing."""
+    """What one flush copied; `commit` is the head of `_instep`, None where there was nothing.
+
+    `upkeep` says in words what was then done to the files of the table.
+    """
 
     records: int
     commit: str | None
+    upkeep: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +91,12 @@ def flush(repo: Repository, folder: Path) -> Flushed:
         ConflictError (kind "flushed-meanwhile", "keys-moved"): another process copied the same.
         InternalError (kind "prediction-log-damaged").
     """
-    copied, commit = 0, None
+    copied, commit, upkeep = 0, None, ""
     while parts := tuple(unflushed(repo, folder)):
         commit = copy_parts(repo, parts)
         copied += sum(len(part.records) for part in parts)
-    return Flushed(copied, commit)
+        upkeep = look_after(repo, REF, TABLE, lambda _: False) or upkeep  # no run keeps its files
+    return Flushed(copied, commit, upkeep)
 
 
 def unflushed(repo: Repository, folder: Path) -> Iterator[Part]:
@@ -131,7 +138,7 @@ def _copy(repo: Repository, parts: Sequence[Part]) -> str:
     content = (
         TableContent.from_content(found)
         if found
-        else create_table(repo.root, "predictions", _COLUMNS, at=at)
+        else create_table(repo.root, TABLE, _COLUMNS, at=at)
     )
     content = _append(repo, content, [record for part in parts for record in part.records])
     count = sum(len(part.records) for part in parts)
@@ -159,7 +166,12 @@ def _append(
         repo.root / "staging", memory_limit_bytes=MEMORY_LIMIT_BYTES, threads=THREADS
     ) as engine:
         engine.connection.register("answered", rows)
-        files = engine.write("select * from answered", schema, data_folder(repo.root, content))
+        files = engine.write(
+            "select * from answered",
+            schema,
+            data_folder(repo.root, content),
+            layout=layout_of(repo.root, content),
+        )
     return append(repo.root, content, files, at=repo.clock())
 
 

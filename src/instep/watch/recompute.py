@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +15,11 @@ from instep.canonical import JsonObject
 from instep.clock import Window
 from instep.engines.bring import brought
 from instep.engines.engine import FileSet, Slice
-from instep.engines.schema import Schema
 from instep.errors import InternalError
 from instep.history.repository import Repository
 from instep.pipelines.compute import TableWork, compute_table, describe_sql
 from instep.pipelines.config import PipelineConfig, SqlStep, TrainStep
+from instep.pipelines.execute import numbered
 from instep.pipelines.lineage import parse_select, tables_of
 from instep.pipelines.prepare import Source, table_of
 from instep.pipelines.records import load_run
@@ -107,10 +106,7 @@ def _compute(
     folder.mkdir()
     sql = source.files[step.sql].decode()
     work = TableWork(sql, (inputs,), (str(window),), folder, folder / "scratch")
-    described = describe_sql(work)
-    schema = Schema(
-        tuple(replace(column, id=place) for place, column in enumerate(described.columns, 1))
-    )
+    schema = numbered(describe_sql(work))
     (written,) = compute_table(work, schema, lambda text: None)
     return FileSet(step.writes, tuple(file.path for file in written), schema)
 
