@@ -150,7 +150,7 @@ def erase_rows(
         if attempt and not changed:
             break
         folders = [repo.root / "tables" / folder for folder in every]
-        listed = [path for folder in folders for path in sorted(folder.glob("*/*"))]
+        listed = [path for folder in folders for path in sorted(folder.rglob("*"))]
         _end_of_writers(repo, erasure)
     else:
         raise _at_work(erasure)
@@ -213,7 +213,7 @@ class _Table:
 
         A manifest that tells of files which went tells of their bounds: it counts, too.
         """
-        names = {path.removeprefix(f"{self.folder}/data/") for path in counts}
+        names = {Path(path).name for path in counts}
         if not names:
             return []
         return [one for one in self.states if self._names_any(one[1], names)]
@@ -224,7 +224,7 @@ class _Table:
         with repo.store.reading() as tx:
             told = files_of_erasure(tx, identifier)
         # A state that was not reached before may know such files by an older snapshot only.
-        known = {f"{self.folder}/data/{one.path}": one.rows for one in told}
+        known = {one.path: one.rows for one in told}
         states = self.affected({**known, **counts})
         if not states:
             return 0
@@ -249,7 +249,7 @@ class _Table:
                 if manifest.deleted[0]:
                     return True
                 if manifest.live_files and not names.isdisjoint(
-                    load_base(self.folder, manifest).names
+                    name.rpartition("/")[2] for name in load_base(self.folder, manifest).names
                 ):
                     return True
         return False
