@@ -3,7 +3,8 @@
 With a key, rows are merged by key, cell by cell: what only one side changed is taken; a cell that
 both changed, and not alike, is a conflict, and so is a row that one side removed and the other
 changed. Rows are compared exactly. Without a key the files that each side added are kept; where
-both rewrote a file, their new rows, and it is a conflict if theirs lost rows by that. Nothing is written while a conflict is left.
+both rewrote a file, their new rows, and it is a conflict if theirs lost rows by that. Nothing is
+written while a conflict is left.
 Files that neither side changed are not read, but for the keys of those that hold a row to change.
 """
 

@@ -88,6 +88,7 @@ class Session:
         self.is_open = True
         self._staged: dict[str, TableContent | None] = {}
         self._read: set[str] = set()
+        self._depended_on: set[str] = set()
 
     def table_names(self) -> tuple[str, ...]:
         """Returns the names of all tables, staged ones included."""
@@ -109,6 +110,10 @@ class Session:
         """
         self._refuse_closed()
         self._staged[name] = content
+
+    def depend_on(self, name: str) -> None:
+        """Says that rows of a table decided what is written; then it must not have moved at all."""
+        self._depended_on.add(name)
 
     def table(self, name: str) -> TableContent:
         """Returns a table as it is now.
@@ -165,7 +170,7 @@ class Session:
     def _on_newest(self, edit: Edit) -> Edit | None:
         """Returns the edit on what the branch is now, or None where that would not mean the same.
 
-        What was only read must not have moved; what was appended to may have.
+        What was read, or decided about, must not have moved; what was only appended to may have.
         """
         head = self.repo.resolve(self.ref)
         changes = dict(self._changes())
@@ -175,7 +180,7 @@ class Session:
                 continue
             name = key.removeprefix(_PREFIX)
             edited = self._staged.get(name)
-            if before is None or now is None or edited is None:
+            if before is None or now is None or edited is None or name in self._depended_on:
                 return None
             content = self._appended(
                 head, name, TableContent.from_content(before), edited,
