@@ -19,6 +19,7 @@ from instep.lake import Lake
 from instep.tables.condition import files_that_may_match
 from instep.tables.edit import TableEdit
 from instep.tables.read import data_files
+from instep.tables.upkeep import compact_table
 
 NUMBERS = pa.table({"id": pa.array([1, 2, 3], pa.int64()), "name": ["a", "b", "c"]})
 
@@ -252,6 +253,31 @@ def test_of_two_edits_at_once_that_change_rows_the_second_is_told_who_was_first(
     assert caught.value.kind == "keys-moved"
     assert [row[0] for row in rows(lake)] == [1, 2, 3, 10, 30]
     assert len(rows(lake, "other")) == 3
+
+
+def test_an_append_is_made_again_though_what_it_began_with_was_compacted(lake: Lake) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+        edit.append("t", NUMBERS)
+    with editing(lake) as late:
+        late.append("t", NUMBERS)
+        done = compact_table(lake.repo, "work", "t", lambda content: False)
+        assert not done.why_not
+        with editing(lake) as first:
+            first.append("t", NUMBERS)
+    assert rows(lake) == sorted(4 * [(1, "a"), (2, "b"), (3, "c")])
+
+
+@pytest.mark.parametrize(
+    "where", ["true) or (true", "id = 1) --", "true; select 1", "", "id, name"]
+)
+def test_a_condition_is_one_expression(lake: Lake, where: str) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+    with pytest.raises(InvalidError) as raised, editing(lake) as edit:
+        edit.delete("t", where=where)
+    assert raised.value.kind == "sql-failed"
+    assert len(rows(lake)) == 3
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,8 @@ def test_a_condition_that_cannot_be_read_erases_nothing(tmp_path: Path) -> None:
     before = _rows(repo, commits[0])
     with pytest.raises(InvalidError):
         erased_rows(repo, "sales", "nobody = 3", "Wrong.", "ben", False)
+    with pytest.raises(InvalidError):
+        erased_rows(repo, "sales", "n = 3) or (true", "Wrong.", "ben", False)
     with pytest.raises(NotFoundError):
         erased_rows(repo, "nothing", "n = 3", "Wrong.", "ben", False)
     with repo.store.reading() as tx:

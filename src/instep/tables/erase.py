@@ -25,6 +25,7 @@ from instep.history.objects import sync_folder
 from instep.history.repository import Repository
 from instep.history.store import Transaction
 from instep.tables.compact import Say, check_same
+from instep.tables.condition import enclosed
 from instep.tables.content import TableContent
 from instep.tables.copies import load_base
 from instep.tables.manifest import Manifest
@@ -175,7 +176,7 @@ class _Table:
         self.states = [(state, located(root, state)) for state in states]
         self.states.sort(key=lambda one: Path(one[1].metadata).name)
         self.newest = schema_of(root, newest)
-        self.predicate = predicate
+        self.condition = enclosed(predicate)
         self.folder = table_folder(root, self.states[0][0])
         self._listings: dict[str, tuple[Manifest, ...]] = {}
 
@@ -203,7 +204,7 @@ class _Table:
                 source = engine.source(some, file_name=_PATH)
                 rows = engine.rows(
                     f"SELECT {quoted(_PATH)}, count(*) FROM {source} "
-                    f"WHERE ({self.predicate}\n) GROUP BY 1"
+                    f"WHERE {self.condition} GROUP BY 1"
                 )
             found |= {str(path): int(count) for path, count in rows}
         return found
@@ -277,7 +278,7 @@ class _Table:
         with DuckDB(self.root / "staging") as engine:
             engine.allow(self.folder / "data")
             engine.view(FileSet("held", (path,), inner, None, deletes))
-            rest = f"FROM (SELECT *, {named} FROM held) WHERE ({self.predicate}\n) IS NOT TRUE"
+            rest = f"FROM (SELECT *, {named} FROM held) WHERE {self.condition} IS NOT TRUE"
             count, total = engine.rows(f"SELECT count(*), sum(hash({hashed})) {rest}")[0]
             written = engine.write(
                 f"SELECT {kept} {rest}", _optional(own), self.folder / "data", 1 << 40

@@ -30,6 +30,7 @@ from instep.tables.read import (
     row_count,
     schema_of,
 )
+from instep.tables.shared import unshared
 from instep.tables.write import append
 
 ATTEMPTS = 20
@@ -255,12 +256,14 @@ def appended_files(
     """Returns the files that were added, or None where anything else differs between two states."""
     if before.uuid != after.uuid or not _is_laid_out_alike(repo, before, after):
         return None
-    old = {file.path for file in data_files(repo.root, before)}
-    new = data_files(repo.root, after)
+    old = {file.path: file.counts_as for file in data_files(repo.root, before)}
+    new = {file.path: file for file in data_files(repo.root, after)}
+    # What stood before may have been compacted meanwhile.
+    gone, came = unshared(old, {path: file.counts_as for path, file in new.items()})
     deletes = (file_set(repo.root, one, "t").deletes for one in (before, after))
-    if old - {file.path for file in new} or next(deletes) != next(deletes):
+    if gone or next(deletes) != next(deletes):
         return None
-    return tuple(file for file in new if file.path not in old)
+    return tuple(file for path, file in new.items() if path in came)
 
 
 def _is_laid_out_alike(repo: Repository, one: TableContent, two: TableContent) -> bool:
