@@ -287,7 +287,7 @@ def test_columns_of_rows_are_named_as_they_came_or_refused(
     lake: Lake, names: list[str], kind: str
 ) -> None:
     with pytest.raises(InvalidError) as raised, editing(lake) as edit:
-        edit.create("t", pa.table([[1], [2]], names=names))
+        edit.create("t", pa.table([pa.array([1]), pa.array([2])], names=names))
     assert raised.value.kind == kind
 
 
