@@ -1,7 +1,8 @@
 """What a condition is in SQL, and which files may hold a row that fulfils it, told by their bounds.
 
 No row is read. Conditions joined by AND that compare a column with a constant are understood; for
-all others every file may hold one. A file is left out only where its bounds prove that no row is true.
+all others every file may hold one. A file is left out only where its bounds prove that no row is
+true.
 """
 
 from __future__ import annotations
