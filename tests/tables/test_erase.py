@@ -28,7 +28,7 @@ from instep.history.refs import RefKind, create_ref
 from instep.history.repository import Repository, create_repository, open_repository
 from instep.history.retention import Policy
 from instep.history.seals import take_seal
-from instep.lake import retention_of
+from instep.lake import Lake, retention_of
 from instep.tables.compact import compact_state
 from instep.tables.content import TableContent
 from instep.tables.diff import diff_rows
@@ -185,6 +185,37 @@ def test_rows_are_gone_from_every_commit_and_every_file_and_the_rest_is_as_it_wa
     assert SECRET.encode() not in dump
 
 
+def test_after_an_erasure_records_are_sealed_again_and_again(tmp_path: Path) -> None:
+    repo = _repo(tmp_path)
+    _filled(repo)
+    erased_rows(repo, "sales", f"who = '{SECRET}'", "Request 4711.", "ben", False)
+
+    for _ in range(2):
+        with repo.store.transaction() as tx:
+            assert take_seal(tx, repo.clock(), with_records=True)
+        check(repo)
+
+
+def test_rows_go_from_files_in_folders_of_other_writers(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    repo = _repo(tmp_path)
+    with repo.store.transaction() as tx:
+        create_ref(tx, "work", RefKind.BRANCH, repo.resolve("main"), owner="ana", at=repo.clock())
+    rows = pa.table({"n": [1, 2, 3], "who": [SECRET, "ben", SECRET], "g": ["a", "a", "b"]})
+    with Lake(repo).edit("work", message="More", author="ana") as edit:
+        columns = {"n": "long", "who": "string", "g": "string"}
+        edit.create("sales", columns=columns, partition=["g"])
+        edit.catalog.load_table("default.sales").append(rows)
+    assert any(path.parent.name == "g=a" for path in _holds(repo.root, SECRET))
+
+    erased_rows(repo, "sales", f"who = '{SECRET}'", "Request 4711.", "ben", False)
+
+    assert _holds(repo.root, SECRET) == []
+    assert _rows(repo, repo.resolve("work")) == Counter([(2, "ben")])
+    check(repo)
+
+
 def test_a_table_goes_on_after_an_erasure_and_a_file_may_lose_all_of_its_rows(
     tmp_path: Path,
 ) -> None:
@@ -216,6 +247,8 @@ def test_a_condition_that_cannot_be_read_erases_nothing(tmp_path: Path) -> None:
     before = _rows(repo, commits[0])
     with pytest.raises(InvalidError):
         erased_rows(repo, "sales", "nobody = 3", "Wrong.", "ben", False)
+    with pytest.raises(InvalidError):
+        erased_rows(repo, "sales", "n = 3) or (true", "Wrong.", "ben", False)
     with pytest.raises(NotFoundError):
         erased_rows(repo, "nothing", "n = 3", "Wrong.", "ben", False)
     with repo.store.reading() as tx:

@@ -14,10 +14,12 @@ from instep.engines.duckdb import DuckDB
 from instep.engines.engine import WrittenFile
 from instep.engines.schema import Column
 from instep.errors import ConflictError, InvalidError
+from instep.tables.compact import compact_state
 from instep.tables.content import TableContent
 from instep.tables.merge import merge_rows
 from instep.tables.read import data_files, file_set, schema_of
 from instep.tables.row_merge import Choice, Conflict, Place, Resolution, RowMerge, Take
+from instep.tables.rows import delete_rows
 from instep.tables.write import (
     append,
     create_table,
@@ -227,6 +229,30 @@ def test_without_a_key_a_file_that_both_rewrote_is_a_conflict(tmp_path: Path) ->
     merged = _merged(tmp_path, states, [])
     assert merged.content is None
     assert len(merged.files) == merged.conflicting == 1
+
+
+def test_without_a_key_rows_that_theirs_dropped_do_not_come_back_silently(tmp_path: Path) -> None:
+    base, ours, theirs = _forked(tmp_path, BASE, {})
+    fewer = delete_rows(tmp_path, ours, "k = 1", at=AT)
+    for states in ((base, fewer, theirs), (base, theirs, fewer)):
+        merged = _merged(tmp_path, states, [])
+        assert merged.content is None
+        assert merged.conflicting >= 1
+
+
+def test_without_a_key_new_rows_of_both_sides_are_kept_where_both_were_compacted(
+    tmp_path: Path,
+) -> None:
+    base = create_table(tmp_path, "t", COLUMNS, at=AT)
+    for n in (1, 2):
+        base = _added(tmp_path, base, {n: ("a", 0.5)})
+    ours, theirs = (_added(tmp_path, base, {n: ("b", None)}) for n in (3, 4))
+    for state in (ours, theirs):
+        assert compact_state(tmp_path, state, at=AT).now is not None
+    merged = _merged(tmp_path, (base, ours, theirs), [])
+    assert merged.content is not None
+    assert set(_rows(tmp_path, merged.content)) == {1, 2, 3, 4}
+    assert merged.added == 1
 
 
 def test_columns_of_both_sides_are_kept_under_their_field_ids(tmp_path: Path) -> None:

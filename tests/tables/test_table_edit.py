@@ -19,6 +19,7 @@ from instep.lake import Lake
 from instep.tables.condition import files_that_may_match
 from instep.tables.edit import TableEdit
 from instep.tables.read import data_files
+from instep.tables.upkeep import compact_table
 
 NUMBERS = pa.table({"id": pa.array([1, 2, 3], pa.int64()), "name": ["a", "b", "c"]})
 
@@ -252,6 +253,63 @@ def test_of_two_edits_at_once_that_change_rows_the_second_is_told_who_was_first(
     assert caught.value.kind == "keys-moved"
     assert [row[0] for row in rows(lake)] == [1, 2, 3, 10, 30]
     assert len(rows(lake, "other")) == 3
+
+
+def test_an_append_is_made_again_though_what_it_began_with_was_compacted(lake: Lake) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+        edit.append("t", NUMBERS)
+    with editing(lake) as late:
+        late.append("t", NUMBERS)
+        done = compact_table(lake.repo, "work", "t", lambda content: False)
+        assert not done.why_not
+        with editing(lake) as first:
+            first.append("t", NUMBERS)
+    assert rows(lake) == sorted(4 * [(1, "a"), (2, "b"), (3, "c")])
+
+
+@pytest.mark.parametrize(
+    "where", ["true) or (true", "id = 1) --", "true; select 1", "", "id, name"]
+)
+def test_a_condition_is_one_expression(lake: Lake, where: str) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+    with pytest.raises(InvalidError) as raised, editing(lake) as edit:
+        edit.delete("t", where=where)
+    assert raised.value.kind == "sql-failed"
+    assert len(rows(lake)) == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"), [(["a", "A"], "repeated-column"), (["a", ""], "bad-column-name")]
+)
+def test_columns_of_rows_are_named_as_they_came_or_refused(
+    lake: Lake, names: list[str], kind: str
+) -> None:
+    with pytest.raises(InvalidError) as raised, editing(lake) as edit:
+        edit.create("t", pa.table([pa.array([1]), pa.array([2])], names=names))
+    assert raised.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda edit: edit.append("t", "select max(id) + 1 as id, name from t group by name"),
+        lambda edit: edit.upsert("t", "select 9 as id, 'new' as name", key="id"),
+        lambda edit: edit.overwrite("t", "select 9 as id, 'new' as name", where="id = 9"),
+        lambda edit: (edit.delete("t", where="id = 9"), edit.append("t", NUMBERS)),
+    ],
+    ids=["read", "upserted", "overwritten", "deleted"],
+)
+def test_what_only_adds_files_but_looked_at_rows_is_not_made_again(lake: Lake, act: Any) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+    with pytest.raises(ConflictError, match="by ana") as raised, editing(lake) as late:
+        act(late)
+        with editing(lake) as first:
+            first.append("t", "select 9 as id, 'first' as name")
+    assert raised.value.kind == "keys-moved"
+    assert [row for row in rows(lake) if row[0] == 9] == [(9, "first")]
 
 
 def test_edits_of_different_tables_at_once_both_succeed(lake: Lake) -> None:

@@ -55,8 +55,8 @@ class Kept:
 
     @property
     def record(self) -> str:
-        """The SQL of a record's name."""
-        return " || '/' || ".join(f"cast({name} as text)" for name in self.key)
+        """The SQL of a record's name, qualified: the table of seals has a column digest, too."""
+        return " || '/' || ".join(f"cast({self.table}.{name} as text)" for name in self.key)
 
 
 _ENDED = "select number from changes where ended_at is not null"

@@ -1,7 +1,8 @@
-"""Which files may hold a row that fulfils a condition: told by their bounds, without reading them.
+"""What a condition is in SQL, and which files may hold a row that fulfils it, told by their bounds.
 
-Pure. Conditions joined by AND that compare a column with a constant are understood; for all others
-every file may hold one. A file is left out only where its bounds prove that no row is true.
+No row is read. Conditions joined by AND that compare a column with a constant are understood; for
+all others every file may hold one. A file is left out only where its bounds prove that no row is
+true.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from instep.engines.engine import ColumnStatistics
 from instep.engines.schema import Column, Schema
+from instep.errors import InvalidError
 from instep.tables.partition import order_key
 from instep.tables.read import DataFile
 
@@ -21,6 +23,25 @@ if TYPE_CHECKING:
 
 Range = tuple[str | None, str | None]
 """From and to, both included, as texts of statistics; None is without end."""
+
+
+def enclosed(where: str) -> str:
+    """Returns a condition in parentheses, which it cannot leave, so that it can be denied as one.
+
+    Raises:
+        InvalidError (kind "sql-failed"): it is none, such as "true) or (true".
+    """
+    import duckdb
+
+    try:
+        duckdb.extract_statements(f"SELECT [{where}\n]")  # what leaves one pair stays in no other
+    except duckdb.Error as error:
+        raise InvalidError(
+            f'The condition "{where}" cannot be read: {error}. Expected one SQL expression that is '
+            "true or false of a row. Correct it.",
+            kind="sql-failed",
+        ) from None
+    return f"({where}\n)"  # a comment may end it
 
 
 def files_that_may_match(

@@ -38,11 +38,6 @@ from instep.tables.write import check_table_name, create_table, evolve, set_layo
 if TYPE_CHECKING:
     from instep.tables.catalog import LakeCatalog
 
-ATTEMPTS = 20
-"""How often a commit is tried while others move the branch; then the conflict is told."""
-
-_PREFIX = "table/"
-
 RowsLike = Any
 """SQL, or rows as anything that gives Arrow: pyarrow, polars, pandas, a DuckDB relation."""
 
@@ -108,6 +103,7 @@ class TableEdit:
             NotFoundError (kind "no-such-table"), and InvalidError as `overwrite_rows`.
         """
         content = self._edit.table(table)
+        self._edit.depend_on(table)
         new = self._rows(rows)
         self._edit.stage(
             table, overwrite_rows(self._root, content, new, _part(where, inside), at=self._at())
@@ -132,9 +128,9 @@ class TableEdit:
                 'Give one, or where="true" for all.',
                 kind="no-condition",
             )
-        self._edit.stage(
-            table, delete_rows(self._root, self._edit.table(table), part, at=self._at())
-        )
+        content = self._edit.table(table)
+        self._edit.depend_on(table)
+        self._edit.stage(table, delete_rows(self._root, content, part, at=self._at()))
 
     def upsert(self, table: str, rows: RowsLike, key: str | Sequence[str] | None = None) -> None:
         """Adds rows; those of the same key give way. The key is that of the contract by default.
@@ -156,6 +152,7 @@ class TableEdit:
                 kind="no-key",
                 table=table,
             )
+        self._edit.depend_on(table)
         new = self._rows(rows)
         self._edit.stage(table, upsert_rows(self._root, content, new, columns, at=self._at()))
 
@@ -308,6 +305,7 @@ class TableEdit:
                 "pyarrow, polars or pandas table or a DuckDB relation. Convert them.",
                 kind="not-rows",
             ) from None
+        _check_names(stream.schema.names)
         return Rows(f"SELECT * FROM {ARRIVING}", stream=stream)
 
     def _selected(self, select: str) -> Rows:
@@ -320,6 +318,8 @@ class TableEdit:
             except duckdb.Error:
                 named = set()  # the engine says what is wrong
         known = {name: self.find_table(name) for name in named if name in self.table_names()}
+        for name in known:
+            self._edit.depend_on(name)
         return Rows(
             select,
             tuple(file_set(self._root, found, name) for name, found in known.items() if found),
@@ -330,6 +330,25 @@ class TableEdit:
 
     def __repr__(self) -> str:
         return repr(self._edit)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Refuses what DuckDB would give other names, and say nothing."""
+    seen: set[str] = set()
+    for name in names:
+        if not name:
+            raise InvalidError(
+                "A column of the rows has no name: expected one for each. Name it.",
+                kind="bad-column-name",
+            )
+        if name.lower() in seen:
+            raise InvalidError(
+                f'The rows have column "{name}" twice: expected names that are unique ignoring '
+                "case. Rename one.",
+                kind="repeated-column",
+                column=name,
+            )
+        seen.add(name.lower())
 
 
 def _column(name: str, kind: str) -> Column:

@@ -26,6 +26,7 @@ from instep.history.places import refuse_on_s3
 from instep.history.repository import Repository
 from instep.history.store import Transaction
 from instep.tables.compact import Say, check_same
+from instep.tables.condition import enclosed
 from instep.tables.content import TableContent
 from instep.tables.copies import load_base
 from instep.tables.manifest import Manifest
@@ -152,7 +153,7 @@ def erase_rows(
         if attempt and not changed:
             break
         folders = [repo.root / "tables" / folder for folder in every]
-        listed = [path for folder in folders for path in sorted(folder.glob("*/*"))]
+        listed = [path for folder in folders for path in sorted(folder.rglob("*"))]
         _end_of_writers(repo, erasure)
     else:
         raise _at_work(erasure)
@@ -177,7 +178,7 @@ class _Table:
         self.states = [(state, located(root, state)) for state in states]
         self.states.sort(key=lambda one: Path(one[1].metadata).name)
         self.newest = schema_of(root, newest)
-        self.predicate = predicate
+        self.condition = enclosed(predicate)
         self.folder = table_folder(root, self.states[0][0])
         self._listings: dict[str, tuple[Manifest, ...]] = {}
 
@@ -205,7 +206,7 @@ class _Table:
                 source = engine.source(some, file_name=_PATH)
                 rows = engine.rows(
                     f"SELECT {quoted(_PATH)}, count(*) FROM {source} "
-                    f"WHERE ({self.predicate}\n) GROUP BY 1"
+                    f"WHERE {self.condition} GROUP BY 1"
                 )
             found |= {str(path): int(count) for path, count in rows}
         return found
@@ -215,7 +216,7 @@ class _Table:
 
         A manifest that tells of files which went tells of their bounds: it counts, too.
         """
-        names = {path.removeprefix(f"{self.folder}/data/") for path in counts}
+        names = {Path(path).name for path in counts}
         if not names:
             return []
         return [one for one in self.states if self._names_any(one[1], names)]
@@ -226,7 +227,7 @@ class _Table:
         with repo.store.reading() as tx:
             told = files_of_erasure(tx, identifier)
         # A state that was not reached before may know such files by an older snapshot only.
-        known = {f"{self.folder}/data/{one.path}": one.rows for one in told}
+        known = {one.path: one.rows for one in told}
         states = self.affected({**known, **counts})
         if not states:
             return 0
@@ -251,7 +252,7 @@ class _Table:
                 if manifest.deleted[0]:
                     return True
                 if manifest.live_files and not names.isdisjoint(
-                    load_base(self.folder, manifest).names
+                    name.rpartition("/")[2] for name in load_base(self.folder, manifest).names
                 ):
                     return True
         return False
@@ -279,7 +280,7 @@ class _Table:
         with DuckDB(self.root / "staging") as engine:
             engine.allow(self.folder / "data")
             engine.view(FileSet("held", (path,), inner, None, deletes))
-            rest = f"FROM (SELECT *, {named} FROM held) WHERE ({self.predicate}\n) IS NOT TRUE"
+            rest = f"FROM (SELECT *, {named} FROM held) WHERE {self.condition} IS NOT TRUE"
             count, total = engine.rows(f"SELECT count(*), sum(hash({hashed})) {rest}")[0]
             written = engine.write(
                 f"SELECT {kept} {rest}", _optional(own), self.folder / "data", 1 << 40

@@ -2,8 +2,9 @@
 
 With a key, rows are merged by key, cell by cell: what only one side changed is taken; a cell that
 both changed, and not alike, is a conflict, and so is a row that one side removed and the other
-changed. Rows are compared exactly. Without a key the files that each side added are kept, and a
-file that both rewrote is a conflict. Nothing is written while a conflict is left.
+changed. Rows are compared exactly. Without a key the files that each side added are kept; where
+both rewrote a file, their new rows, and it is a conflict if theirs lost rows by that. Nothing is
+written while a conflict is left.
 Files that neither side changed are not read, but for the keys of those that hold a row to change.
 """
 
@@ -112,8 +113,8 @@ def _files_merged(
 ) -> RowMerge:
     """Keeps what each side added and drops what each removed; their files are taken as they are."""
     both = set(mine.before.files) & set(yours.before.files)
-    if both and yours.after.files:
-        return RowMerge(None, conflicting=len(both), files=tuple(sorted(both)))
+    if both and (yours.after.files or mine.after.files):
+        return _added_rows_merged(target, yours, both)
     engine = target.engine
     for name, files in (("gone", yours.before), ("come", yours.after)):
         engine.view(renamed(files, name=name, schema=target.schema))
@@ -122,6 +123,21 @@ def _files_merged(
         taken = target.written("SELECT * FROM come")
     content = target.replaced(taken, set(yours.before.files) - both)
     return RowMerge(content, added=sum(file.rows for file in taken), removed=gone)
+
+
+def _added_rows_merged(target: _Target, yours: _Side, both: Collection[str]) -> RowMerge:
+    """Adds their new rows where both rewrote files and theirs lost no row, as by a compaction."""
+    engine, columns = target.engine, target.schema.columns
+    schema = Schema(tuple(renamed(one, name=f"c{n}") for n, one in enumerate(columns)))
+    for name, files in (("before", yours.before), ("after", yours.after)):
+        engine.view(renamed(files, name=name, schema=schema))
+    compared = tuple(Compared(one.sql_type, is_key=False) for one in columns)
+    find_apart(engine, Sides("before", "after", compared), EVERYTHING)
+    if engine.rows("SELECT 1 FROM apart WHERE change = 'removed' LIMIT 1"):
+        return RowMerge(None, conflicting=len(both), files=tuple(sorted(both)))
+    names = ", ".join(f"n{n} AS {quoted(one.name)}" for n, one in enumerate(columns))
+    added = target.written(f"SELECT {names} FROM apart")
+    return RowMerge(target.replaced(added, ()), added=sum(file.rows for file in added))
 
 
 class _Rows:

@@ -59,7 +59,8 @@ class RowErasure:
 class ErasedFile:
     """A data file, as `deletes` (a digest of them) left it, and what was written in its stead.
 
-    Paths are below the table's data folder; `replacement` is empty where no row is left.
+    Both are names without folders, which may tell values; `replacement` is empty where no row is
+    left.
     """
 
     uuid: str

@@ -18,7 +18,7 @@ from instep.engines.engine import FileSet, Slice, WrittenFile
 from instep.engines.scan import slice_condition
 from instep.engines.schema import Schema, quoted
 from instep.errors import InvalidError
-from instep.tables.condition import files_between, files_that_may_match
+from instep.tables.condition import enclosed, files_between, files_that_may_match
 from instep.tables.content import TableContent
 from instep.tables.read import DataFile, data_files, file_set, layout_of, schema_of
 from instep.tables.write import append, data_folder, replace
@@ -204,7 +204,7 @@ def _prepare(engine: DuckDB, rows: Rows) -> None:
 def _condition(schema: Schema, where: str | Slice) -> str:
     if isinstance(where, Slice):
         return f"({slice_condition(schema, where)})"
-    return f"({where}\n)"  # a comment may end it
+    return enclosed(where)
 
 
 def _check_condition(root: Path, schema: Schema, condition: str) -> None:

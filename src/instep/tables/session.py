@@ -30,6 +30,7 @@ from instep.tables.read import (
     row_count,
     schema_of,
 )
+from instep.tables.shared import unshared
 from instep.tables.write import append
 
 ATTEMPTS = 20
@@ -88,6 +89,7 @@ class Session:
         self.is_open = True
         self._staged: dict[str, TableContent | None] = {}
         self._read: set[str] = set()
+        self._depended_on: set[str] = set()
 
     def table_names(self) -> tuple[str, ...]:
         """Returns the names of all tables, staged ones included."""
@@ -109,6 +111,10 @@ class Session:
         """
         self._refuse_closed()
         self._staged[name] = content
+
+    def depend_on(self, name: str) -> None:
+        """Says that rows of a table decided what is written; then it must not have moved at all."""
+        self._depended_on.add(name)
 
     def table(self, name: str) -> TableContent:
         """Returns a table as it is now.
@@ -165,7 +171,7 @@ class Session:
     def _on_newest(self, edit: Edit) -> Edit | None:
         """Returns the edit on what the branch is now, or None where that would not mean the same.
 
-        What was only read must not have moved; what was appended to may have.
+        What was read, or decided about, must not have moved; what was only appended to may have.
         """
         head = self.repo.resolve(self.ref)
         changes = dict(self._changes())
@@ -175,7 +181,7 @@ class Session:
                 continue
             name = key.removeprefix(_PREFIX)
             edited = self._staged.get(name)
-            if before is None or now is None or edited is None:
+            if before is None or now is None or edited is None or name in self._depended_on:
                 return None
             content = self._appended(
                 head, name, TableContent.from_content(before), edited,
@@ -250,12 +256,14 @@ def appended_files(
     """Returns the files that were added, or None where anything else differs between two states."""
     if before.uuid != after.uuid or not _is_laid_out_alike(repo, before, after):
         return None
-    old = {file.path for file in data_files(repo.root, before)}
-    new = data_files(repo.root, after)
+    old = {file.path: file.counts_as for file in data_files(repo.root, before)}
+    new = {file.path: file for file in data_files(repo.root, after)}
+    # What stood before may have been compacted meanwhile.
+    gone, came = unshared(old, {path: file.counts_as for path, file in new.items()})
     deletes = (file_set(repo.root, one, "t").deletes for one in (before, after))
-    if old - {file.path for file in new} or next(deletes) != next(deletes):
+    if gone or next(deletes) != next(deletes):
         return None
-    return tuple(file for file in new if file.path not in old)
+    return tuple(file for path, file in new.items() if path in came)
 
 
 def _is_laid_out_alike(repo: Repository, one: TableContent, two: TableContent) -> bool:
