@@ -220,7 +220,9 @@ class Campaign:
         is_error = "=" in fault
         if not is_error and ended.code == 0:
             self.wrong.append(f"{self.act.name}, {fault}: it was not reached")
-        self.look(fault, ended, FAILED if is_error else frozenset({KILLED}))
+        # A run's worker may be the process that dies; the run outlives it, and says so.
+        survived = FAILED if self.act.is_slow else frozenset()
+        self.look(fault, ended, FAILED if is_error else survived | {KILLED})
 
     def look(self, fault: str, ended: Ended, codes: frozenset[int]) -> None:
         """Writes down what is wrong after a fault, and after the act is given again.
