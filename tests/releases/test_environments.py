@@ -9,8 +9,10 @@ from instep.canonical import JsonObject
 from instep.errors import NotFoundError, RefusedError
 from instep.findings import Finding, Severity
 from instep.history.edits import Edit, publish
+from instep.history.erasure import erase
 from instep.history.refs import RefKind, create_ref
 from instep.history.repository import Repository
+from instep.history.verify import blobs_of
 from instep.releases import environments
 
 pytestmark = on_both
@@ -108,6 +110,31 @@ def test_a_rollback_tells_what_the_gates_find_and_is_never_refused(lake: Reposit
     stop = Finding("not-met", "model/delay", Severity.STOP, "The error is too large.")
     for only in ("model/delay", None):
         assert rollback(lake, only, stop).findings == (stop,)
+
+
+def test_no_environment_goes_to_a_commit_whose_bytes_were_erased(lake: Repository) -> None:
+    def with_terms(text: str) -> str:
+        content: JsonObject = {
+            "type": "instep.contract.v1",
+            "blob": lake.objects.put(text.encode()),
+        }
+        with lake.store.transaction() as tx:
+            edit = Edit(lake.resolve("main"), {"contract/t": content}, "ana", "m", "test")
+            return publish(tx, lake, "main", edit).id
+
+    old = with_terms("old")
+    release(lake, old)
+    now = with_terms("now")
+    release(lake, now)
+    erase(lake, str(lake.content(old, "contract/t")["blob"]), "ben", "asked for", blobs_of)
+    for environment in ("trial", "prod"):
+        with pytest.raises(RefusedError, match="asked for") as caught:
+            release(lake, old, environment)
+        assert caught.value.kind == "erased"
+    with pytest.raises(RefusedError, match="asked for") as refused:
+        rollback(lake)
+    assert refused.value.kind == "erased"
+    assert lake.resolve("prod") == now
 
 
 def test_nothing_to_go_back_to_is_refused(lake: Repository) -> None:

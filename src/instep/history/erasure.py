@@ -25,6 +25,8 @@ from instep.history.store import Transaction
 
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
 _COLUMNS = "digest, actor, at, why, size_bytes"
+_ASKED_AT_ONCE = 1_000
+"""Digests in one question: databases bound how many values a statement may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +116,19 @@ def refuse_erased(tx: Transaction, digests: Iterable[str]) -> None:
         RefusedError (kind "erased").
     """
     wanted = sorted(set(digests))
-    if not wanted:
-        return
-    marks = ", ".join("?" for _ in wanted)
-    row = tx.row(
-        f"select digest, actor, why from erasures where digest in ({marks}) limit 1", wanted
-    )
-    if row is not None:
-        raise RefusedError(
-            f"Object {row[0]} was erased from the lake by {row[1]} ({row[2]}): expected contents "
-            "whose bytes are there. Nothing was changed. Leave it out.",
-            kind="erased",
-            digest=row[0],
+    for start in range(0, len(wanted), _ASKED_AT_ONCE):
+        asked = wanted[start : start + _ASKED_AT_ONCE]
+        marks = ", ".join("?" for _ in asked)
+        row = tx.row(
+            f"select digest, actor, why from erasures where digest in ({marks}) limit 1", asked
         )
+        if row is not None:
+            raise RefusedError(
+                f"Object {row[0]} was erased from the lake by {row[1]} ({row[2]}): expected "
+                "contents whose bytes are there. Nothing was changed. Leave it out.",
+                kind="erased",
+                digest=row[0],
+            )
 
 
 def _remove(repo: Repository, erasure: Erasure) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain as chained
 
 from instep.canonical import Json, JsonObject
 from instep.clock import format_instant
@@ -13,11 +14,13 @@ from instep.findings import Finding, stops
 from instep.history import tree
 from instep.history.commits import load_commit
 from instep.history.edits import Edit, publish
+from instep.history.erasure import refuse_erased
 from instep.history.operations import Operation, has_been_at, operations
 from instep.history.refs import RefKind, create_ref, find_ref, get_ref, list_refs
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
 from instep.history.tips import move_ref
+from instep.history.verify import blobs_of
 from instep.pipelines.project import lake_config
 
 Judge = Callable[[str], tuple[Finding, ...]]
@@ -94,6 +97,7 @@ def release(
     Raises:
         NotFoundError (kind "no-such-environment").
         RefusedError (kinds "not-on-main", "release-refused", "already-released").
+        RefusedError (kind "erased"): bytes of a content of the commit are gone on purpose.
     """
     _refuse_undeclared(repo, tx, environment)
     if not has_been_at(tx, MAIN, commit):
@@ -105,6 +109,7 @@ def release(
             kind="not-on-main",
             commit=commit,
         )
+    _refuse_erased(tx, repo, commit)
     verdicts = judge(commit)
     against = stops(verdicts)
     if against:
@@ -177,11 +182,11 @@ def rollback(
 
     With `only`, the key gets the content that it last had there before the present one, in a new
     commit on the environment; whether that state ever lived before is in the answer. What `judge`
-    finds is told and refuses nothing: the way back is always open.
+    finds is told and refuses nothing: the way back is open, unless bytes there were erased.
 
     Raises:
         NotFoundError (kinds "no-such-environment", "no-such-key").
-        RefusedError (kind "nothing-before").
+        RefusedError (kinds "nothing-before", "erased").
     """
     _refuse_undeclared(repo, tx, environment)
     chain = operations(tx, environment)
@@ -193,6 +198,7 @@ def rollback(
         if len(states) < 2:
             raise _nothing_before(environment, "nothing was released before what is there now")
         target = states[-2].now
+        _refuse_erased(tx, repo, target)
         at = repo.clock()
         move_ref(
             tx,
@@ -329,6 +335,11 @@ def _lived(tx: Transaction, chain: Sequence[Operation], root: str) -> bool:
     return any(
         entry.after is not None and load_commit(tx, entry.after).tree == root for entry in chain
     )
+
+
+def _refuse_erased(tx: Transaction, repo: Repository, commit: str) -> None:
+    contents = tree.entries(repo.nodes, load_commit(tx, commit).tree).values()
+    refuse_erased(tx, chained.from_iterable(blobs_of(content) for content in contents))
 
 
 def _refuse_undeclared(repo: Repository, tx: Transaction, environment: str) -> None:
