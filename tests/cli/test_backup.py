@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import threading
@@ -275,3 +276,48 @@ def test_what_is_erased_while_a_backup_is_made_outruns_it_and_the_next_is_whole(
         back_up(watched, tmp_path / "backup")
     assert caught.value.kind == "backup-outrun"
     back_up(repo, tmp_path / "backup")
+
+
+def test_what_was_erased_before_a_backup_goes_on_is_not_in_it(
+    repo: Repository, tmp_path: Path
+) -> None:
+    fill_lake(repo)
+    blob = repo.objects.put(b"old terms")
+    for content in ({"type": "instep.contract.v1", "blob": blob}, None):
+        commit(repo, {"contract/old": content})
+    (tmp_path / "instep.yaml").write_text("lake: lake\n")
+    words = ("backup", str(tmp_path / "backup"))
+    assert instep(*words, at=tmp_path, fault="backup.files.after") == KILLED
+    copied = tmp_path / "backup" / "lake" / repo.objects.path(blob).relative_to(repo.root)
+    assert copied.read_bytes() == b"old terms"
+    erase(repo, blob, "ben", "asked for", blobs_of)
+    assert instep(*words, at=tmp_path) == 0
+    assert not copied.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "/x", "objects/../../../x", "catalog.sqlite", "other/x", "objects"]
+)
+def test_a_backup_that_names_a_file_outside_the_lake_is_refused(
+    repo: Repository, tmp_path: Path, clock: Clock, name: str
+) -> None:
+    fill_lake(repo)
+    place = tmp_path / "from" / "backup"
+    back_up(repo, place)
+    crafted = place / "lake" / name
+    if crafted.is_relative_to(place) and not crafted.exists():
+        crafted.parent.mkdir(exist_ok=True)
+        crafted.write_bytes(b"crafted")
+    digest = hashlib.sha256(b"crafted").hexdigest()
+    text = json.dumps([name, 7, digest]) + "\n"
+    (place / "files.jsonl").write_text(text)
+    head = json.loads((place / "backup.json").read_text())
+    head["digests"]["files.jsonl"] = hashlib.sha256(text.encode()).hexdigest()
+    (place / "backup.json").write_text(json.dumps(head))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InvalidError, match="expected a file below") as caught:
+        restore_backup(place, tmp_path / "deep" / "new", clock)
+    assert caught.value.kind == "bad-backup"
+    assert set(tmp_path.rglob("*")) - set(before) == {
+        tmp_path / "deep", tmp_path / "deep/new", tmp_path / "deep/new/unfinished.json",
+    }  # fmt: skip

@@ -5,7 +5,8 @@ A backup is `catalog.jsonl` (every row of the catalog, one state), `lake/` (its 
 in one reading transaction that stays open; then every file; then everything that the rows reach is
 verified in the copy. Files never change and are written before the rows that reach them, so none is
 missing, unless one was removed meanwhile because a ref was deleted: then the backup fails, and says
-so. Both acts can be done again after they were interrupted; what was copied is not copied again.
+so. Both acts can be done again after they were interrupted: what was copied is not copied again,
+and what went from the lake meanwhile, erased perhaps, goes from the backup too.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import click
@@ -47,6 +48,7 @@ from instep.history.objects import (
     make_durable,
     make_folder_durably,
     publish_durably,
+    sync_folder,
     write_durably,
 )
 from instep.history.places import here, refuse_on_s3
@@ -147,6 +149,7 @@ def back_up(
         rows = _write_lines(destination / _ROWS, dump_lines(tx))
         reached("backup.rows.after")
         files = list(_copied(repo.root, destination / _LAKE))
+        _drop_others(destination / _LAKE, {name for name, _, _ in files})
         reached("backup.files.after")
         _write_lines(destination / _FILES, (json.dumps(one) for one in files))
         snapshot = Repository(repo.root, repo.store, repo.objects, Nodes(repo.store), repo.clock)
@@ -202,6 +205,7 @@ def restore_backup(
     files = 0
     for line in _lines(source / _FILES):
         name, size, digest = json.loads(line)
+        _refuse_outside(name)
         _fetch(source / _LAKE / name, root / name, size, digest)
         files += 1
         say(f"restoring files, {files:,} so far")
@@ -294,6 +298,14 @@ def _copy(source: Path, target: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
+def _drop_others(folder: Path, names: Collection[str]) -> None:
+    """Removes what an interrupted backup copied and the lake does not have any more."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.relative_to(folder).as_posix() not in names:
+            path.unlink()
+            sync_folder(path.parent)
+
+
 def _first_wrong(
     repo: Repository, folder: Path, accepted: Collection[str]
 ) -> tuple[Finding, Counter[str]] | None:
@@ -326,6 +338,13 @@ def _fetch(source: Path, target: Path, size: int, digest: str) -> None:
     if found != (size, digest):
         target.unlink(missing_ok=True)
         raise _bad(f"{source} is not what was backed up: expected {size:,} bytes of {digest}.")
+
+
+def _refuse_outside(name: str) -> None:
+    """Holds that a file of a backup lies in one of a lake's folders, whoever wrote its name."""
+    parts = PurePosixPath(name).parts
+    if len(parts) < 2 or parts[0] not in _FOLDERS or ".." in parts:
+        raise _bad(f'its {_FILES} names "{name}": expected a file below {", ".join(_FOLDERS)}.')
 
 
 def _head(source: Path) -> dict[str, Any]:  # written by back_up
