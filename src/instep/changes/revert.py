@@ -34,12 +34,16 @@ from instep.tables.write import replace
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """What would be set to what on top of commit `base`, and what that makes stale."""
+    """What would be set to what on top of commit `base`, and what that makes stale.
+
+    `reads` are the contracts by which rows were set back.
+    """
 
     undone: Commit
     base: str
     changes: Mapping[str, JsonObject | None]
     stale: tuple[Stale, ...]
+    reads: frozenset[str] = frozenset()
 
     @property
     def title(self) -> str:
@@ -67,7 +71,7 @@ def undo_on_main(
     """
     with writing(repo.root, repo.store):
         found = plan_undo(repo, MAIN, undone, only)
-        edit = Edit(found.base, found.changes, author, _worded(found, why), _origin(undone))
+        edit = _edit(found, author, why)
         with repo.store.transaction() as tx:
             head = build(tx, repo, edit).id
         more: dict[str, Json] = {
@@ -90,7 +94,7 @@ def undo_on_branch(
         _check_branch(get_ref(tx, branch))
     with writing(repo.root, repo.store):
         found = plan_undo(repo, branch, undone, only)
-        edit = Edit(found.base, found.changes, author, _worded(found, why), _origin(undone))
+        edit = _edit(found, author, why)
         return Undone(found, None, commit_edit(repo, branch, edit, kind="undo"))
 
 
@@ -106,17 +110,26 @@ def plan_undo(repo: Repository, ref: str, undone: str, only: Iterable[str]) -> U
         ConflictError (kind "keys-moved"): a key was changed again since.
     """
     with repo.store.reading() as tx:
-        head = get_ref(tx, ref).commit
+        head = load_commit(tx, get_ref(tx, ref).commit)
         commit = load_commit(tx, undone)
-        if not is_ancestor(tx, undone, head):
+        if not is_ancestor(tx, undone, head.id):
             raise _nothing(undone, f'it is not on "{ref}"')
         if not commit.parents:
             raise _nothing(undone, "the lake began with it")
         before = load_commit(tx, commit.parents[0])
-        wanted = _wanted(repo, before, commit, tuple(only))
-        changes = _set_back(tx, repo, load_commit(tx, head), commit, wanted)
-        stale = stale_after(tx, repo, head, changes)
-    return Undo(commit, head, changes, stale)
+        plan = _plan(repo, head, _wanted(repo, before, commit, tuple(only)))
+    # Files are written outside the transaction: rows may be many, and commits never change.
+    found = [(one.key, one.before if one.rows is None else _merge(repo, one.rows)) for one in plan]
+    changes = {key: content for key, content in found if not isinstance(content, _Moved)}
+    moved = [key for key, content in found if isinstance(content, _Moved)]
+    with repo.store.reading() as tx:
+        if moved:
+            raise _moved_since(tx, repo, head, commit, moved)
+        if not changes:
+            raise _nothing(commit.id, "what it changed is as it was before it")
+        stale = stale_after(tx, repo, head.id, changes)
+    reads = frozenset(f"contract/{one.key.partition('/')[2]}" for one in plan if one.rows)
+    return Undo(commit, head.id, changes, stale, reads)
 
 
 def commit_of_change(tx: Transaction, number: int) -> str:
@@ -163,40 +176,51 @@ def _wanted(
     return tuple(each for each in differences if not only or each.key in only)
 
 
-def _set_back(
-    tx: Transaction,
-    repo: Repository,
-    head: Commit,
-    commit: Commit,
-    differences: tuple[tree.Difference, ...],
-) -> dict[str, JsonObject | None]:
-    changes: dict[str, JsonObject | None] = {}
-    moved: list[str] = []
+@dataclass(frozen=True, slots=True)
+class _ByRows:
+    """A table that changed again since: its states after, now and before, and its contract's key.
+
+    `before` is None where the commit made the table.
+    """
+
+    after: TableContent
+    now: TableContent
+    before: TableContent | None
+    key: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """A key that changed again since, and cannot be set back alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What is to be done with a key: set back to `before`, by rows where there are `rows`."""
+
+    key: str
+    before: JsonObject | _Moved | None
+    rows: _ByRows | None = None
+
+
+def _plan(
+    repo: Repository, head: Commit, differences: tuple[tree.Difference, ...]
+) -> tuple[_Step, ...]:
+    """Returns the keys that are not yet as they were before, and how each is set back."""
+    steps = []
     for each in differences:
         now = tree.find(repo.nodes, head.tree, each.key)
         if now == each.after:
-            changes[each.key] = each.before
+            steps.append(_Step(each.key, each.before))
         elif now != each.before:
-            merged = _set_back_rows(repo, head, each, now)
-            if merged is None:
-                moved.append(each.key)
-            else:
-                changes[each.key] = merged
-    if moved:
-        raise _moved_since(tx, repo, head, commit, moved)
-    if not changes:
-        raise _nothing(commit.id, "what it changed is as it was before it")
-    return changes
+            steps.append(_Step(each.key, _Moved(), _by_rows(repo, head, each, now)))
+    return tuple(steps)
 
 
-def _set_back_rows(
+def _by_rows(
     repo: Repository, head: Commit, undone: tree.Difference, now: JsonObject | None
-) -> JsonObject | None:
-    """Returns a table as it is now without what a commit did to it; None where that cannot be.
-
-    It is the merge, by the contract's policy, of what is there now and what was before, both seen
-    from the state that the commit left.
-    """
+) -> _ByRows | None:
+    """Returns what a merge by rows needs; None where table or contract do not allow one."""
     if tree.kind_of(undone.key) != "table":
         return None
     contents = undone.after, now, undone.before
@@ -208,17 +232,26 @@ def _set_back_rows(
         after is None
         or ours is None
         or after.uuid != ours.uuid
+        or (before is not None and before.uuid != after.uuid)
         or contract is None
         or contract.merge_policy not in BY_ROWS
     ):
         return None
+    return _ByRows(after, ours, before, tuple(contract.key))
+
+
+def _merge(repo: Repository, rows: _ByRows) -> JsonObject | _Moved:
+    """Writes a table as it is now without what a commit did to it; returns its content.
+
+    It is the merge, by the contract's policy, of what is there now and what was before, both seen
+    from the state that the commit left.
+    """
+    after, before = rows.after, rows.before
     if before is None:  # the commit made the table: before it there were no rows
         files = [file.path for file in data_files(repo.root, after)]
         before = replace(repo.root, after, (), files, at=repo.clock())
-    if before.uuid != after.uuid:
-        return None
-    merged = merge_rows(repo.root, after, ours, before, contract.key, at=repo.clock())
-    return merged.content.to_content() if merged.content else None
+    merged = merge_rows(repo.root, after, rows.now, before, rows.key, at=repo.clock())
+    return merged.content.to_content() if merged.content else _Moved()
 
 
 def _moved_since(
@@ -257,6 +290,11 @@ def _nothing(what: str, reason: str) -> RefusedError:
         f'{name.capitalize()} cannot be undone: {reason}. See "instep log".',
         kind="nothing-to-undo",
     )
+
+
+def _edit(undo: Undo, author: str, why: str) -> Edit:
+    origin = _origin(undo.undone.id)
+    return Edit(undo.base, undo.changes, author, _worded(undo, why), origin, undo.reads)
 
 
 def _worded(undo: Undo, why: str) -> str:
