@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import threading
@@ -170,6 +171,29 @@ def test_a_full_disk_changes_nothing_and_says_so(repo: Repository) -> None:
             tx.execute("insert into lake (name, value) values (?, ?)", (f"n{number}", "x" * 1000))
     assert caught.value.kind == "disk-failed"
     assert repo.resolve("main") == before
+
+
+def test_a_disk_that_fails_at_a_commit_leaves_its_outcome_unknown(repo: Repository) -> None:
+    put(repo, "table/a", 1)
+    log = (repo.root / CATALOG).with_name(f"{CATALOG}-wal")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OutcomeUnknownError) as caught, repo.store.transaction() as tx:
+            tx.execute("insert into lake (name, value) values ('a', ?)", ("x" * 1_000,))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size, before[1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.kind == "commit-unknown"
+    put(repo, "table/a", 2)
+
+
+def test_a_full_disk_of_the_database_server_says_so(far: Repository) -> None:
+    full = "do $$ begin raise exception 'no space left' using errcode = 'disk_full'; end $$"
+    for begin in (far.store.transaction, far.store.reading):
+        with pytest.raises(UnavailableError, match="no space left") as caught, begin() as tx:
+            tx.execute(full)
+        assert caught.value.kind == "disk-failed"
+    put(far, "table/a", 1)
 
 
 def test_a_database_that_may_only_be_read_says_so(repo: Repository) -> None:

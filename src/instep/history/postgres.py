@@ -177,6 +177,8 @@ class PostgresStore:
                     raise _not_allowed(error) from error
                 case psycopg.errors.DeadlockDetected() | psycopg.errors.LockNotAvailable():
                     raise self._busy() from error
+                case psycopg.errors.DiskFull():
+                    raise _disk_full(error) from error
                 case psycopg.OperationalError():
                     self.close()
                 case _:
@@ -204,6 +206,8 @@ class PostgresStore:
             cursor = connection.cursor()
             tx = self._local.transaction = PostgresTransaction(self._connection, cursor)
             yield tx
+        except psycopg.errors.DiskFull as error:
+            raise _disk_full(error) from error
         except psycopg.OperationalError as error:
             self.close()
             raise _unreachable(error) from error
@@ -365,6 +369,14 @@ def _not_allowed(error: Exception) -> RefusedError:
         "that owns the lake's schema, or may create it. Nothing was changed. Ask who runs the "
         "database to grant it.",
         kind="database-permission",
+    )
+
+
+def _disk_full(error: Exception) -> UnavailableError:
+    return UnavailableError(
+        f"The disk of the catalog database is full ({str(error).strip().splitlines()[0]}). Nothing "
+        "was changed. Make room there, then try again.",
+        kind="disk-failed",
     )
 
 

@@ -17,7 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from instep.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
+from instep.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 from instep.faults import reached
 from instep.history.objects import make_folder_durably, publish_durably
 from instep.history.store import (
@@ -71,6 +77,7 @@ class SqliteStore:
         Raises:
             UnavailableError (kind "lake-busy"): another writer held the lock for 30 seconds.
             UnavailableError (kinds "disk-failed", "read-only-lake").
+            OutcomeUnknownError (kind "commit-unknown"): the disk failed while it was committed.
         """
         reached("transaction.begin.before")
         with _named(self.path):
@@ -79,7 +86,7 @@ class SqliteStore:
                 _begin(connection, self.lock_wait_s)
                 yield SqliteTransaction(connection)
                 reached("transaction.commit.before")
-                connection.execute("commit")
+                _commit(connection, self.path)
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("rollback")
@@ -234,6 +241,21 @@ def _begin(connection: sqlite3.Connection, wait_s: float) -> None:
             time.sleep(_LOOK_AGAIN_S)
     finally:
         connection.execute(f"pragma busy_timeout = {LOCK_WAIT_S * 1000}")
+
+
+def _commit(connection: sqlite3.Connection, path: Path) -> None:
+    """Commits; what was written before the disk failed may be found again when it works."""
+    try:
+        connection.execute("commit")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_IOERR:
+            raise
+        raise OutcomeUnknownError(
+            f"The disk of the lake at {path.parent} failed while a commit was written ({error}): "
+            'whether it happened is not known. Mend the disk, then see "instep log" before trying '
+            "again.",
+            kind="commit-unknown",
+        ) from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:
