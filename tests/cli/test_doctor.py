@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import garbage
 import pytest
 from databases import on_both
 from lakes import commit, fill_lake
@@ -19,6 +20,7 @@ from instep.errors import InternalError
 from instep.findings import Finding
 from instep.history.dump import catalog_tables
 from instep.history.erasure import erase
+from instep.history.forgetting import forgotten_commits
 from instep.history.operations import append_operation
 from instep.history.repository import Repository
 from instep.history.seals import SEALED_EVERY, last_seal, take_seal
@@ -283,6 +285,29 @@ def test_who_erased_what_and_why_is_sealed(repo: Repository) -> None:
         with pytest.raises(RuntimeError, match="keep it"), repo.store.transaction() as tx:
             tx.execute(f"update erasures set {column} = ?", (other,))
             assert first(repo) is not None, column
+            raise RuntimeError("keep it")
+
+
+@on_both
+def test_which_commits_were_forgotten_is_sealed(repo: Repository) -> None:
+    fill_lake(repo)
+    garbage.branch(repo, "gone")
+    made = garbage.commit(repo, "gone", contract__old=garbage.contract(repo, "old terms"))
+    garbage.delete_branch(repo, "gone")
+    for _ in range(2):
+        garbage.gc(repo)
+    with repo.store.reading() as tx:
+        assert made in forgotten_commits(tx)
+    seal(repo)
+    assert first(repo) is None
+    for sql in (
+        "delete from forgotten_commits",
+        "update forgotten_commits set at = 0",
+        "update forgotten_commits set generation = 0",
+    ):
+        with pytest.raises(RuntimeError, match="keep it"), repo.store.transaction() as tx:
+            assert tx.execute(sql) == 1
+            assert first(repo) is not None, sql
             raise RuntimeError("keep it")
 
 

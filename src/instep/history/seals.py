@@ -2,9 +2,9 @@
 
 A chain shows a changed entry, but not that its end was cut off; a seal does, because it names where
 each chain was. Refs' own rows and finished records (runs, ended changes with their approvals and
-arrivals, erasures) have no digest of their own: a seal keeps one for each. Heads are sealed by the
-operation that makes a chain a multiple of `SEALED_EVERY` long; heads and records by `instep
-doctor`, after it found the lake whole. Rows that still change (running runs, open
+arrivals, erasures, forgotten commits) have no digest of their own: a seal keeps one for each. Heads
+are sealed by the operation that makes a chain a multiple of `SEALED_EVERY` long; heads and records
+by `instep doctor`, after it found the lake whole. Rows that still change (running runs, open
 changes) are not covered.
 """
 
@@ -90,6 +90,7 @@ KEPT: tuple[Kept, ...] = (
     Kept(
         "erasures", ("digest",), ("digest", "actor", "at", "why", "size_bytes"), "size_bytes >= 0"
     ),
+    Kept("forgotten_commits", ("id",), ("id", "generation", "at"), "generation >= 0"),
     Kept("model_versions", ("model", "version"), ("model", "version", "run"), "version > 0"),
     Kept(
         "changes",
