@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from instep.cli.main import cli, main
@@ -327,6 +328,18 @@ def test_a_name_that_is_no_text_is_wrong_input(
     with pytest.raises(SystemExit) as ended:
         main()
     assert (ended.value.code, "UTF-8" in capsys.readouterr().err) == (InvalidError.exit_code, True)
+
+
+@pytest.mark.parametrize("why", ["", "  "])
+@pytest.mark.parametrize(
+    "words",
+    [("erase", "0123abcd"), ("reject", "1"), ("refuse", "1"), ("rollback", "prod")],
+)
+def test_an_empty_reason_is_none(proposed: Path, words: tuple[str, ...], why: str) -> None:
+    before = dump(proposed)
+    with pytest.raises(click.BadParameter, match="expected a reason"):
+        instep(*words, "--why", why, "--as", "ben")
+    assert dump(proposed) == before
 
 
 @pytest.mark.parametrize("words", [("show", "²"), ("undo", "²", "--as", "ana")])

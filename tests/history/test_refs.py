@@ -171,6 +171,24 @@ def test_a_rename_to_a_name_that_exists_changes_nothing(repo: Repository) -> Non
         assert acts(tx, "try") == ["create"]
 
 
+def test_a_name_is_not_renamed_to_itself(repo: Repository) -> None:
+    make(repo, "try")
+    with pytest.raises(ConflictError) as caught, transaction(repo) as tx:
+        branches.rename(tx, repo, BRANCH, "try", "try", actor="ana")
+    assert caught.value.kind == "ref-exists"
+    with repo.store.reading() as tx:
+        assert acts(tx, "try") == ["create"]
+
+
+@pytest.mark.parametrize("name", ["a//b", "x/", "/x", "HEAD"])
+def test_a_name_that_reads_as_a_path_or_as_head_is_refused(repo: Repository, name: str) -> None:
+    for kind in (BRANCH, RefKind.TAG):
+        with pytest.raises(InvalidError) as caught, transaction(repo) as tx:
+            at = repo.resolve("main")
+            branches.make(tx, repo, kind, name, at, actor="ana")
+        assert caught.value.kind == "bad-ref-name"
+
+
 def test_the_log_is_filtered_by_key_actor_time_and_run(repo: Repository) -> None:
     make(repo, "try")
     put(repo, "try", "table/a", 1)
@@ -190,6 +208,7 @@ def test_the_log_is_filtered_by_key_actor_time_and_run(repo: Repository) -> None
     assert whys("try", Filter(since=then)) == ["m"]
     assert whys("try", Filter(key="table/a", until=then)) == ["table/a is 1"]
     assert whys("try", Filter(run="run_01")) == ["m"]
+    assert whys("try", Filter(run="")) == whys("try", Filter(run="run_")) == []
     assert whys(f"try@{then.isoformat()}", Filter())[0] == "table/b is 1"
     behind = ["m", "table/b is 1", "table/a is 1", "An empty lake"]
     assert whys(made.id[:12], Filter()) == behind

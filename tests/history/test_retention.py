@@ -230,6 +230,15 @@ def test_a_damaged_table_is_left_alone(repo: Repository) -> None:
     assert Path(stray.path).exists()
 
 
+def test_a_stray_file_among_the_tables_is_left_alone(repo: Repository) -> None:
+    garbage.commit(repo, "main", table__t=garbage.new_table(repo).to_content())
+    stray = repo.root / "tables" / "notes.txt"
+    stray.write_text("mine")
+    for _ in range(3):
+        gc(repo)
+    assert stray.read_text() == "mine"
+
+
 def test_content_of_an_unknown_type_stops_a_collection(repo: Repository) -> None:
     garbage.commit(repo, "main", view__t={"type": "instep.view.v9", "place": "somewhere"})
     with pytest.raises(InternalError) as caught:

@@ -9,7 +9,7 @@ import click
 
 from instep.canonical import Json
 from instep.changes.records import State
-from instep.cli.output import actor_option, emit, json_option, project_option
+from instep.cli.output import actor_option, emit, json_option, project_option, reason_option
 from instep.cli.project import open_project
 from instep.errors import InvalidError
 from instep.ingest import accept as acts
@@ -70,7 +70,7 @@ def accept(
 
 @click.command()
 @click.argument("change", type=int)
-@click.option("--why", required=True, help="The reason, kept with the change.")
+@reason_option("The reason, kept with the change.")
 @project_option
 @actor_option
 @json_option

@@ -10,7 +10,7 @@ import click
 from instep.canonical import Json
 from instep.changes import gate
 from instep.changes.records import Change, load_change
-from instep.cli.output import actor_option, emit, json_option, project_option
+from instep.cli.output import actor_option, emit, json_option, project_option, reason_option
 from instep.cli.project import open_project
 
 
@@ -62,7 +62,7 @@ def approve(
 
 @click.command()
 @click.argument("change", type=int)
-@click.option("--why", required=True, help="The reason, kept with the change.")
+@reason_option("The reason, kept with the change.")
 @project_option
 @actor_option
 @json_option

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from instep.canonical import Json
-from instep.cli.output import actor_option, emit, json_option, project_option
+from instep.cli.output import actor_option, emit, json_option, project_option, reason_option
 from instep.cli.project import open_project
 from instep.clock import format_instant
 from instep.errors import InvalidError
@@ -35,7 +35,7 @@ class Erased:
 @click.command()
 @click.argument("what", metavar="KEY|DIGEST|TABLE")
 @click.option("--where", metavar="SQL", help="Erase the rows of a table for which this is true.")
-@click.option("--why", required=True, help="The reason, kept with the digest.")
+@reason_option("The reason, kept with the digest.")
 @click.option("--dry-run", is_flag=True, help="With --where: only say what would be erased.")
 @project_option
 @actor_option

@@ -39,6 +39,17 @@ def actor_option(command: Command) -> Command:
     )(command)
 
 
+def reason_option(what: str) -> Callable[[Command], Command]:
+    """Returns --why where a reason is required; an empty one is none."""
+
+    def check(context: click.Context, option: click.Parameter, text: str) -> str:
+        if not text.strip():
+            raise click.BadParameter("expected a reason, found nothing.")
+        return text
+
+    return click.option("--why", required=True, callback=check, help=what)
+
+
 def project_option(command: Command) -> Command:
     return click.option(
         "--project",

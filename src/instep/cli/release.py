@@ -9,7 +9,14 @@ from pathlib import Path
 import click
 
 from instep.canonical import Json
-from instep.cli.output import actor_option, counted, emit, json_option, project_option
+from instep.cli.output import (
+    actor_option,
+    counted,
+    emit,
+    json_option,
+    project_option,
+    reason_option,
+)
 from instep.cli.project import open_project
 from instep.clock import format_instant
 from instep.releases import environments
@@ -82,7 +89,7 @@ def release(
 @click.command()
 @click.argument("environment")
 @click.option("--only", metavar="KEY", help="Move one key back, such as model/delay.")
-@click.option("--why", required=True, help="The reason, kept with the move.")
+@reason_option("The reason, kept with the move.")
 @project_option
 @actor_option
 @json_option

@@ -172,7 +172,8 @@ class _Collection:
 
     def _tables(self, seen: Snapshot) -> None:
         root = self.repo.root / "tables"
-        folders = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+        found = root.iterdir() if root.is_dir() else ()
+        folders = sorted(path.name for path in found if path.is_dir())
         for number, folder in enumerate(folders, 1):
             if number % 100 == 0:
                 self.say(f"{number:,} of {len(folders):,} tables looked at")

@@ -100,6 +100,8 @@ def _comes_from(tx: Transaction, entry: Entry, run: str) -> bool:
     if entry.commit is None:
         return False
     prefix = run if run.startswith("run_") else f"run_{run}"
+    if prefix == "run_":
+        return False  # every run begins so: none is named
     brought = [load_commit(tx, parent) for parent in entry.commit.parents[1:]]
     return any(one.origin.startswith(prefix) for one in (entry.commit, *brought))
 

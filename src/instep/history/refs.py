@@ -19,7 +19,7 @@ from instep.history.commits import load_commit
 from instep.history.operations import append_operation, commits_of, last_operation
 from instep.history.store import Row, Transaction
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]{0,99}")
+_NAME = re.compile(r"(?=.{1,100}$)(?!HEAD$)[A-Za-z_][A-Za-z0-9_.-]*(/[A-Za-z0-9_.-]+)*")
 _COMMIT_ID = re.compile(r"[0-9a-f]{8,64}")
 _COLUMNS = "name, kind, commit_id, is_protected, owner, created_at"
 _TAGGED = "tag"
@@ -72,18 +72,14 @@ def create_ref(
     is_ours = name.startswith("_") and kind in (RefKind.BRANCH, RefKind.TAG)
     if not _NAME.fullmatch(name) or _COMMIT_ID.fullmatch(name) or ".." in name or is_ours:
         raise InvalidError(
-            f'"{name}" cannot name a {kind}: expected a letter, then letters, digits and ._/-, at '
-            "most 100, and not what looks like a commit id. Choose another.",
+            f'"{name}" cannot name a {kind}: expected a letter, then letters, digits and ._-, in '
+            "parts with one / between them, at most 100 signs, and neither HEAD nor what looks "
+            "like a commit id. Choose another.",
             kind="bad-ref-name",
             ref=name,
         )
     if find_ref(tx, name) is not None:
-        raise ConflictError(
-            f'"{name}" exists already: expected a new name. Choose another, or use the one '
-            "there is.",
-            kind="ref-exists",
-            ref=name,
-        )
+        raise _exists(name)
     load_commit(tx, commit)
     _refuse_moving_tag(tx, name, kind, commit)
     act = _TAGGED if kind is RefKind.TAG else act
@@ -122,6 +118,8 @@ def rename_ref(
     """
     ref = get_ref(tx, name)
     refuse_protected(ref)
+    if new == name:
+        raise _exists(new)
     because = f": {why}" if why else ""
     _remove(tx, ref, actor, at, "rename", f"renamed to {new}{because}")
     return create_ref(
@@ -133,6 +131,14 @@ def rename_ref(
         at=at,
         act="rename",
         why=f"renamed from {name} by {actor}{because}",
+    )
+
+
+def _exists(name: str) -> ConflictError:
+    return ConflictError(
+        f'"{name}" exists already: expected a new name. Choose another, or use the one there is.',
+        kind="ref-exists",
+        ref=name,
     )
 
 
