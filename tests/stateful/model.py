@@ -303,12 +303,10 @@ class Model:
         closed = self._closed(name)
         if closed:
             return closed
-        if new in self.refs.keys() - {name}:
+        if new in self.refs:
             return Refused("ref-exists")
         ref = self.refs[name]
-        gone = self.refs.pop(name)
         made = self._create(new, Name(ref.kind, ref.commit, False))
-        self.refs[name] = gone
         if isinstance(made, Refused):
             return made
         return Names(((name, None), *made.after), made.tags)
