@@ -10,7 +10,7 @@ from campaign import Act, Campaign, World
 from campaign_acts import ACTS, ON_SQLITE
 from forks import Forks, started
 
-SAMPLED, SAMPLED_OF_SLOW = 3, 1
+SAMPLED, SAMPLED_OF_SLOW = 2, 1
 """Faults of each act in the short suite."""
 TRIED_OF_SLOW = 60
 """Faults of a slow act in the long suite, which tries all of every other."""

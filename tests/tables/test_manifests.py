@@ -204,7 +204,6 @@ def test_delete_files_are_named_with_the_data_file_they_apply_to(tmp_path: Path)
     assert f"data/{Path(deletes.path).name}" in needed
 
 
-@pytest.mark.xfail(reason="the engine's scan does not apply deletes yet")
 def test_rows_are_counted_without_those_that_are_deleted(tmp_path: Path) -> None:
     before, deletes = _with_deletes(tmp_path)
     table = replace(tmp_path, before, (), (), deletes=[deletes], at=AT)

@@ -125,7 +125,7 @@ states = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(base=states, ours=states, theirs=states)
 def test_rows_are_merged_as_dicts_are(base: Rows, ours: Rows, theirs: Rows) -> None:
     with TemporaryDirectory() as folder:

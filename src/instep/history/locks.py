@@ -98,7 +98,7 @@ def rewriting(root: Path, table: str) -> Iterator[None]:
     Raises:
         UnavailableError (kind "rewriting").
     """
-    folder = root.resolve() / "locks" / "tables"
+    folder = here(root) / "locks" / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / table, os.O_RDWR | os.O_CREAT, 0o644)
     try:
