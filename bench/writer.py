@@ -71,12 +71,12 @@ def begin_writer(
 
 def commit(repo: Repository, ref: str, changes: Mapping[str, Mapping[str, str]]) -> str:
     """Commits changes to the ref as it is now; returns the commit's id."""
-    from instep.history.edits import Edit, publish
-    from instep.history.refs import get_ref
+    from instep.history.edits import Edit, publish_at
+    from instep.history.tips import get_tip
 
     with repo.store.transaction(ref) as tx:
-        edit = Edit(get_ref(tx, ref).commit, changes, "bench", "m", "bench")
-        return publish(tx, repo, ref, edit).id
+        tip = get_tip(tx, ref)
+        return publish_at(tx, repo, tip, Edit(tip.commit.id, changes, "bench", "m", "bench")).id
 
 
 def main() -> None:

@@ -76,12 +76,19 @@ def publish(
         ConflictError (kind "token-reused"): the token stood for another edit.
         RefusedError (kind "erased"): a content names an object that was erased.
     """
-    return _publish(tx, repo, get_tip(tx, ref), edit, kind, token)
+    return publish_at(tx, repo, get_tip(tx, ref), edit, kind=kind, token=token)
 
 
-def _publish(
-    tx: Transaction, repo: Repository, tip: Tip, edit: Edit, kind: str, token: str | None
+def publish_at(
+    tx: Transaction,
+    repo: Repository,
+    tip: Tip,
+    edit: Edit,
+    *,
+    kind: str = "commit",
+    token: str | None = None,
 ) -> Commit:
+    """As `publish`, on a ref whose tip was read in this transaction."""
     ref, head = tip.ref.name, tip.commit
     digest = _digest(ref, edit) if token is not None else ""
     done = find_done(tx, token, digest) if token is not None else None
@@ -129,7 +136,7 @@ def _commit_once(repo: Repository, ref: str, edit: Edit, kind: str, token: str |
     with repo.store.transaction(ref) as tx:
         tip = get_tip(tx, ref)
         refuse_protected(tip.ref)
-        commit = _publish(tx, repo, tip, edit, kind, token)
+        commit = publish_at(tx, repo, tip, edit, kind=kind, token=token)
     reached("edit.commit.after")
     return commit
 

@@ -25,8 +25,7 @@ _TIP = (
     "c.generation, c.span, back.jump, back.span, o.id, o.sequence, o.at, n.body "
     "from refs r join commits c on c.id = r.commit_id "
     "left join commits back on back.id = c.jump and c.span > 0 "
-    "join operations o on o.ref = r.name and o.sequence = "
-    "(select max(sequence) from operations where ref = r.name) "
+    "join operations o on o.id = r.head "
     "left join nodes n on n.digest = c.tree where r.name = ?"
 )
 

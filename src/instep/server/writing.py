@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from instep.canonical import JsonObject
 from instep.errors import InvalidError, OutcomeUnknownError, UnavailableError
 from instep.faults import reached
-from instep.history.edits import Edit, publish
+from instep.history.edits import Edit, publish_at
 from instep.history.locks import writing
 from instep.history.refs import refuse_protected
 from instep.history.repository import Repository
@@ -166,8 +166,9 @@ def _carry_out(
 def _published(repo: Repository, branch: str, act: Act, edit: Edit) -> str:
     reached("rest.commit.before")
     with repo.store.transaction(branch) as tx:
-        refuse_protected(get_tip(tx, branch).ref)
-        commit = publish(tx, repo, branch, edit)
+        tip = get_tip(tx, branch)
+        refuse_protected(tip.ref)
+        commit = publish_at(tx, repo, tip, edit)
         if act.key is not None:
             keep_done(tx, act.key, _digest(branch, act), ref=branch, commit=commit.id, at=commit.at)
     reached("rest.commit.after")
