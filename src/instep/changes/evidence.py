@@ -8,33 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from instep.canonical import Json, JsonObject
+from instep.changes.key_evidence import KeyEvidence, act_of
 from instep.findings import Finding, Severity
 from instep.history.repository import Repository
 from instep.history.tree import Difference, kind_of
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class KeyEvidence:
-    """One changed key: what was done to it, in sentences, with the facts behind them."""
-
-    key: str
-    act: str  # "added", "changed" or "removed"
-    sentences: tuple[str, ...]
-    facts: Mapping[str, Json] = field(default_factory=dict)
-    findings: tuple[Finding, ...] = ()
-
-    def to_json(self) -> dict[str, Json]:
-        return {
-            "key": self.key,
-            "act": self.act,
-            "sentences": list(self.sentences),
-            "facts": dict(self.facts),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +80,6 @@ def _describe(repo: Repository, after: str, difference: Difference) -> KeyEviden
             return _describe_config(repo, difference)
         case _:
             return KeyEvidence(difference.key, act_of(difference), ())
-
-
-def act_of(difference: Difference) -> str:
-    """Returns what was done to the key."""
-    if difference.before is None:
-        return "added"
-    return "removed" if difference.after is None else "changed"
 
 
 def _describe_contract(repo: Repository, commit: str, difference: Difference) -> KeyEvidence:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from instep.canonical import Json
-from instep.changes.evidence import KeyEvidence, act_of
+from instep.changes.key_evidence import KeyEvidence, act_of
 from instep.clock import Window
 from instep.findings import Finding, Severity
 from instep.history.repository import Repository

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from instep.canonical import Json
-from instep.changes.evidence import Comparison, KeyEvidence
+from instep.changes.evidence import Comparison
+from instep.changes.key_evidence import KeyEvidence
 from instep.cli.output import table
 
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}

@@ -7,10 +7,8 @@ not move; after it everything is there. A failed run is recorded with its error.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,16 +18,14 @@ from instep.contracts.terms import Contract
 from instep.cost.estimate import Actual, describe, describe_bytes, describe_seconds
 from instep.engines.engine import FileSet, Slice, WrittenFile
 from instep.engines.schema import Schema
-from instep.errors import InstepError, InvalidError, RefusedError, UnavailableError
+from instep.errors import InvalidError, RefusedError
 from instep.faults import reached
-from instep.history.edits import Edit, publish
+from instep.history.edits import Edit
 from instep.history.ids import new_id
 from instep.history.locks import writing
 from instep.history.objects import publish_durably
-from instep.history.refs import Ref, RefKind, create_ref, find_ref, refuse_protected
-from instep.history.repository import MAIN, Repository
-from instep.history.store import Transaction
-from instep.pipelines import capture, messages
+from instep.history.repository import Repository
+from instep.pipelines import capture
 from instep.pipelines.compute import Progress
 from instep.pipelines.config import SqlStep
 from instep.pipelines.draft import DraftDifference, draft_differences
@@ -39,15 +35,16 @@ from instep.pipelines.execute import (
     StagedTable,
     declared,
 )
+from instep.pipelines.landing import begin_on, publish_on
+from instep.pipelines.lease import LEASE, kept_alive, record_failure
 from instep.pipelines.plan import PastPiece, Piece, RunPlan, StepPlan
 from instep.pipelines.prepare import Planner, Source, captured_source, check_slices_used
-from instep.pipelines.project import RunBudget, refuse_environment_name
+from instep.pipelines.project import RunBudget
 from instep.pipelines.records import (
     PieceRecord,
     Run,
     RunState,
     check_lease,
-    extend_lease,
     fail_lost_runs,
     finish_run,
     insert_pieces,
@@ -60,13 +57,6 @@ from instep.tables.content import TableContent
 from instep.tables.names import stem_of
 from instep.tables.read import data_files, layout_of, schema_of
 
-LEASE = timedelta(seconds=60)
-"""A run that gave no sign of life for so long may no longer publish."""
-
-LONGEST_RUN_S = 48 * 3600
-"""A run is not kept alive beyond it."""
-
-_HEARTBEAT_S = 10.0
 _MODEL_TYPE = "instep.model.v1"
 
 
@@ -144,7 +134,7 @@ def run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> R
 
 
 def _run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> RunResult:
-    base, is_new = _base(repo, request.branch)
+    base, is_new = begin_on(repo, request.branch)
     config, captured = capture.read_run(request.folder, request.pipeline)
     source = captured_source(config, captured)
     runtime = load_runtime(repo.here / "cache" / "runtime")
@@ -177,10 +167,10 @@ def _run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> 
     left = drafts_left(repo, request.folder, base, captured)
     attempt = _Attempt(repo, request, run, source, planner, captured, left, is_new, progress)
     try:
-        with _heartbeat(repo, run.id):
+        with kept_alive(repo, run.id):
             result = attempt.perform(plan)
     except BaseException as error:
-        _record_failure(repo, run, error)
+        record_failure(repo, run, error)
         raise
     shutil.rmtree(attempt.staging, ignore_errors=True)
     return result
@@ -385,7 +375,7 @@ class _Attempt:
         reached("run.publish.before")
         with self.repo.store.transaction(self.request.branch) as tx:
             check_lease(tx, self.run.id, self.repo.clock())
-            commit = self._move(tx, edit)
+            commit = publish_on(tx, self.repo, self.request.branch, edit, self.run)
             run = self._finished(commit)
             finish_run(tx, run)
             insert_pieces(tx, run.id, self.pieces)
@@ -393,26 +383,6 @@ class _Attempt:
         changed = tuple(sorted(changes))
         captured = tuple(key for key in changed if key not in made)
         return RunResult(run, tuple(self.results), changed, captured, self.left, self.is_new)
-
-    def _move(self, tx: Transaction, edit: Edit) -> str:
-        branch = self.request.branch
-        ref = find_ref(tx, branch)
-        if ref is not None:
-            _refuse_not_a_branch(ref)
-        else:
-            refuse_environment_name(self.repo, tx, branch)
-            create_ref(
-                tx,
-                branch,
-                RefKind.BRANCH,
-                edit.base,
-                owner=self.run.actor,
-                at=self.repo.clock(),
-                why=f"for run {self.run.id}",
-            )
-        if not edit.changes:
-            return edit.base
-        return publish(tx, self.repo, branch, edit, kind="run").id
 
     def _finished(self, commit: str) -> Run:
         actuals = {one.name: one.actual for one in self.results if one.actual is not None}
@@ -427,40 +397,6 @@ class _Attempt:
             metrics={one.output: one.card for one in self.results if one.card is not None},
             actual=_actual_json(actuals, ended_at - self.run.started_at),
         )
-
-
-def _base(repo: Repository, branch: str) -> tuple[str, bool]:
-    """Returns the commit on which a run on `branch` begins, and whether the branch is new."""
-    with repo.store.reading() as tx:
-        ref = find_ref(tx, branch)
-    if ref is None:
-        _check_name(repo, branch)
-        return repo.resolve(MAIN), True
-    _refuse_not_a_branch(ref)
-    return ref.commit, False
-
-
-def _refuse_not_a_branch(ref: Ref) -> None:
-    refuse_protected(ref)
-    if ref.kind is not RefKind.BRANCH:
-        raise RefusedError(
-            f'"{ref.name}" is a {ref.kind}, and never moves: expected a branch. Run on another '
-            'name, then "instep propose" it.',
-            kind="protected-branch",
-            ref=ref.name,
-        )
-
-
-class _UndoError(Exception):
-    """Ends a transaction that was only a trial."""
-
-
-def _check_name(repo: Repository, branch: str) -> None:
-    """Holds that the branch could be made, before any work is done for it."""
-    with contextlib.suppress(_UndoError), repo.store.transaction(branch) as tx:
-        refuse_environment_name(repo, tx, branch)
-        create_ref(tx, branch, RefKind.BRANCH, repo.resolve(MAIN), owner="", at=repo.clock())
-        raise _UndoError
 
 
 def _past_piece(piece: Piece, plan: StepPlan, files: tuple[str, ...]) -> PastPiece:
@@ -490,37 +426,3 @@ def _actual_json(actuals: Mapping[str, Actual], took: timedelta) -> JsonObject:
             for name, one in actuals.items()
         },
     }
-
-
-def _record_failure(repo: Repository, run: Run, error: BaseException) -> None:
-    """Writes down how a run failed; what was staged stays readable under the run's id."""
-    if isinstance(error, InstepError):
-        body: JsonObject = messages.error_json(error)
-    else:
-        body = {"family": "internal", "kind": "interrupted", "message": repr(error), "facts": {}}
-    failed = replace(run, state=RunState.FAILED, ended_at=repo.clock(), error=body)
-    with contextlib.suppress(InstepError), repo.store.transaction(run.id) as tx:
-        finish_run(tx, failed)
-
-
-@contextlib.contextmanager
-def _heartbeat(repo: Repository, run: str) -> Iterator[None]:
-    """Keeps the lease of a run while it holds, for at most the longest run there may be."""
-    stop = threading.Event()
-
-    def beat() -> None:
-        for _ in range(round(LONGEST_RUN_S / _HEARTBEAT_S)):
-            if stop.wait(_HEARTBEAT_S):
-                break
-            with contextlib.suppress(UnavailableError), repo.store.transaction(run) as tx:
-                if not extend_lease(tx, run, repo.clock() + LEASE):
-                    break
-        repo.store.close()
-
-    thread = threading.Thread(target=beat, name=f"lease {run}", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(LEASE.total_seconds())
