@@ -21,6 +21,8 @@ from instep.history.repository import MAIN, Repository
 from instep.ingest.accept import accept, refuse
 from instep.ingest.arrive import ingest
 from instep.ingest.arrived import Arrived, held_error
+from instep.tables.content import TableContent
+from instep.tables.read import data_files
 
 
 @pytest.fixture
@@ -31,6 +33,11 @@ def lake(repo: Repository) -> Repository:
 
 def arrive(repo: Repository, file: Path, table: str | None = None) -> Arrived:
     return ingest(repo, file.parent, file, "ana", table=table)
+
+
+def table_files(repo: Repository) -> list[str]:
+    content = repo.content(repo.resolve(MAIN), "table/readings")
+    return [file.path for file in data_files(repo.root, TableContent.from_content(content))]
 
 
 def unchanged(repo: Repository, file: Path, kind: str) -> str:
@@ -427,6 +434,32 @@ def test_a_table_is_replaced_or_updated_by_key(
     assert arrive(repo, write(tmp_path / "readings-2.csv", second)).state is State.MERGED
     found = rows_of(repo, "select count(*), count(*) filter (late = 777) from readings")
     assert found == [(rows, 100)]
+
+
+def test_rows_by_key_leave_files_without_their_keys_as_they_are(
+    repo: Repository, tmp_path: Path
+) -> None:
+    merge_contract(repo, READINGS.replace("value: append", "value: keyed"))
+    for number in (1, 2):
+        arrive(repo, write(tmp_path / f"readings-{number}.csv", month(number)))
+    first, second = table_files(repo)
+    arrive(repo, write(tmp_path / "readings-3.csv", [[*month(2)[5][:3], "777"]]))
+    assert first in table_files(repo)
+    assert second not in table_files(repo)
+    found = rows_of(repo, "select count(*), count(*) filter (late = 777) from readings")
+    assert found == [(800, 1)]
+
+
+def test_a_file_none_of_whose_rows_fits_takes_no_row_by_key(
+    repo: Repository, tmp_path: Path
+) -> None:
+    merge_contract(repo, READINGS.replace("value: append", "value: keyed"))
+    arrive(repo, write(tmp_path / "readings-1.csv", month(1)))
+    wrong = [[*row[:2], "-1", row[3]] for row in month(2)]
+    held = arrive(repo, write(tmp_path / "readings-2.csv", wrong))
+    accepted = accept(repo, held.arrival.change, "ben", why="Keep the raw rows.")
+    assert accepted.state is State.MERGED
+    assert rows_of(repo, "select count(*) from readings") == [(400,)]
 
 
 def test_a_derived_table_takes_no_file(repo: Repository, tmp_path: Path) -> None:

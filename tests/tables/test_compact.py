@@ -14,7 +14,7 @@ from instep.engines.duckdb import DuckDB
 from instep.engines.engine import ColumnStatistics, WrittenFile
 from instep.engines.schema import Column
 from instep.errors import InternalError
-from instep.tables.compact import bounded, check_same, compact_state, plan_groups
+from instep.tables.compact import bounded, compact_state, plan_groups
 from instep.tables.content import TableContent
 from instep.tables.diff import diff_rows
 from instep.tables.profile_keep import profile_table
@@ -28,6 +28,7 @@ from instep.tables.read import (
     schema_of,
 )
 from instep.tables.replaced import Why, stand_in, why_replaced
+from instep.tables.rewrite import check_same
 from instep.tables.shared import unshared
 from instep.tables.verify import required_files
 from instep.tables.write import append, create_table, data_folder, rewritten
@@ -149,9 +150,9 @@ def test_an_append_meanwhile_is_compacted_along(tmp_path: Path) -> None:
 
 
 def test_rows_that_differ_replace_nothing() -> None:
-    check_same("Compaction", (3, 17), (3, 17))
+    check_same((3, 17), (3, 17))
     with pytest.raises(InternalError) as error:
-        check_same("Compaction", (3, 17), (3, 18))
+        check_same((3, 17), (3, 18))
     assert error.value.kind == "rows-differ"
 
 

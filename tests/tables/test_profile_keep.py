@@ -28,7 +28,7 @@ from instep.tables.profile_keep import (
     profile_table,
 )
 from instep.tables.read import DataFile, data_files, schema_of
-from instep.tables.write import append, create_table, data_folder
+from instep.tables.write import append, create_table, data_folder, set_columns
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -229,3 +229,18 @@ def test_a_large_file_is_sampled_and_keeps_the_errors_it_states(
 
 def _names(one: ColumnProfile) -> set[str]:
     return {text for text, _ in one.frequent}
+
+
+@pytest.mark.parametrize("files", [1, 40])
+def test_a_column_dropped_since_is_profiled_for_the_states_that_have_it(
+    tmp_path: Path, files: int
+) -> None:
+    table, written = table_of(tmp_path, files + 1)
+    without = [column for column in schema_of(tmp_path, table).columns if column.name != "s"]
+    later = set_columns(tmp_path, table, without, at=AT)
+    assert [one.name for one in profile_table(tmp_path, later)] == ["n", "at"]
+
+    profile = {one.name: one for one in profile_table(tmp_path, table)}
+
+    assert (profile["s"].count, profile["s"].nulls, profile["s"].distinct) == (files * 100, 0, 7)
+    assert profile_table(tmp_path, later) == (profile["n"], profile["at"])

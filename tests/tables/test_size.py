@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from instep.canonical import JsonObject
 from instep.engines.duckdb import DuckDB
-from instep.engines.schema import Column
+from instep.engines.schema import Column, literal
+from instep.history.edits import Edit, publish
+from instep.history.repository import MAIN, create_repository
 from instep.tables.content import TableContent
 from instep.tables.read import row_count, schema_of
 from instep.tables.write import append, create_table, data_folder
@@ -54,6 +57,38 @@ peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps([done.before.files, done.after.files, peak]))
 """
 
+_INGEST = """
+import json, resource, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from instep.history.repository import open_repository
+from instep.ingest.arrive import ingest
+root, file = Path(sys.argv[1]), Path(sys.argv[2])
+repo = open_repository(root, lambda: datetime(2026, 1, 2, tzinfo=UTC))
+arrived = ingest(repo, root.parent, file, "ana")
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps([arrived.state.value, arrived.arrival.rows, arrived.arrival.quarantined, peak]))
+"""
+
+CONTRACT = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: many
+version: 1.0.0
+status: active
+servers:
+  - {server: files, type: local, path: "many*.parquet", format: parquet}
+  - {server: texts, type: local, path: "many*.csv.gz", format: csv}
+schema:
+  - name: many
+    customProperties:
+      - {property: mergePolicy, value: append}
+      - {property: maxQuarantined, value: 0.01}
+    properties:
+      - {name: k, logicalType: integer, primaryKey: true}
+      - {name: amount, logicalType: number, logicalTypeOptions: {minimum: 0}}
+""" + "\n".join(f"      - {{name: t{n}, logicalType: string}}" for n in range(TEXTS))
+
 
 def _written(
     root: Path, table: TableContent, rows: int, key: str, amount: str, file_bytes: int = 128 * MIB
@@ -63,6 +98,56 @@ def _written(
     with DuckDB(root / "staging") as engine:
         files = engine.write(select, schema_of(root, table), data_folder(root, table), file_bytes)
     return append(root, table, files, at=AT)
+
+
+def _source(path: Path, rows: int, options: str) -> Path:
+    """A file whose every ten thousandth row breaks the contract."""
+    texts = ", ".join(f"md5((i % 5000 + {n})::VARCHAR) AS t{n}" for n in range(TEXTS))
+    amount = "CASE WHEN i % 10000 = 17 THEN -1 ELSE i % 1000 END"
+    select = f"SELECT i AS k, ({amount})::DOUBLE AS amount, {texts} FROM range({rows}) r(i)"
+    with DuckDB(path.parent / "staging") as engine:
+        engine.allow(path.parent)
+        engine.run(f"COPY ({select}) TO {literal(str(path))} ({options})")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("rows", "name", "options"),
+    [
+        pytest.param(100_000, "many.parquet", "FORMAT parquet, COMPRESSION zstd", id="small"),
+        pytest.param(50_000, "many.csv.gz", "FORMAT csv, COMPRESSION gzip", id="small-csv"),
+        pytest.param(
+            WHOLE, "many.parquet", "FORMAT parquet, COMPRESSION zstd", id="20-gib",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            WHOLE // 4, "many.csv.gz", "FORMAT csv, COMPRESSION gzip", id="5-gib-csv",
+            marks=pytest.mark.long,
+        ),
+    ],
+)  # fmt: skip
+def test_an_arrival_holds_no_whole_table(
+    tmp_path: Path, rows: int, name: str, options: str
+) -> None:
+    repo = create_repository(tmp_path / "lake", lambda: AT, "ana")
+    changes: dict[str, JsonObject | None] = {
+        "contract/many": {
+            "type": "instep.contract.v1", "blob": repo.objects.put(CONTRACT.encode())
+        }
+    }  # fmt: skip
+    with repo.store.transaction() as tx:
+        publish(tx, repo, MAIN, Edit(repo.resolve(MAIN), changes, "ana", "contract", "test"))
+    file = _source(tmp_path / name, rows, options)
+
+    command = [sys.executable, "-c", _INGEST, str(repo.root), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=7200, check=True)
+
+    state, read, aside, peak = json.loads(done.stdout.splitlines()[-1])
+    assert (state, read, aside) == ("merged", rows, (rows - 18) // 10_000 + 1)
+    assert peak < 2048 * MIB
+    table = TableContent.from_content(repo.content(repo.resolve(MAIN), "table/many"))
+    assert row_count(repo.root, table) == rows - aside
+    assert not any((repo.root / "staging").iterdir())
 
 
 @pytest.mark.parametrize("key", ["i", "hash(i) >> 1"], ids=["ordered", "scattered"])

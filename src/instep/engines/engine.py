@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from instep.clock import Window
@@ -27,6 +27,10 @@ class FileSet:
     slice: Slice | None = None
     deletes: Mapping[str, tuple[DeleteFile, ...]] = field(default_factory=dict)
     """The delete files that apply, by the path of the data file."""
+
+    def only(self, files: Iterable[str], name: str = "") -> FileSet:
+        """Returns this set with only some of its files, perhaps under another name."""
+        return replace(self, name=name or self.name, files=tuple(files))
 
     def apart_from(self, other: FileSet) -> FileSet:
         """Returns this set without the files that `other` has too, with the same deletes."""

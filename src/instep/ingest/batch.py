@@ -13,7 +13,7 @@ from pathlib import Path
 
 from instep.canonical import Json, JsonObject
 from instep.contracts.terms import Contract, MergePolicy, Source
-from instep.engines.engine import FileSet, WrittenFile
+from instep.engines.engine import FileSet
 from instep.engines.schema import quoted
 from instep.errors import InvalidError
 from instep.findings import Finding, stops
@@ -30,14 +30,8 @@ from instep.ingest.in_force import InForce
 from instep.ingest.records import last_accepted, load_profile, save_profile
 from instep.tables.content import TableContent
 from instep.tables.read import data_files, file_set, layout_of, schema_of
-from instep.tables.write import (
-    append,
-    create_table,
-    data_folder,
-    replace,
-    set_columns,
-    set_layout,
-)
+from instep.tables.rows import upsert_files
+from instep.tables.write import append, create_table, replace, set_columns, set_layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +170,6 @@ def read_batch(
                 engine, repo, raw, rows, contract, staged, table, last, folder / "aside"
             )
         examined = changed(examined, findings=(*found, *examined.findings))
-        if contract.merge_policy is MergePolicy.KEYED:
-            examined = changed(examined, good=_upserted(repo, contract, table, examined.good))
         aside = [repo.objects.put_file(Path(file.path)) for file in examined.aside]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -208,7 +200,9 @@ def merged_table(
     match contract.merge_policy:
         case MergePolicy.APPEND:
             return append(repo.root, table, examined.good, at=at)
-        case MergePolicy.REPLACE | MergePolicy.KEYED:
+        case MergePolicy.KEYED:
+            return upsert_files(repo.root, table, examined.good, contract.key, at=at)
+        case MergePolicy.REPLACE:
             live = [file.path for file in data_files(repo.root, table)]
             return replace(repo.root, table, examined.good, live, at=at)
         case MergePolicy.DERIVED:
@@ -309,26 +303,3 @@ def _prepared(repo: Repository, before: TableContent | None, contract: Contract)
     if not contract.has_layout:
         return table
     return set_layout(repo.root, table, part, sort, at=at)
-
-
-def _upserted(
-    repo: Repository, contract: Contract, table: TableContent, good: tuple[WrittenFile, ...]
-) -> tuple[WrittenFile, ...]:
-    """Writes the table's rows anew: those of an arriving key give way to the arriving ones."""
-    from instep.engines.duckdb import DuckDB
-
-    if not good or not data_files(repo.root, table):
-        return good
-    schema = schema_of(repo.root, table)
-    keys = ", ".join(quoted(name) for name in contract.key)
-    names = ", ".join(quoted(name) for name in schema.names)
-    with DuckDB(repo.root / "staging") as engine:
-        engine.view(file_set(repo.root, table, "existing"))
-        engine.view(FileSet("arrived", tuple(file.path for file in good), schema))
-        return engine.write(
-            f"SELECT {names} FROM existing ANTI JOIN arrived USING ({keys}) "
-            f"UNION ALL SELECT {names} FROM arrived",
-            schema,
-            data_folder(repo.root, table),
-            layout=layout_of(repo.root, table),
-        )

@@ -19,8 +19,7 @@ from instep.canonical import Json
 from instep.engines.duckdb import TARGET_FILE_BYTES, DuckDB
 from instep.engines.engine import FileSet, WrittenFile
 from instep.engines.layout import Layout
-from instep.engines.schema import Column, Schema, quoted
-from instep.errors import InternalError
+from instep.engines.schema import Column, Schema
 from instep.faults import reached
 from instep.history.locks import rewriting
 from instep.tables.content import TableContent
@@ -35,6 +34,7 @@ from instep.tables.read import (
     table_folder,
 )
 from instep.tables.replaced import Why, stand_in
+from instep.tables.rewrite import written_again
 from instep.tables.write import rewritten
 
 if TYPE_CHECKING:
@@ -208,28 +208,6 @@ def _follow(
     stand_in(root, content, before, rewritten(root, before, made, removed, at=at), Why.COMPACTED)
 
 
-def row_sum(engine: DuckDB, view: str, schema: Schema) -> tuple[int, int]:
-    """Returns the number of rows, and the sum of their hashes, which no order changes."""
-    names = ", ".join(quoted(name) for name in schema.names)
-    count, total = engine.rows(f"SELECT count(*), sum(hash({names})) FROM {quoted(view)}")[0]
-    return int(count), int(total or 0)
-
-
-def check_same(what: str, before: tuple[int, int], after: tuple[int, int]) -> None:
-    """Holds that the rows that were written are those that were read.
-
-    Raises:
-        InternalError (kind "rows-differ").
-    """
-    if before != after:
-        raise InternalError(
-            f"{what} wrote {after[0]:,} rows with the sum {after[1]}: expected {before[0]:,} with "
-            f"{before[1]}, as they were read. Nothing was replaced. Report this as a fault of "
-            "Instep.",
-            kind="rows-differ",
-        )
-
-
 def _rewritten_groups(
     root: Path, content: TableContent, groups: Sequence[Group], target_bytes: int, say: Say
 ) -> list[WrittenFile]:
@@ -259,18 +237,16 @@ def _group_made(
     target_bytes: int,
     layout: Layout,
 ) -> tuple[WrittenFile, ...]:
-    paths = tuple(file.path for file in group.files)
-    deletes = {path: whole.deletes[path] for path in paths if path in whole.deletes}
-    engine.view(FileSet("small", paths, whole.schema, None, deletes))
-    read = row_sum(engine, "small", whole.schema)
+    paths = [file.path for file in group.files]
+    engine.view(whole.only(paths, "small"))
     # All in one file: a few small ones never make much more than the target.
-    written = engine.write(
-        "SELECT * FROM small", whole.schema, folder, max(2 * group.size_bytes, target_bytes), layout
+    bytes_at_most = max(2 * group.size_bytes, target_bytes)
+    written = written_again(
+        engine, "SELECT * FROM small", whole.schema, folder, bytes_at_most, layout
     )
-    engine.view(FileSet("large", tuple(file.path for file in written), whole.schema))
-    check_same("Compaction", read, row_sum(engine, "large", whole.schema))
     origins = tuple(digest for file in group.files for digest in file.counts_as)
-    if deletes or len(written) != 1 or len(origins) > ORIGINS_KEPT:
+    has_deletes = any(path in whole.deletes for path in paths)
+    if has_deletes or len(written) != 1 or len(origins) > ORIGINS_KEPT:
         return written
     return (replace(written[0], origins=origins),)
 

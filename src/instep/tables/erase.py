@@ -25,7 +25,7 @@ from instep.history.objects import sync_folder
 from instep.history.places import refuse_on_s3
 from instep.history.repository import Repository
 from instep.history.store import Transaction
-from instep.tables.compact import Say, check_same
+from instep.tables.compact import Say
 from instep.tables.condition import enclosed
 from instep.tables.content import TableContent
 from instep.tables.copies import load_base
@@ -45,6 +45,7 @@ from instep.tables.read import (
     table_folder,
 )
 from instep.tables.replaced import Why, stand_in
+from instep.tables.rewrite import rows_by_file, written_again
 from instep.tables.row_erasures import (
     ErasedFile,
     RowErasure,
@@ -58,12 +59,6 @@ from instep.tables.write import rewritten
 
 ATTEMPTS = 3
 """How often states are looked through again that others made meanwhile."""
-
-_COUNTED_AT_ONCE = 500
-"""Files in one query: its text and what is open stay bounded."""
-
-_PATH = "path of the file"
-"""With spaces: no column of a condition is called so by chance."""
 
 States = Callable[[Transaction], Mapping[str, Sequence[JsonObject]]]
 """Every content of the tables in question, by folder, that a commit or a record names."""
@@ -199,17 +194,9 @@ class _Table:
         Files are read by the columns of the newest state: a condition names these.
         """
         paths = sorted({path for path, _ in self.variants()})
-        found: dict[str, int] = {}
-        for start in range(0, len(paths), _COUNTED_AT_ONCE):
-            some = FileSet("every", tuple(paths[start : start + _COUNTED_AT_ONCE]), self.newest)
-            with DuckDB(self.root / "staging") as engine:
-                source = engine.source(some, file_name=_PATH)
-                rows = engine.rows(
-                    f"SELECT {quoted(_PATH)}, count(*) FROM {source} "
-                    f"WHERE {self.condition} GROUP BY 1"
-                )
-            found |= {str(path): int(count) for path, count in rows}
-        return found
+        with DuckDB(self.root / "staging") as engine:
+            every = FileSet("every", tuple(paths), self.newest)
+            return rows_by_file(engine, every, f"WHERE {self.condition}")
 
     def affected(self, counts: Mapping[str, int]) -> list[tuple[TableContent, TableContent]]:
         """Returns the states whose metadata names such a file, by an older snapshot too.
@@ -233,14 +220,16 @@ class _Table:
             return 0
         variants = {key: one for key, one in self.variants().items() if key[0] in counts}
         made = self._known(repo, identifier)
-        for number, (key, variant) in enumerate(variants.items(), 1):
-            if key not in made:
-                made[key] = self._without_rows(variant, counts[key[0]])
-                reached("erase.rows.file.before")
-                with repo.store.transaction() as tx:
-                    add_files(tx, identifier, [self._told(variant, made[key], counts[key[0]])])
-                reached("erase.rows.file.after")
-            say(f"erasing rows, {number:,} of {len(variants):,} files")
+        with DuckDB(self.root / "staging") as engine:
+            engine.allow(self.folder / "data")
+            for number, (key, variant) in enumerate(variants.items(), 1):
+                if key not in made:
+                    made[key] = self._without_rows(engine, variant)
+                    reached("erase.rows.file.before")
+                    with repo.store.transaction() as tx:
+                        add_files(tx, identifier, [self._told(variant, made[key], counts[key[0]])])
+                    reached("erase.rows.file.after")
+                say(f"erasing rows, {number:,} of {len(variants):,} files")
         for number, state in enumerate(states, 1):
             self._replace(repo, identifier, *state, made)
             say(f"erasing rows, {number:,} of {len(states):,} states of the table")
@@ -264,7 +253,7 @@ class _Table:
             self._listings[name] = load_listing(path, summary[LISTING_DIGEST])
         return self._listings[name]
 
-    def _without_rows(self, variant: _Variant, matching: int) -> WrittenFile | None:
+    def _without_rows(self, engine: DuckDB, variant: _Variant) -> WrittenFile | None:
         """Writes a file again without the rows; its columns stay as they are, by id and type."""
         own = _columns_in(Path(variant.file.path), variant.schema)
         more = [one for one in self.newest.columns if all(one.id != c.id for c in own.columns)]
@@ -276,22 +265,17 @@ class _Table:
             for c in self.newest.columns
         )
         kept = ", ".join(f"{quoted(f'_column_{c.id}')} AS {quoted(c.name)}" for c in own.columns)
-        hashed = ", ".join(quoted(f"_column_{c.id}") for c in own.columns)
-        with DuckDB(self.root / "staging") as engine:
-            engine.allow(self.folder / "data")
-            engine.view(FileSet("held", (path,), inner, None, deletes))
-            rest = f"FROM (SELECT *, {named} FROM held) WHERE {self.condition} IS NOT TRUE"
-            count, total = engine.rows(f"SELECT count(*), sum(hash({hashed})) {rest}")[0]
-            written = engine.write(
-                f"SELECT {kept} {rest}", _optional(own), self.folder / "data", 1 << 40
-            )
-            if not written:
-                check_same("Erasure", (int(count), int(total or 0)), (0, 0))
-                return None
-            (file,) = written
-            engine.view(FileSet("left", (file.path,), inner))
-            after = engine.rows(f'SELECT count(*), sum(hash({hashed})) FROM "left"')[0]
-            check_same("Erasure", (int(count), int(total or 0)), (int(after[0]), int(after[1])))
+        engine.view(FileSet("held", (path,), inner, None, deletes))
+        written = written_again(
+            engine,
+            f"SELECT {kept} FROM (SELECT *, {named} FROM held) WHERE {self.condition} IS NOT TRUE",
+            _optional(own),
+            self.folder / "data",
+            1 << 40,
+        )
+        if not written:
+            return None
+        (file,) = written
         named_path = Path(path).with_name(f"{stem_of(path)}.{uuid.uuid4().hex[:8]}.parquet")
         Path(file.path).rename(named_path)
         sync_folder(named_path.parent)

@@ -170,11 +170,19 @@ class _Kept:
         known = [one for one in members if _is_whole(self._place(one))]
         found = self._read([self._place(one) for one in known])
         for one in members:
-            if _key(one) not in found:
-                parts = self._merge(one) if isinstance(one, Group) else self._compute(one)
+            parts = found.get(_key(one))
+            if parts is None or self._lacks_column(one, parts):
+                made = self._merge(one) if isinstance(one, Group) else self._compute(one)
+                parts = found[_key(one)] = {**(parts or {}), **made}
                 self._keep(one, parts)
-                found[_key(one)] = parts
         return found
+
+    def _lacks_column(self, one: Group | DataFile, parts: Parts) -> bool:
+        """Whether it was profiled for a state without one of the columns asked for now."""
+        lacking = {column.id for column in self.schema.columns} - parts.keys()
+        return bool(lacking) and any(
+            held.field_id in lacking for file in _files_of(one) for held in file.columns
+        )
 
     def _merge(self, group: Group) -> Parts:
         found = self.load(group.members)
@@ -320,6 +328,14 @@ def _cut(
             groups.append(Group(key, sum(member.rows for member in open_), tuple(open_)))
             open_ = []
     return groups, open_
+
+
+def _files_of(one: Group | DataFile) -> Iterator[DataFile]:
+    if isinstance(one, Group):
+        for member in one.members:
+            yield from _files_of(member)
+    else:
+        yield one
 
 
 def _key(one: Group | DataFile) -> str:

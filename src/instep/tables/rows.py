@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from dataclasses import replace as changed
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,15 +20,13 @@ from instep.errors import InvalidError
 from instep.tables.condition import enclosed, files_between, files_that_may_match
 from instep.tables.content import TableContent
 from instep.tables.read import DataFile, data_files, file_set, layout_of, schema_of
+from instep.tables.rewrite import rows_by_file
 from instep.tables.write import append, data_folder, replace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from instep.engines.duckdb import DuckDB
-
-_FILE = "file of the row"
-"""A column name for the path of a row's file; with spaces, so that hardly a column has it."""
 
 ARRIVING = "arriving"
 """What a stream of rows is called in the SELECT that reads it."""
@@ -103,20 +100,38 @@ def upsert_rows(
         InvalidError (kinds "duplicate-key", "null-in-key"): the new rows have no key.
         InvalidError (kind "no-such-column"), and as `DuckDB.write`.
     """
-    schema = schema_of(root, content)
-    columns = [schema.column(name) for name in key]
+    columns = [schema_of(root, content).column(name) for name in key]
     arrived = _written(root, content, rows)
+    _check_key(root, content, arrived, [column.name for column in columns])
+    return upsert_files(root, content, arrived, key, at=at)
+
+
+def upsert_files(
+    root: Path,
+    content: TableContent,
+    arrived: Sequence[WrittenFile],
+    key: Sequence[str],
+    *,
+    at: datetime,
+) -> TableContent:
+    """Returns the table with files of its data folder added, rows of their keys giving way.
+
+    A key stands in them once.
+
+    Raises:
+        InvalidError (kind "no-such-column").
+    """
     if not arrived:
         return content
+    schema = schema_of(root, content)
+    columns = [schema.column(name) for name in key]
     keys = ", ".join(quoted(column.name) for column in columns)
     names = ", ".join(quoted(name) for name in schema.names)
     candidates = files_between(data_files(root, content), columns, arrived)
     with _engine(root) as engine:
         engine.view(FileSet(ARRIVING, tuple(file.path for file in arrived), schema))
         whole = _only(root, content, candidates)
-        source = engine.source(whole, file_name=_FILE)
-        _check_key(engine, [column.name for column in columns])
-        hits = _hits(engine, f"{source} SEMI JOIN {ARRIVING} USING ({keys})")
+        hits = rows_by_file(engine, whole, f"SEMI JOIN {ARRIVING} USING ({keys})")
         kept = _rewritten(
             engine, root, content, whole, hits, names, f"ANTI JOIN {ARRIVING} USING ({keys})"
         )
@@ -139,8 +154,7 @@ def _without(
         return [], []
     with _engine(root) as engine:
         whole = _only(root, content, candidates)
-        source = engine.source(whole, file_name=_FILE)
-        hits = _hits(engine, f"{source} WHERE {condition}")
+        hits = rows_by_file(engine, whole, f"WHERE {condition}")
         rows = {file.path: file.rows for file in candidates}
         partly = [
             path for path, count in hits.items() if count < rows[path] or path in whole.deletes
@@ -149,11 +163,6 @@ def _without(
             engine, root, content, whole, partly, names, f"WHERE {condition} IS NOT TRUE"
         )
     return kept, list(hits)
-
-
-def _hits(engine: DuckDB, source: str) -> dict[str, int]:
-    name = quoted(_FILE)
-    return dict(engine.rows(f"SELECT {name}, count(*) FROM {source} GROUP BY {name} ORDER BY 1"))
 
 
 def _rewritten(
@@ -167,7 +176,7 @@ def _rewritten(
 ) -> list[WrittenFile]:
     if not files:
         return []
-    source = engine.source(changed(whole, files=tuple(files)))
+    source = engine.source(whole.only(files))
     return list(
         engine.write(
             f"SELECT {names} FROM {source} {what}",
@@ -179,8 +188,7 @@ def _rewritten(
 
 
 def _only(root: Path, content: TableContent, files: Sequence[DataFile]) -> FileSet:
-    whole = file_set(root, content, "whole")
-    return changed(whole, files=tuple(file.path for file in files))
+    return file_set(root, content, "whole").only(file.path for file in files)
 
 
 def _written(root: Path, content: TableContent, rows: Rows) -> tuple[WrittenFile, ...]:
@@ -233,10 +241,19 @@ def _check_inside(
         )
 
 
-def _check_key(engine: DuckDB, key: Sequence[str]) -> None:
+def _check_key(
+    root: Path, content: TableContent, arrived: Sequence[WrittenFile], key: Sequence[str]
+) -> None:
     names = ", ".join(quoted(name) for name in key)
     missing = " OR ".join(f"{quoted(name)} IS NULL" for name in key)
-    ((count,),) = engine.rows(f"SELECT count(*) FROM {ARRIVING} WHERE {missing}")
+    files = FileSet(ARRIVING, tuple(file.path for file in arrived), schema_of(root, content))
+    with _engine(root) as engine:
+        engine.view(files)
+        ((count,),) = engine.rows(f"SELECT count(*) FROM {ARRIVING} WHERE {missing}")
+        repeated = engine.rows(
+            f"SELECT {names} FROM {ARRIVING} GROUP BY {names} HAVING count(*) > 1 "
+            "ORDER BY ALL LIMIT 3"
+        )
     if count:
         raise InvalidError(
             f"{count:,} rows have null in their key ({', '.join(key)}): expected a value in each "
@@ -244,9 +261,6 @@ def _check_key(engine: DuckDB, key: Sequence[str]) -> None:
             kind="null-in-key",
             rows=count,
         )
-    repeated = engine.rows(
-        f"SELECT {names} FROM {ARRIVING} GROUP BY {names} HAVING count(*) > 1 ORDER BY ALL LIMIT 3"
-    )
     if repeated:
         shown = "; ".join(", ".join(str(value) for value in row) for row in repeated)
         raise InvalidError(

@@ -1,0 +1,81 @@
+"""Writes rows of files again, for those who let other files stand in for them.
+
+Copy on write needs to know which files hold a matching row; compaction and erasure, whose files
+stand for what commits name, need to be sure that the rows written are those read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from instep.engines.engine import FileSet, WrittenFile
+from instep.engines.layout import PLAIN, Layout
+from instep.engines.schema import Schema, quoted
+from instep.errors import InternalError
+
+if TYPE_CHECKING:
+    from instep.engines.duckdb import DuckDB
+
+_AT_ONCE = 500
+"""Files in one query: its text and what is open stay bounded."""
+
+_FILE = "file of the row"
+"""A column name for the path of a row's file; with spaces, so that hardly a column has it."""
+
+
+def rows_by_file(engine: DuckDB, files: FileSet, what: str) -> dict[str, int]:
+    """Returns how many rows of each file are meant by `what`, SQL to stand after FROM; no zeros."""
+    engine.allow_files(files)
+    name = quoted(_FILE)
+    found: dict[str, int] = {}
+    for start in range(0, len(files.files), _AT_ONCE):
+        source = engine.source(files.only(files.files[start : start + _AT_ONCE]), file_name=_FILE)
+        found |= dict(
+            engine.rows(f"SELECT {name}, count(*) FROM {source} {what} GROUP BY {name} ORDER BY 1")
+        )
+    return found
+
+
+def written_again(
+    engine: DuckDB,
+    select: str,
+    schema: Schema,
+    folder: Path,
+    target_bytes: int,
+    layout: Layout = PLAIN,
+) -> tuple[WrittenFile, ...]:
+    """Writes the rows of one SELECT as `DuckDB.write` does, then reads them back.
+
+    They are the same if their number is, and the sum of their hashes, which no order changes.
+
+    Raises:
+        InternalError (kind "rows-differ").
+        InvalidError, UnavailableError: as `DuckDB.write`.
+    """
+    read = _sum(engine, f"({select})", schema)
+    files = engine.write(select, schema, folder, target_bytes, layout)
+    engine.view(FileSet("written", tuple(file.path for file in files), schema))
+    check_same(read, _sum(engine, "written", schema))
+    return files
+
+
+def check_same(before: tuple[int, int], after: tuple[int, int]) -> None:
+    """Holds that the rows that were written, by number and sum, are those that were read.
+
+    Raises:
+        InternalError (kind "rows-differ").
+    """
+    if before != after:
+        raise InternalError(
+            f"A rewrite of files wrote {after[0]:,} rows with the sum {after[1]}: expected "
+            f"{before[0]:,} with {before[1]}, as they were read. Nothing was replaced. Report "
+            "this as a fault of Instep.",
+            kind="rows-differ",
+        )
+
+
+def _sum(engine: DuckDB, source: str, schema: Schema) -> tuple[int, int]:
+    names = ", ".join(quoted(name) for name in schema.names)
+    ((count, total),) = engine.rows(f"SELECT count(*), sum(hash({names})) FROM {source}")
+    return int(count), int(total or 0)
