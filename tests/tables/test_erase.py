@@ -34,7 +34,7 @@ from instep.tables.content import TableContent
 from instep.tables.diff import diff_rows
 from instep.tables.profile_keep import profile_table
 from instep.tables.read import data_files, file_set, metadata_path, schema_of
-from instep.tables.upkeep import LOOKED_AT, compact_table, look_after
+from instep.tables.upkeep import LOOKED_AT, TIERS_BYTES, compact_table, look_after
 from instep.tables.write import append, create_table, data_folder, replace, set_columns
 
 COLUMNS = (Column(0, "n", "long"), Column(0, "who", "string"))
@@ -374,6 +374,25 @@ def test_many_small_appends_are_put_together_and_say_so(tmp_path: Path) -> None:
     assert [n for n, text in enumerate(told, 1) if text] == [LOOKED_AT]
     assert told[LOOKED_AT - 1].startswith(f"sales: {LOOKED_AT} files")
     assert len(data_files(repo.root, table)) == 2
+
+
+def test_after_appends_a_file_that_is_large_for_its_tier_is_left_alone(tmp_path: Path) -> None:
+    """Otherwise each look would write again all that came before, and at the bound nothing."""
+    repo = _repo(tmp_path)
+    table = create_table(repo.root, "sales", COLUMNS, at=repo.clock())
+    some = "SELECT range AS n, hash(range)::VARCHAR AS who FROM range(100000)"
+    one = "SELECT 1::BIGINT AS n, 'ana' AS who"
+    with DuckDB(repo.root / "staging") as engine:
+        schema, folder = schema_of(repo.root, table), data_folder(repo.root, table)
+        for sql in (some, *[one] * (2 * LOOKED_AT - 1)):
+            table = append(repo.root, table, engine.write(sql, schema, folder), at=repo.clock())
+    _commit(repo, table)
+    large = data_files(repo.root, table)[0]
+    assert large.size_bytes > TIERS_BYTES[0]
+    assert look_after(repo, "main", "sales", _never)
+    left = data_files(repo.root, table)
+    assert len(left) == 2
+    assert large in left
 
 
 def test_what_follows_an_arrival_never_fails_it(tmp_path: Path) -> None:

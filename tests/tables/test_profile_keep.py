@@ -235,7 +235,7 @@ def _names(one: ColumnProfile) -> set[str]:
 def test_a_column_dropped_since_is_profiled_for_the_states_that_have_it(
     tmp_path: Path, files: int
 ) -> None:
-    table, written = table_of(tmp_path, files + 1)
+    table, _ = table_of(tmp_path, files + 1)
     without = [column for column in schema_of(tmp_path, table).columns if column.name != "s"]
     later = set_columns(tmp_path, table, without, at=AT)
     assert [one.name for one in profile_table(tmp_path, later)] == ["n", "at"]

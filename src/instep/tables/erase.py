@@ -10,7 +10,7 @@ of its name, so that a run finds the files of a period again.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,7 +38,10 @@ from instep.tables.read import (
     DataFile,
     data_files,
     file_set,
+    has_deletes,
+    load_entries,
     load_listing,
+    load_manifests,
     load_metadata,
     located,
     schema_of,
@@ -175,18 +178,29 @@ class _Table:
         self.newest = schema_of(root, newest)
         self.condition = enclosed(predicate)
         self.folder = table_folder(root, self.states[0][0])
-        self._listings: dict[str, tuple[Manifest, ...]] = {}
 
     def variants(self) -> dict[tuple[str, str], _Variant]:
         """Returns every file of every state; states are looked at from the oldest on."""
         found: dict[tuple[str, str], _Variant] = {}
+        seen: set[str] = set()
         for _, state in self.states:
-            deletes = file_set(self.root, state, "whole").deletes
             schema = schema_of(self.root, state)
-            for file in data_files(self.root, state):
+            if has_deletes(self.root, state):
+                deletes = file_set(self.root, state, "whole").deletes
+                files = data_files(self.root, state)
+            else:
+                deletes, files = {}, tuple(self._files_of_new_manifests(state, seen))
+            for file in files:
                 one = _Variant(file, deletes.get(file.path, ()), schema)
                 found.setdefault(one.key, one)
         return found
+
+    def _files_of_new_manifests(self, state: TableContent, seen: set[str]) -> Iterator[DataFile]:
+        """Yields a state's files but those of manifests it shares with states before."""
+        for manifest in load_manifests(self.folder, load_metadata(self.root, state)):
+            if manifest.entries not in seen:
+                seen.add(manifest.entries)
+                yield from (entry.file for entry in load_entries(self.folder, manifest))
 
     def counts(self) -> dict[str, int]:
         """Returns how many rows of each file meet the condition, deleted ones too; none left out.
@@ -206,7 +220,8 @@ class _Table:
         names = {Path(path).name for path in counts}
         if not names:
             return []
-        return [one for one in self.states if self._names_any(one[1], names)]
+        told: dict[str, bool] = {}
+        return [one for one in self.states if self._names_any(one[1], names, told)]
 
     def erase(self, repo: Repository, identifier: str, say: Say) -> int:
         """Lets other metadata stand for every state that is affected; returns for how many."""
@@ -235,23 +250,27 @@ class _Table:
             say(f"erasing rows, {number:,} of {len(states):,} states of the table")
         return len(states)
 
-    def _names_any(self, state: TableContent, names: set[str]) -> bool:
+    def _names_any(self, state: TableContent, names: set[str], told: dict[str, bool]) -> bool:
+        """`told` keeps what was found of listings and manifests, which states share."""
         for snapshot in load_metadata(self.root, state)["snapshots"]:
-            for manifest in self._listing(snapshot["summary"]):
-                if manifest.deleted[0]:
-                    return True
-                if manifest.live_files and not names.isdisjoint(
-                    name.rpartition("/")[2] for name in load_base(self.folder, manifest).names
-                ):
-                    return True
+            listing = snapshot["summary"][LISTING]
+            if listing not in told:
+                path = self.folder / "metadata" / listing
+                told[listing] = any(
+                    self._tells_of_any(manifest, names, told)
+                    for manifest in load_listing(path, snapshot["summary"][LISTING_DIGEST])
+                )
+            if told[listing]:
+                return True
         return False
 
-    def _listing(self, summary: Mapping[str, str]) -> tuple[Manifest, ...]:
-        name = summary[LISTING]
-        if name not in self._listings:
-            path = self.folder / "metadata" / name
-            self._listings[name] = load_listing(path, summary[LISTING_DIGEST])
-        return self._listings[name]
+    def _tells_of_any(self, manifest: Manifest, names: set[str], told: dict[str, bool]) -> bool:
+        if manifest.deleted[0]:
+            return True
+        if manifest.live_files and manifest.entries not in told:
+            listed = load_base(self.folder, manifest).names
+            told[manifest.entries] = any(name.rpartition("/")[2] in names for name in listed)
+        return told.get(manifest.entries, False)
 
     def _without_rows(self, engine: DuckDB, variant: _Variant) -> WrittenFile | None:
         """Writes a file again without the rows; its columns stay as they are, by id and type."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from instep.canonical import Json
+from instep.engines.duckdb import TARGET_FILE_BYTES
 from instep.errors import InstepError
 from instep.history.locks import writing
 from instep.history.repository import Repository
@@ -26,6 +27,10 @@ MANY_FILES = 32
 
 BOUND_BYTES = 64 << 20
 """The most that is put together after an append: a second or two."""
+
+TIERS_BYTES = (1 << 20, 8 << 20, BOUND_BYTES)
+"""After appends, files become ones of the first of these sizes of which there are many smaller
+ones: so a row is written again once or twice a tier, not with whatever comes after it."""
 
 IsKept = Callable[[TableContent], bool]
 """Says whether records name the files of a state one by one."""
@@ -80,6 +85,7 @@ def compact_table(
     table: str,
     is_kept: IsKept,
     *,
+    target_bytes: int = TARGET_FILE_BYTES,
     max_bytes: int | None = None,
     say: Say = lambda text: None,
 ) -> Compaction:
@@ -96,8 +102,8 @@ def compact_table(
             size = Size(file_count(repo.root, content), size_bytes(repo.root, content))
             return Compaction(table, size, size, 0, 0, _KEPT)
         done = compact_state(
-            repo.root, content, at=repo.clock(), max_bytes=max_bytes, say=say,
-            newer=lambda: _newer(repo, ref, table, content),
+            repo.root, content, at=repo.clock(), target_bytes=target_bytes, max_bytes=max_bytes,
+            say=say, newer=lambda: _newer(repo, ref, table, content),
         )  # fmt: skip
     return _told(table, done)
 
@@ -114,13 +120,21 @@ def look_after(
         snapshot = current_snapshot(load_metadata(repo.root, content))
         if snapshot is None or snapshot["sequence-number"] % LOOKED_AT:
             return ""
-        if sum(len(group.files) for group in groups_of(repo.root, content)) < MANY_FILES:
+        target = next((tier for tier in TIERS_BYTES if _are_many(repo, content, tier)), None)
+        if target is None:
             return ""
-        done = compact_table(repo, ref, table, is_kept, max_bytes=BOUND_BYTES, say=say)
+        done = compact_table(
+            repo, ref, table, is_kept, target_bytes=target, max_bytes=BOUND_BYTES, say=say
+        )
     except (InstepError, OSError) as error:
         told = error.message if isinstance(error, InstepError) else str(error)
         return f"{table} was not compacted: {told}"
     return "" if done.why_not else done.to_text()
+
+
+def _are_many(repo: Repository, content: TableContent, target_bytes: int) -> bool:
+    groups = groups_of(repo.root, content, target_bytes)
+    return sum(len(group.files) for group in groups) >= MANY_FILES
 
 
 _KEPT = "a run keeps its files by period, and computes them anew in time"
