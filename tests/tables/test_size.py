@@ -1,4 +1,8 @@
-"""Tables larger than memory: each act in a process of its own, whose peak of memory is asserted."""
+"""Tables larger than memory: each act in a process of its own that cannot have more than 2 GiB.
+
+The system refuses what it asks for beyond that (RLIMIT_DATA: all private memory, touched or not),
+and its peak of resident memory, which counts mapped files too, is asserted.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +38,7 @@ COLUMNS = (
 
 _DIFF = """
 import json, resource, sys
+resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
 from pathlib import Path
 from instep.tables.content import TableContent
 from instep.tables.diff import open_diff
@@ -47,6 +52,7 @@ print(json.dumps([found.added, found.removed, found.changed, written, peak]))
 
 _COMPACT = """
 import json, resource, sys
+resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
 from datetime import UTC, datetime
 from pathlib import Path
 from instep.tables.compact import compact_state
@@ -59,6 +65,7 @@ print(json.dumps([done.before.files, done.after.files, peak]))
 
 _INGEST = """
 import json, resource, sys
+resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
 from datetime import UTC, datetime
 from pathlib import Path
 from instep.history.repository import open_repository
