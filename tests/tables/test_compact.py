@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import ColumnStatistics, WrittenFile
 from instep.engines.schema import Column
-from instep.errors import InternalError
 from instep.tables.compact import bounded, compact_state, plan_groups
 from instep.tables.content import TableContent
 from instep.tables.diff import diff_rows
@@ -28,7 +26,6 @@ from instep.tables.read import (
     schema_of,
 )
 from instep.tables.replaced import Why, stand_in, why_replaced
-from instep.tables.rewrite import check_same
 from instep.tables.shared import unshared
 from instep.tables.verify import required_files
 from instep.tables.write import append, create_table, data_folder, rewritten
@@ -147,13 +144,6 @@ def test_an_append_meanwhile_is_compacted_along(tmp_path: Path) -> None:
     compact_state(tmp_path, state, at=AT, newer=lambda: newer)
     assert len(data_files(tmp_path, newer)) == 2
     assert _rows(tmp_path, newer) == [0, 1, 100, 101, 200, 201, 900]
-
-
-def test_rows_that_differ_replace_nothing() -> None:
-    check_same((3, 17), (3, 17))
-    with pytest.raises(InternalError) as error:
-        check_same((3, 17), (3, 18))
-    assert error.value.kind == "rows-differ"
 
 
 def _file(number: int, size: int, first: int, last: int, partition: str = "") -> WrittenFile:

@@ -17,20 +17,22 @@ from instep.errors import InternalError
 if TYPE_CHECKING:
     from instep.engines.duckdb import DuckDB
 
-_AT_ONCE = 500
+AT_ONCE = 500
 """Files in one query: its text and what is open stay bounded."""
 
 _FILE = "file of the row"
 """A column name for the path of a row's file; with spaces, so that hardly a column has it."""
 
 
-def rows_by_file(engine: DuckDB, files: FileSet, what: str) -> dict[str, int]:
+def rows_by_file(
+    engine: DuckDB, files: FileSet, what: str, at_once: int = AT_ONCE
+) -> dict[str, int]:
     """Returns how many rows of each file are meant by `what`, SQL to stand after FROM; no zeros."""
     engine.allow_files(files)
     name = quoted(_FILE)
     found: dict[str, int] = {}
-    for start in range(0, len(files.files), _AT_ONCE):
-        source = engine.source(files.only(files.files[start : start + _AT_ONCE]), file_name=_FILE)
+    for start in range(0, len(files.files), at_once):
+        source = engine.source(files.only(files.files[start : start + at_once]), file_name=_FILE)
         found |= dict(
             engine.rows(f"SELECT {name}, count(*) FROM {source} {what} GROUP BY {name} ORDER BY 1")
         )
