@@ -40,7 +40,7 @@ from instep.engines.layout import (
 from instep.engines.scan import deleted_rows, scan, where
 from instep.engines.schema import Column, Schema, literal, quoted
 from instep.engines.statistics import file_statistics
-from instep.engines.types import iceberg_column
+from instep.engines.types import column_of
 from instep.errors import InternalError, InvalidError
 from instep.faults import reached
 from instep.history.objects import file_digest, publish_durably
@@ -55,11 +55,8 @@ SPILL_LIMIT_BYTES = 64 << 30
 TARGET_FILE_BYTES = 128 << 20
 """The usual size of an Iceberg data file: few enough to list, small enough to rewrite."""
 
-_HASHED_AT_ONCE = 4
-"""Files hashed at the same time after a write."""
-
-_SENT_AT_ONCE = 4
-"""Files uploaded at the same time: each in parts that are sent together as well."""
+_PUBLISHED_AT_ONCE = 4
+"""Files hashed and synced, or uploaded, at the same time: to S3 each goes in several parts too."""
 
 
 class DuckDB:
@@ -217,9 +214,9 @@ class DuckDB:
         Raises:
             InvalidError (kind "not-a-select", "sql-failed").
         """
-        self._check_select(text)
+        select = self._select(text)
         with translated("SQL"):
-            return self._connection.sql(text)
+            return self._connection.sql(select)
 
     def rows(self, text: str) -> list[tuple[Any, ...]]:  # values of any SQL type
         """Returns all rows of one SELECT.
@@ -227,9 +224,9 @@ class DuckDB:
         Raises:
             InvalidError (kind "not-a-select", "sql-failed").
         """
-        self._check_select(text)
+        select = self._select(text)
         with translated("SQL"):
-            return self._connection.execute(text).fetchall()
+            return self._connection.execute(select).fetchall()
 
     def run(self, text: str) -> None:
         """Runs one statement of Instep's own, such as one that makes a temporary table.
@@ -248,7 +245,8 @@ class DuckDB:
             InvalidError (kind "not-a-select", "sql-failed", "unsupported-type",
                 "repeated-column").
         """
-        columns = tuple(iceberg_column(kind, name) for name, kind in self._of(text))
+        relation = self.sql(text)
+        columns = tuple(map(column_of, relation.types, relation.columns))
         seen: set[str] = set()
         for column in columns:
             if column.name.lower() in seen:
@@ -294,12 +292,7 @@ class DuckDB:
                 found = [
                     replace(one, size_bytes=write_fixed(Path(one.path), schema)) for one in found
                 ]
-            digests = _digests([Path(one.path) for one in found])
-            paths = _published([Path(one.path) for one in found], folder)
-            return tuple(
-                replace(one, path=str(path), digest=digest)
-                for one, path, digest in zip(found, paths, digests, strict=True)
-            )
+            return tuple(_published(found, folder))
         finally:
             shutil.rmtree(out, ignore_errors=True)
 
@@ -351,7 +344,7 @@ class DuckDB:
     def _allows(self, path: str) -> bool:
         return path in self._files or any(Path(path).is_relative_to(f) for f in self._folders)
 
-    def _check_select(self, text: str) -> None:
+    def _select(self, text: str) -> duckdb.Statement:
         self.lock()
         with translated("SQL"):
             statements = self._connection.extract_statements(text)
@@ -362,12 +355,7 @@ class DuckDB:
                 f"SQL holds {named}: expected exactly one SELECT. Keep one SELECT only.",
                 kind="not-a-select",
             )
-
-    def _of(self, text: str) -> list[tuple[str, str]]:
-        self._check_select(text)
-        with translated("SQL"):
-            found = self._connection.execute(f"DESCRIBE {_bare(text)}").fetchall()
-        return [(name, kind) for name, kind, *_ in found]
+        return statements[0]
 
     def _held(self, file_set: FileSet) -> tuple[Held, ...]:
         if not file_set.files:
@@ -428,15 +416,16 @@ def _bare(text: str) -> str:
     return data[:end].decode()
 
 
-def _digests(files: Sequence[Path]) -> list[str]:
-    """Returns the SHA-256 of each file; several are read at once, as hashing holds no lock."""
-    with ThreadPoolExecutor(max_workers=_HASHED_AT_ONCE) as pool:
-        return list(pool.map(file_digest, files))
+def _published(files: Sequence[WrittenFile], folder: Path) -> list[WrittenFile]:
+    """Gives files their digests and names of their own in a folder, durably; several at once."""
 
+    def publish(file: WrittenFile) -> WrittenFile:
+        path = folder.resolve() / f"{uuid.uuid4().hex}.parquet"
+        digest = file_digest(Path(file.path))
+        publish_durably(Path(file.path), path)
+        return replace(file, path=str(path), digest=digest)
 
-def _published(sources: Sequence[Path], folder: Path) -> list[Path]:
-    """Gives files names of their own in a folder, durably; to S3 several go at once."""
-    paths = [folder.resolve() / f"{uuid.uuid4().hex}.parquet" for _ in sources]
-    with ThreadPoolExecutor(_SENT_AT_ONCE if on_s3(folder) else 1) as pool:
-        list(pool.map(publish_durably, sources, paths))
-    return paths
+    if len(files) == 1:
+        return [publish(files[0])]  # a thread would take longer than a small file
+    with ThreadPoolExecutor(_PUBLISHED_AT_ONCE) as pool:
+        return list(pool.map(publish, files))

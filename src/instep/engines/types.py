@@ -56,7 +56,15 @@ def iceberg_column(sql_type: str, name: str) -> Column:
     """
     import duckdb
 
-    return _column(duckdb.sqltype(sql_type), name, name)
+    return column_of(duckdb.sqltype(sql_type), name)
+
+
+def column_of(kind: DuckDBPyType, name: str) -> Column:
+    """Returns the Iceberg column, with ids 0, that a DuckDB type becomes under `name`.
+
+    Raises: as `iceberg_column`.
+    """
+    return _column(kind, name, name)
 
 
 def is_castable(source: Column, target: Column) -> bool:

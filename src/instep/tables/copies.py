@@ -206,13 +206,14 @@ def load_columns(
 
 
 def load_copy(folder: Path, manifest: Manifest) -> Entries:
-    """Returns all that a copy holds."""
-    return Entries(
-        load_base(folder, manifest),
-        load_digests(folder, manifest),
-        load_columns(folder, manifest),
-        load_origins(folder, manifest),
-    )
+    """Returns all that a copy holds, read at once; it is not kept: who wants all wants it once."""
+    data = verified(folder / "metadata" / manifest.entries, manifest.digest)
+    head, base, digests, *rest = map(json.loads, data.split(b"\n"))
+    columns: dict[int, Statistics] = {}
+    for line in rest[: len(head["columns"])]:
+        columns |= _statistics(line)
+    origins = rest[len(head["columns"]) :]
+    return Entries(_base(base), _digests(digests), columns, _origins(*origins) if origins else {})
 
 
 def _statistics_lines(columns: Mapping[int, Statistics]) -> Iterator[tuple[list[int], bytes]]:

@@ -14,7 +14,7 @@ from itertools import chain
 from instep.engines.engine import ColumnStatistics, WrittenFile
 from instep.engines.schema import Schema
 
-MERGED_MANIFESTS = 32
+MERGED_MANIFESTS = 8
 """How many manifests of one tier are merged into one of the next: a list stays short."""
 
 BOUNDED_COLUMNS = 8

@@ -94,8 +94,9 @@ def data_files(
     """
     planned = _planned(root, content, part)
     folder = table_folder(root, content)
-    copies = {one.manifest: load_copy(folder, one.manifest) for one in planned}
-    return tuple(data_file(folder, copies[one.manifest], one.index) for one in planned)
+    manifests = {one.manifest.entries: one.manifest for one in planned}
+    copies = {name: load_copy(folder, manifest) for name, manifest in manifests.items()}
+    return tuple(data_file(folder, copies[one.manifest.entries], one.index) for one in planned)
 
 
 def counted_as(root: Path, content: TableContent) -> dict[str, tuple[str, ...]]:
