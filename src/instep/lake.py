@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instep.canonical import Json, JsonObject
-from instep.changes.records import named_by_changes
+from instep.changes.records import commits_of_changes
 from instep.clock import Clock, system_clock
 from instep.errors import InternalError
 from instep.history.repository import MAIN, Repository, open_repository
@@ -18,7 +18,7 @@ from instep.history.retention import Named, Rooms
 from instep.history.store import Transaction
 from instep.ingest.records import named_by_arrivals
 from instep.pipelines.project import find_lake, lake_config
-from instep.pipelines.records import named_by_runs
+from instep.pipelines.records import commits_of_runs, named_by_runs
 from instep.tables import reach
 from instep.tables.content import TableContent
 from instep.tables.read import file_set, row_count, schema_of
@@ -205,7 +205,7 @@ def _rules(repo: Repository) -> Rules:
 
 def retention_of(repo: Repository) -> Rooms:
     """Returns what every room knows of what must be kept, for garbage collection."""
-    return Rooms(_Reach(repo.root), _records)
+    return Rooms(_Reach(repo.root), _records, _roots)
 
 
 _NAMING = frozenset(
@@ -245,7 +245,11 @@ class _Reach:
 
 
 def _records(tx: Transaction) -> tuple[Named, ...]:
-    return named_by_changes(tx), named_by_arrivals(tx), named_by_runs(tx)
+    return named_by_arrivals(tx), named_by_runs(tx)
+
+
+def _roots(tx: Transaction) -> frozenset[str]:
+    return commits_of_changes(tx) | commits_of_runs(tx)
 
 
 def _digests(value: Json) -> Iterator[str]:

@@ -11,7 +11,6 @@ from enum import StrEnum
 from instep.canonical import Json, digest_of, from_microseconds, to_microseconds
 from instep.clock import format_instant
 from instep.errors import NotFoundError
-from instep.history.retention import Named
 from instep.history.store import Row, Transaction
 
 _EVIDENCE = "instep.evidence.v1"
@@ -241,13 +240,13 @@ def load_change(tx: Transaction, number: int) -> Change:
     return _from_row(row)
 
 
-def named_by_changes(tx: Transaction) -> Named:
+def commits_of_changes(tx: Transaction) -> frozenset[str]:
     """Returns the commits of every change that was not refused."""
     rows = tx.rows(
         "select base_commit, head_commit, merged_commit from changes where state <> ?",
         (State.REFUSED.value,),
     )
-    return Named(commits=frozenset(str(one) for row in rows for one in row if one is not None))
+    return frozenset(str(one) for row in rows for one in row if one is not None)
 
 
 def list_changes(tx: Transaction, *states: State, branch: str | None = None) -> list[Listed]:

@@ -22,7 +22,7 @@ from instep.errors import InstepError
 from instep.faults import reached
 from instep.history.forgetting import COMMIT, forget
 from instep.history.locks import blobs_locked, collecting, current_generation, oldest_writer
-from instep.history.naming import Snapshot, named_since, take_snapshot
+from instep.history.naming import Later, Snapshot, take_snapshot
 from instep.history.objects import ERASED
 from instep.history.places import refuse_on_s3
 from instep.history.repository import Repository
@@ -97,7 +97,8 @@ def collect(
     """
     refuse_on_s3(repo.root, "A collection", "Let be what nothing names: it harms nobody.")
     with nullcontext() if is_dry else collecting(repo.root):
-        return _Collection(repo, rooms, policy, is_dry, say).perform()
+        later = Later(repo, rooms.reach)
+        return _Collection(repo, rooms, policy, is_dry, say, later).perform()
 
 
 @dataclass(slots=True)
@@ -109,6 +110,7 @@ class _Collection:
     policy: Policy
     is_dry: bool
     say: Say
+    later: Later
     lived: int = 0
     oldest: int | None = None
     reached: int = 0
@@ -125,9 +127,10 @@ class _Collection:
         with self.repo.store.reading() as tx:
             seen = take_snapshot(tx, self.rooms)
         self.say(f"{len(seen.objects):,} objects and {len(seen.tables):,} tables are named")
+        self.later.commits.update(seen.commits)
         self._objects(seen)
         self._tables(seen)
-        self._area("staging/", self._staging(seen), seen)
+        self._area("staging/", self._staging(seen))
         self._commits(seen)
         self._tokens()
         self._record()
@@ -157,7 +160,7 @@ class _Collection:
     def _objects(self, seen: Snapshot) -> None:
         root = self.repo.objects.folder
         unfinished = [entry for entry in _files(root) if entry.name.startswith(".")]
-        self._area("objects/.", still_there(unfinished, "objects/"), seen)
+        self._area("objects/.", still_there(unfinished, "objects/"))
         for folder in sorted(root.iterdir()) if root.is_dir() else []:
             if not _PREFIXES.fullmatch(folder.name):
                 continue
@@ -168,7 +171,7 @@ class _Collection:
                     self.reached += 1
                 elif not entry.name.endswith(ERASED):
                     unnamed.append(entry)
-            self._area(prefix, still_there(unnamed, prefix), seen)
+            self._area(prefix, still_there(unnamed, prefix))
 
     def _tables(self, seen: Snapshot) -> None:
         root = self.repo.root / "tables"
@@ -184,7 +187,7 @@ class _Collection:
             except InstepError as error:
                 self.spared.append(f"{prefix}: {error.message}")
                 continue
-            self._area(prefix, self._unnamed(root / folder, prefix, named), seen)
+            self._area(prefix, self._unnamed(root / folder, prefix, named))
 
     def _unnamed(self, folder: Path, prefix: str, named: Collection[str]) -> list[Found]:
         """Returns the files below a table's folder that nothing names; other writers nest them."""
@@ -219,7 +222,7 @@ class _Collection:
             found.append(Found(f"staging/{entry.name}", mark, _size_of(Path(entry.path))))
         return found
 
-    def _area(self, prefix: str, unnamed: Sequence[Found], seen: Snapshot) -> None:
+    def _area(self, prefix: str, unnamed: Sequence[Found]) -> None:
         """Judges what is unnamed in one folder; what was condemned there and is named is spared."""
         with self.repo.store.reading() as tx:
             before = _condemned(tx, prefix)
@@ -239,7 +242,7 @@ class _Collection:
         spared = before.keys() - {found.name for found in unnamed}
         self._condemn(judged[Verdict.CONDEMN], spared)
         for some in _pages(judged[Verdict.DELETE], _DELETED_AT_ONCE):
-            self._delete(some, seen)
+            self._delete(some)
         if prefix == "staging/":
             self._clear_gone()
 
@@ -270,10 +273,12 @@ class _Collection:
                     )
             reached("gc.condemn.after")
 
-    def _delete(self, some: Sequence[Found], seen: Snapshot) -> None:
+    def _delete(self, some: Sequence[Found]) -> None:
         """Deletes files whose condemnation is on record, alone in the lake, looking once more."""
+        with self.repo.store.reading() as tx:
+            self.later.look(tx)
         with self.repo.store.transaction() as tx:
-            named = named_since(tx, self.repo, self.rooms.reach, seen)
+            named = self.later.look(tx)
             for found in some:
                 if found.name in named:
                     continue
@@ -356,11 +361,13 @@ class _Collection:
             self._count(verdict, found)
         if self.is_dry:
             return
-        spared = before.keys() - {f"{COMMIT}{identifier}" for identifier in seen.dead}
-        self._condemn(judged[Verdict.CONDEMN], spared)
-        if judged[Verdict.DELETE]:
-            going = [found.name.removeprefix(COMMIT) for found in judged[Verdict.DELETE]]
-            forget(self.repo, self.rooms.records, going)
+        known = {f"{COMMIT}{identifier}" for identifier in seen.commits}
+        alive = known - {f"{COMMIT}{identifier}" for identifier in seen.dead}
+        self._condemn(judged[Verdict.CONDEMN], before.keys() & alive)
+        # A forgetting that was cut short has left its condemnations, and perhaps the nodes.
+        going = {found.name for found in judged[Verdict.DELETE]} | before.keys() - known
+        if going:
+            forget(self.repo, self.rooms, [name.removeprefix(COMMIT) for name in sorted(going)])
 
 
 def _condemned(tx: Transaction, prefix: str) -> dict[str, Condemned]:

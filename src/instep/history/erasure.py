@@ -8,7 +8,7 @@ erased. Rows of tables are not here: only whole objects.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,10 +16,10 @@ from instep.canonical import Json, JsonObject, from_microseconds, to_microsecond
 from instep.clock import format_instant
 from instep.errors import InvalidError, NotFoundError, RefusedError, UnavailableError
 from instep.faults import reached
+from instep.history.held import Held, Holding
 from instep.history.locks import blobs_locked
 from instep.history.objects import sync_folder, write_durably
 from instep.history.places import drop_copy
-from instep.history.refs import list_refs
 from instep.history.repository import Repository
 from instep.history.store import Transaction
 
@@ -68,10 +68,12 @@ def erase(
         UnavailableError (kind "disk-failed"): it is on record, and its bytes are there still.
     """
     digests = _named(repo, text, objects_of)
+    held = Held(repo.nodes)
+    with repo.store.reading() as tx:
+        _refuse_live(held.look(tx), _without(digests, tx), objects_of)
     with repo.store.transaction() as tx:
-        known = erasures(tx)
-        new = [digest for digest in digests if digest not in known]
-        _refuse_live(tx, repo, new, objects_of)
+        new = _without(digests, tx)
+        _refuse_live(held.look(tx), new, objects_of)
         at = repo.clock()
         for digest in new:
             size = repo.objects.existing(digest).stat().st_size
@@ -79,6 +81,7 @@ def erase(
                 f"insert into erasures ({_COLUMNS}) values (?, ?, ?, ?, ?)",
                 (digest, actor, to_microseconds(at), why, size),
             )
+    with repo.store.reading() as tx:
         known = erasures(tx)
     found = tuple(known[digest] for digest in digests)
     for erasure in found:
@@ -184,21 +187,25 @@ def _is_known(repo: Repository, digest: str) -> bool:
     return repo.objects.has(digest) or repo.objects.note(digest).exists()
 
 
+def _without(digests: Iterable[str], tx: Transaction) -> list[str]:
+    """Returns the objects whose erasure is not on record yet."""
+    asked = "select 1 from erasures where digest = ?"
+    return [digest for digest in digests if tx.row(asked, (digest,)) is None]
+
+
 def _refuse_live(
-    tx: Transaction,
-    repo: Repository,
-    digests: Iterable[str],
+    held: Iterable[Holding],
+    digests: Sequence[str],
     objects_of: Callable[[JsonObject], Iterable[str]],
 ) -> None:
-    """Refuses what a ref holds now: everything that reads it would stop."""
+    """Refuses what a ref holds: everything that reads it would stop."""
     wanted = frozenset(digests)
-    for ref in list_refs(tx) if wanted else []:
-        for key, content in repo.entries(ref.commit).items():
-            if not wanted.isdisjoint(objects_of(content)):
-                raise RefusedError(
-                    f"{key} of {ref.name} needs this object now: expected one that only history "
-                    f"holds. Remove or replace {key} on {ref.name} first, then erase its digest.",
-                    kind="still-live",
-                    key=key,
-                    ref=ref.name,
-                )
+    for ref, key, content in held if wanted else ():
+        if not wanted.isdisjoint(objects_of(content)):
+            raise RefusedError(
+                f"{key} of {ref} needs this object now: expected one that only history holds. "
+                f"Remove or replace {key} on {ref} first, then erase its digest.",
+                kind="still-live",
+                key=key,
+                ref=ref,
+            )

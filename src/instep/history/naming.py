@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from instep.canonical import JsonObject
 from instep.history import tree
-from instep.history.commits import load_commit
+from instep.history.commits import Commit, load_commit
 from instep.history.repository import Repository
-from instep.history.retention import Named, Reach, Rooms
+from instep.history.retention import Reach, Rooms
 from instep.history.store import Transaction
 
 _PAGE = 2_000
@@ -45,33 +45,67 @@ def take_snapshot(tx: Transaction, rooms: Rooms) -> Snapshot:
     parents = parents_of_all(tx)
     return Snapshot(
         commits=frozenset(parents),
-        dead=frozenset(parents.keys() - reached_from(parents, roots(tx, records))),
+        dead=frozenset(parents.keys() - reached_from(parents, roots(tx, rooms.roots(tx)))),
         objects=frozenset(names.objects),
         tables={folder: tuple(states.values()) for folder, states in names.tables.items()},
         staging=frozenset[str]().union(*(named.staging for named in records)),
     )
 
 
-def named_since(tx: Transaction, repo: Repository, reach: Reach, seen: Snapshot) -> frozenset[str]:
-    """Returns the paths of files that commits made since a snapshot name."""
-    names = _Names(reach)
-    for content in _contents_since(tx, repo, seen):
-        names.add(content)
-    found = {f"objects/{digest[:2]}/{digest}" for digest in names.objects}
-    for folder, states in names.tables.items():
-        files = reach.files(folder, tuple(states.values()))
-        found |= {f"tables/{folder}/{name}" for name in files}
-    return frozenset(found)
+@dataclass(frozen=True, slots=True)
+class Later:
+    """What commits made since a snapshot name.
+
+    Each look reads the commits made since the one before. So whoever looks without the lock, and
+    then once more under it, reads there what was made in between, and no more.
+    """
+
+    repo: Repository
+    reach: Reach
+    commits: set[str] = field(default_factory=set, repr=False)
+    """Those that need no look any more; at first, those of the snapshot."""
+    _paths: set[str] = field(default_factory=set, repr=False)
+
+    def look(self, tx: Transaction) -> Collection[str]:
+        """Returns the paths of the files that are named, those found by earlier looks included."""
+        names = _Names(self.reach)
+        for commit in commits_beside(tx, self.commits):
+            for content in _brought(tx, self.repo, commit):
+                names.add(content)
+            self.commits.add(commit.id)
+        self._paths.update(f"objects/{digest[:2]}/{digest}" for digest in names.objects)
+        for folder, states in names.tables.items():
+            files = self.reach.files(folder, tuple(states.values()))
+            self._paths.update(f"tables/{folder}/{name}" for name in files)
+        return self._paths
 
 
-def roots(tx: Transaction, records: Sequence[Named]) -> set[str]:
+def roots(tx: Transaction, named: Iterable[str]) -> set[str]:
     """Returns the commits that stay: what a ref is or was, and what the rooms' records need."""
     found = {str(row[0]) for row in tx.rows("select commit_id from refs")}
     for row in tx.rows(
         "select o.before_commit, o.after_commit from operations o join refs r on r.name = o.ref"
     ):
         found.update(str(one) for one in row if one is not None)
-    return found.union(*(named.commits for named in records))
+    return found.union(named)
+
+
+def sequences(tx: Transaction) -> dict[str, int]:
+    """Returns the number of the last entry in the chain of each ref."""
+    return {str(name): int(last) for name, last in tx.rows("select name, sequence from refs")}
+
+
+def roots_since(tx: Transaction, seen: Mapping[str, int]) -> set[str]:
+    """Returns the commits that refs were at since the entries that were `seen` of their chains."""
+    found: set[str] = set()
+    for name, last in sequences(tx).items():
+        if last > seen.get(name, 0):
+            for row in tx.rows(
+                "select before_commit, after_commit from operations where ref = ? and sequence > ?",
+                (name, seen.get(name, 0)),
+            ):
+                found.update(str(one) for one in row if one is not None)
+    return found
 
 
 def parents_of_all(tx: Transaction) -> dict[str, tuple[str, ...]]:
@@ -80,12 +114,14 @@ def parents_of_all(tx: Transaction) -> dict[str, tuple[str, ...]]:
     return {str(identifier): tuple(json.loads(text)) for identifier, text in rows}
 
 
-def reached_from(parents: Mapping[str, tuple[str, ...]], roots: Iterable[str]) -> set[str]:
-    """Returns the roots and all their ancestors."""
+def reached_from(
+    parents: Mapping[str, tuple[str, ...]], roots: Iterable[str], known: Container[str] = ()
+) -> set[str]:
+    """Returns the roots and all their ancestors, but for those known before, and theirs."""
     waiting, found = list(roots), set[str]()
     while waiting:
         identifier = waiting.pop()
-        if identifier not in found:
+        if identifier not in found and identifier not in known:
             found.add(identifier)
             waiting.extend(parents.get(identifier, ()))
     return found
@@ -130,16 +166,25 @@ def _contents(tx: Transaction) -> Iterator[JsonObject]:
                 yield content
 
 
-def _contents_since(tx: Transaction, repo: Repository, seen: Snapshot) -> Iterator[JsonObject]:
-    """Yields what commits made since the snapshot have and their first parents have not."""
-    for (identifier,) in tx.rows("select id from commits"):
-        if identifier in seen.commits:
-            continue
-        commit = load_commit(tx, identifier)
-        if not commit.parents:
-            yield from tree.entries(repo.nodes, commit.tree).values()
-            continue
-        before = load_commit(tx, commit.parents[0]).tree
-        for difference in tree.diff(repo.nodes, before, commit.tree):
-            if difference.after is not None:
-                yield difference.after
+def commits_beside(tx: Transaction, known: Collection[str]) -> Iterator[Commit]:
+    """Yields the commits that are not among those `known`, which are all there still.
+
+    They are listed only where there are more: a commit goes by the last step of a collection alone.
+    """
+    row = tx.row("select count(*) from commits")
+    if row is not None and row[0] == len(known):
+        return
+    for identifier in [str(row[0]) for row in tx.rows("select id from commits")]:
+        if identifier not in known:
+            yield load_commit(tx, identifier)
+
+
+def _brought(tx: Transaction, repo: Repository, commit: Commit) -> Iterator[JsonObject]:
+    """Yields what a commit has and its first parent has not."""
+    if not commit.parents:
+        yield from tree.entries(repo.nodes, commit.tree).values()
+        return
+    before = load_commit(tx, commit.parents[0]).tree
+    for difference in tree.diff(repo.nodes, before, commit.tree):
+        if difference.after is not None:
+            yield difference.after

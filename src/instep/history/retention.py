@@ -43,10 +43,9 @@ class Policy:
 class Named:
     """What the records of one room name besides commits' own contents.
 
-    `commits` are roots. `objects` are digests, `staging` names of folders of work under way.
+    `objects` are digests, `staging` names of folders of work under way.
     """
 
-    commits: frozenset[str] = frozenset()
     objects: frozenset[str] = frozenset()
     contents: tuple[JsonObject, ...] = ()
     staging: frozenset[str] = frozenset()
@@ -74,15 +73,14 @@ class Reach(Protocol):
         ...
 
 
-Records = Callable[[Transaction], Sequence[Named]]
-
-
 @dataclass(frozen=True, slots=True)
 class Rooms:
     """What the rooms after this one know of retention."""
 
     reach: Reach
-    records: Records
+    records: Callable[[Transaction], Sequence[Named]]
+    roots: Callable[[Transaction], frozenset[str]]
+    """The commits that records need."""
 
 
 @dataclass(frozen=True, slots=True)

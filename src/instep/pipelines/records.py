@@ -301,30 +301,34 @@ def take_version(tx: Transaction, model: str, run: str) -> int:
 
 
 def named_by_runs(tx: Transaction) -> Named:
-    """Returns what the records of runs need kept; a run that ended keeps no commit by itself.
+    """Returns what the records of runs need kept.
 
     Code and runtime stay while the commit does that they made: as long as there is something to
     explain or reproduce.
     """
-    commits: set[str] = set()
     objects: set[str] = set()
     running: set[str] = set()
     rows = tx.rows(
-        "select r.id, r.state, r.input_commit, r.code, r.runtime_blob from runs r "
+        "select r.id, r.state, r.code, r.runtime_blob from runs r "
         "left join commits c on c.id = r.output_commit where r.state = ? or c.id is not null",
         (RunState.RUNNING.value,),
     )
-    for run, state, input_commit, code, runtime_blob in rows:
+    for run, state, code, runtime_blob in rows:
         objects.add(runtime_blob)
         objects.update(json.loads(code).values())
         if state == RunState.RUNNING.value:
-            commits.add(input_commit)
             running.add(run)
     contents = tuple(
         json.loads(text)
         for (text,) in tx.rows(f"select distinct content from run_pieces where {_KEPT}")
     )
-    return Named(frozenset(commits), frozenset(objects), contents, frozenset(running))
+    return Named(frozenset(objects), contents, frozenset(running))
+
+
+def commits_of_runs(tx: Transaction) -> frozenset[str]:
+    """Returns what runs under way read; a run that ended keeps no commit by itself."""
+    rows = tx.rows("select input_commit from runs where state = ?", (RunState.RUNNING.value,))
+    return frozenset(str(row[0]) for row in rows)
 
 
 def content_digest(content: JsonObject) -> str:
