@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from campaign import FAILED, Act, Campaign, World
 from campaign_acts import ACTS
-from forks import Forks, started
+from forks import Forks
 
 SIZE_BYTES = 4 << 20
 FREE_KIB = (0, 4, 8, 16, 32, 64, 128, 256)
@@ -19,12 +19,6 @@ FREE_KIB = (0, 4, 8, 16, 32, 64, 128, 256)
 CHOSEN = {"init", "propose", "merge 1", "ingest sales-2013-01.csv", "branch make try"}
 SAMPLED = {"init", "ingest sales-2013-01.csv"}
 SAMPLED_KIB = (0, 64)
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    with started(tmp_path_factory.mktemp("forks")) as made:
-        yield made
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from campaign import Act, Campaign, World
 from campaign_acts import ACTS, ON_SQLITE
-from forks import Forks, started
+from forks import Forks
 
 SAMPLED, SAMPLED_OF_SLOW = 2, 1
 """Faults of each act in the short suite."""
@@ -16,12 +15,6 @@ TRIED_OF_SLOW = 60
 """Faults of a slow act in the long suite, which tries all of every other."""
 EXPECTED = 1_000
 """Faults that the long suite tries at least."""
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    with started(tmp_path_factory.mktemp("forks")) as made:
-        yield made
 
 
 def _prepared(forks: Forks, folder: Path, act: Act) -> Campaign:

@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from campaign import DATABASE, UNANSWERED, Act, Campaign, Catalog, World
+from campaign import UNANSWERED, Act, Campaign, Catalog, World
 from campaign_acts import ACTS
-from forks import Forks, started
+from forks import Forks
 from wire import Wire
-
-from instep.history.store import Database
 
 SAMPLED = {"merge 1", "branch make try"}
 SAMPLED_FAULTS = 4
 TRIED_OF_SLOW = 10
 EXPECTED = 300
 """Lost answers and named faults that the long suite tries at least."""
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    with started(tmp_path_factory.mktemp("forks")) as made:
-        yield made
-
-
-@pytest.fixture
-def wire(postgres_url: str) -> Iterator[Wire]:
-    made = Wire(f"{postgres_url.partition('host=')[2]}/.s.PGSQL.5432")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def catalog(postgres_url: str, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Catalog:
-    monkeypatch.setenv(DATABASE, postgres_url)
-    address = f"postgresql://postgres@127.0.0.1:{wire.port}/postgres"
-    made = Database(postgres_url, f"lake_{uuid.uuid4().hex}")
-    return Catalog(made, f"{address}?sslmode=disable&gssencmode=disable")
 
 
 def _prepared(act: Act, forks: Forks, folder: Path, catalog: Catalog) -> Campaign:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from forks import Ended, Forks
+from forks import Ask, Ended, Forks
 
 from instep.canonical import JsonObject
 from instep.changes.records import list_changes
@@ -27,7 +27,7 @@ from instep.history.commits import load_commit
 from instep.history.dump import dump_lines, load_lines
 from instep.history.erasure import erased_digests
 from instep.history.postgres import create_postgres, open_postgres
-from instep.history.refs import list_refs
+from instep.history.refs import RefKind, list_refs
 from instep.history.repository import Repository, home_of, open_repository, open_unchecked
 from instep.history.store import Database, Store, Transaction
 from instep.pipelines.project import find_lake
@@ -107,20 +107,31 @@ class Catalog:
     _saved: list[str] = field(default_factory=list, repr=False)
 
     def save(self) -> None:
-        self._saved = []
-        with suppress(NotFoundError):
-            store = open_postgres(self.database)
-            with store.reading() as tx:
-                self._saved = list(dump_lines(tx))
-            store.close()
+        self._saved = self.lines()
 
     def reset(self) -> None:
-        self.remove()
-        if self._saved:
-            create_postgres(self.database, self._fill).close()
+        self.show(self._saved)
 
-    def _fill(self, store: Store, tx: Transaction) -> None:
-        load_lines(tx, self._saved)
+    def lines(self) -> list[str]:
+        """Returns every row, as `show` takes them; nothing where there is no catalog."""
+        with suppress(NotFoundError):
+            store = open_postgres(self.database)
+            try:
+                with store.reading() as tx:
+                    return list(dump_lines(tx))
+            finally:
+                store.close()
+        return []
+
+    def show(self, lines: list[str]) -> None:
+        """Makes the catalog what these rows say."""
+
+        def fill(store: Store, tx: Transaction) -> None:
+            load_lines(tx, lines)
+
+        self.remove()
+        if lines:
+            create_postgres(self.database, fill).close()
 
     def remove(self) -> None:
         import psycopg
@@ -142,9 +153,13 @@ class Act:
     check: Callable[[World], None] | None = None
     """Looks, in the end, at what the lake does not show."""
     seen: Callable[[World], object] | None = None
-    """What else tells before from after."""
+    """What else tells before from after; nobody is promised it at once."""
+    kept: Callable[[World], object] | None = None
+    """What it promises besides what the lake shows."""
     is_slow: bool = False
     """Whether only some faults of it are tried, even where there is time for all."""
+    ask: Ask | None = None
+    """Asks the server that it starts; once that has answered, the act has said that it is done."""
 
     @property
     def name(self) -> str:
@@ -173,7 +188,7 @@ class Campaign:
         trace = self.world.top / "trace"
         trace.write_text("")
         first = self.run(trace=str(trace))
-        assert first.code == 0, f"{self.act.name}: {first}"
+        assert first.code == 0 and self.is_done(first), f"{self.act.name}: {first}"
         self.after = self.state()
         assert self.after != self.before, f"{self.act.name} changes nothing that is looked at"
         self.places = trace.read_text().split()
@@ -187,7 +202,8 @@ class Campaign:
 
     def state(self) -> State:
         seen = self.act.seen(self.world) if self.act.seen is not None else None
-        return {**state_of(self.folder), "seen": seen}
+        kept = self.act.kept(self.world) if self.act.kept is not None else None
+        return {**state_of(self.folder), "seen": seen, "kept": kept}
 
     def run(self, fault: str = "", trace: str = "") -> Ended:
         return self.world.forks.instep(
@@ -197,7 +213,12 @@ class Campaign:
             fault=fault,
             trace=trace,
             env=self.world.env,
+            ask=self.act.ask,
         )
+
+    def is_done(self, ended: Ended) -> bool:
+        """Says whether the act told that it is done: a server by its answer, whatever comes."""
+        return ended.code == 0 if self.act.ask is None else bool(ended.answer)
 
     def faults(self) -> Iterator[str]:
         """Yields a kill at every place, and an error of the disk wherever a system call follows."""
@@ -240,7 +261,7 @@ class Campaign:
             yield f"it said that nothing was changed: {ended.err}"
         if "Traceback" in ended.err:
             yield f"a traceback: {ended.err}"
-        yield from self.wrong_state(is_done=ended.code == 0)
+        yield from self.wrong_state(is_done=self.is_done(ended))
 
     def wrong_state(self, *, is_done: bool) -> Iterator[str]:
         """Yields what is wrong with the lake as it is; one that `is_done` has to show it."""
@@ -314,6 +335,8 @@ def state_of(folder: Path) -> State:
                 "arrivals": tx.rows("select file_name, table_name from arrivals order by 1, 2"),
             }
             for ref in list_refs(tx):
+                if ref.kind is RefKind.SYSTEM:
+                    continue  # it follows what an act wrote, in its own time
                 entries = repo.entries(ref.commit)
                 found[ref.name] = (
                     ref.kind.value,

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 from campaign import DATABASE, Act, World
+from forks import SECONDS
 from shop import CONFIG, CONTRACT, Shop, make_shop
 
 from instep.clock import system_clock
+from instep.errors import NotFoundError
 from instep.history.objects import Objects
 from instep.history.repository import open_repository
+from instep.lake import open_lake
 from instep.pipelines.project import find_lake
+from instep.serving.flush import REF, TABLE
+from instep.serving.log_files import read_predictions
+from instep.serving.process import predictions_folder
 
 ROWS = 30
 """In a month: a lake of few bytes, with a file of each kind."""
@@ -125,6 +135,53 @@ def _moved(world: World) -> None:
     world.shop.rename(world.work / "elsewhere")
 
 
+def _served(world: World) -> None:
+    _three_months(world)
+    world.must("run", "demand", "--branch", "try")
+    number = str(world.must("propose", "try", "--json").json["change"])
+    world.must("approve", number, actor="ben")
+    world.must("merge", number)
+    world.must("release", "prod", actor="ben")
+
+
+def _ask(url: str) -> str:
+    """Asks for one prediction; returns its receipt."""
+    features = {"shop": "a", "amount": 20.5}
+    body = {"key": {"id": 1}, "time": "2013-04-03T00:00:00Z", "features": features}
+    try:
+        reply = httpx.post(f"{url}/models/demand/predict", json=body, timeout=SECONDS)
+    except httpx.TransportError:
+        return ""
+    return str(reply.json().get("receipt", ""))
+
+
+def _answered(world: World) -> object:
+    """Returns what was asked and answered; a table that has more, or twice, is wrong besides."""
+    logged, copied = _logged(world), _copied(world)
+    return sorted({*logged.values()}), sorted(copied - Counter(logged.keys()))
+
+
+def _all_copied(world: World) -> None:
+    assert _copied(world) == Counter(_logged(world).keys())
+
+
+def _logged(world: World) -> dict[str, str]:
+    """Returns the questions in the log of predictions, by their receipts."""
+    folder = predictions_folder(find_lake(world.shop).root)
+    return {one.receipt: json.dumps(one.question.key) for one in read_predictions(folder)}
+
+
+def _copied(world: World) -> Counter[str]:
+    """Returns the receipts in the table of predictions."""
+    lake = open_lake(world.shop)
+    try:
+        with suppress(NotFoundError):
+            return Counter(map(str, lake.at(REF).table(TABLE).arrow()["receipt"].to_pylist()))
+    finally:
+        lake.repo.store.close()
+    return Counter()
+
+
 def _objects(folder: Path) -> Objects:
     place = find_lake(folder)
     repo = open_repository(place.root, system_clock, place.database)
@@ -153,6 +210,14 @@ ACTS = (
     Act(("erase", _OLD_CONTRACT, "--why", "a test"), _new_contract, check=_old_bytes_gone),
     Act(("backup", "../backup"), _ingested, again=4, check=_restores),
     Act(("run", "demand", "--branch", "try"), _three_months, is_slow=True),
+    Act(
+        ("serve", "prod", "--port", "0", "--json"),
+        _served,
+        ask=_ask,
+        kept=_answered,
+        check=_all_copied,
+        is_slow=True,
+    ),
 )
 
 ON_SQLITE = (

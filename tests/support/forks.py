@@ -13,11 +13,14 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+Ask = Callable[[str], str]
+"""Asks the server at an address, and returns what it answered; "" where it gave no answer."""
 
 SECONDS = 120
 """How long a command may take before it is ended."""
@@ -27,11 +30,12 @@ _WARM = ("numpy", "pandas", "pyarrow", "duckdb", "sqlglot", "psycopg", "instep.i
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a command ended; a signal is a negative code."""
+    """How a command ended; a signal is a negative code. `answer` is what a server said before."""
 
     code: int
     out: str
     err: str
+    answer: str = ""
 
     @property
     def json(self) -> Any:  # the shape is the command's
@@ -53,25 +57,51 @@ class Forks:
         fault: str = "",
         trace: str = "",
         env: dict[str, str] | None = None,
+        ask: Ask | None = None,
     ) -> Ended:
-        """Runs one command in the project folder `at` to its end."""
+        """Runs one command in the project folder `at` to its end.
+
+        With `ask` it is a server: it is asked when it is ready, and then told to stop.
+        """
         given = {"words": words, "at": str(at), "fault": fault, "trace": trace}
         variables = {**(env or {}), "INSTEP_ACTOR": actor}
         # A run's own worker is another process, which reads these.
         variables |= {"INSTEP_FAULT": fault, "INSTEP_FAULT_TRACE": trace}
         assert self.process.stdin is not None
         assert self.process.stdout is not None
+        (self.folder / "out").unlink(missing_ok=True)
+        if ask is not None:
+            os.mkfifo(self.folder / "out")
         self.process.stdin.write(json.dumps({**given, "env": variables}) + "\n")
         self.process.stdin.flush()
+        number = int(self.process.stdout.readline())
+        out, answer = "", ""
+        if ask is not None:
+            with (self.folder / "out").open() as told:
+                out, answer = ask_once(told, lambda: os.kill(number, signal.SIGTERM), ask)
         code = int(self.process.stdout.readline())
-        out, err = ((self.folder / name).read_text() for name in ("out", "err"))
-        return Ended(code, out, err)
+        if ask is None:
+            out = (self.folder / "out").read_text()
+        return Ended(code, out, (self.folder / "err").read_text(), answer)
 
     def must(self, *words: str, at: Path, actor: str = "ana", **env: str) -> Ended:
         """Runs one command that is expected to succeed."""
         ended = self.instep(*words, at=at, actor=actor, env=env)
         assert ended.code == 0, f"{words}: {ended}"
         return ended
+
+
+def ask_once(told: IO[str], stop: Callable[[], None], ask: Ask) -> tuple[str, str]:
+    """Waits until a server tells its address, asks it and stops it.
+
+    Returns all that it told, and what it answered.
+    """
+    ready, answer = told.readline(), ""
+    if ready and (url := json.loads(ready).get("url")):
+        answer = ask(url)
+        with suppress(ProcessLookupError):
+            stop()
+    return ready + told.read(), answer
 
 
 @contextmanager
@@ -102,6 +132,7 @@ def _serve(folder: Path) -> None:
         child = os.fork()
         if child == 0:
             _run(json.loads(line), folder)
+        print(child, flush=True)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 

@@ -11,12 +11,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+
+from forks import SECONDS, Ask, ask_once
 
 _WRITES = "openat,write,pwrite64,lseek,ftruncate,fsync,fdatasync,sendto"
 _NAMES = "rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat"
@@ -59,20 +62,39 @@ class Call:
         return _bytes(self.arguments[1])[: self.result]
 
 
-def recorded(words: Sequence[str], at: Path, env: dict[str, str], to: Path) -> list[Call]:
-    """Runs a command to its successful end and returns its system calls, in order."""
+def recorded(
+    words: Sequence[str], at: Path, env: dict[str, str], to: Path, ask: Ask | None = None
+) -> list[Call]:
+    """Runs a command to its successful end and returns its system calls, in order.
+
+    With `ask` it is a server: it is asked when it is ready, and then told to stop.
+    """
     traced = ",".join((_WRITES, _NAMES, _NOT_KNOWN))
     strace = ["strace", "--seccomp-bpf", "-f", "-y", "-xx", "-s", str(_LONGEST), "-e", traced]
-    ended = subprocess.run(
+    with subprocess.Popen(
         [*strace, "-o", str(to), sys.executable, "-m", "instep", *words],
         cwd=at,
         env={**os.environ, **env},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
-    )
-    assert ended.returncode == 0, ended.stderr
+    ) as process:
+        if ask is not None:
+            assert process.stdout is not None
+            ask_once(process.stdout, lambda: os.kill(_child(process.pid), signal.SIGTERM), ask)
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err
     return list(calls(to.read_text()))
+
+
+def _child(process: int) -> int:
+    """Returns the process that strace began."""
+    return int(Path(f"/proc/{process}/task/{process}/children").read_text().split()[0])
+
+
+def asks_commit(call: Call) -> bool:
+    """Says whether the call sends PostgreSQL a COMMIT: alone, or behind what came before it."""
+    return call.name == "sendto" and b"commit\0" in call.data
 
 
 def calls(text: str) -> Iterator[Call]:

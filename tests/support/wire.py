@@ -1,16 +1,20 @@
-"""A wire to PostgreSQL that can lose what the server answers, or be cut."""
+"""A wire to PostgreSQL that can lose what the server answers, be cut, or tell of each commit."""
 
 from __future__ import annotations
 
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+_COMMIT = b"commit\0"
+_ENDED = b"Z\0\0\0\5I"
+"""Ends the answer after which no transaction is open."""
 
 
 class Wire:
-    """A proxy before PostgreSQL that can lose what the server answers, or be cut."""
+    """A proxy before PostgreSQL that can lose what the server answers, be cut, or tell of it."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -22,6 +26,8 @@ class Wire:
         self.questions = 0
         """How often something was asked; the answer to one number may get lost."""
         self.refuses = False
+        self.committed: Callable[[], None] | None = None
+        """Called after each commit, before who asked for it is answered."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -38,14 +44,18 @@ class Wire:
                 continue
             server = socket.socket(socket.AF_UNIX)
             server.connect(self._target)
-            lost = threading.Event()
+            lost, commits = threading.Event(), threading.Event()
             for source, sink, is_question in ((client, server, True), (server, client, False)):
-                threading.Thread(
-                    target=self._carry, args=(source, sink, is_question, lost), daemon=True
-                ).start()
+                ends = (source, sink, is_question, lost, commits)
+                threading.Thread(target=self._carry, args=ends, daemon=True).start()
 
     def _carry(
-        self, source: socket.socket, sink: socket.socket, is_question: bool, lost: threading.Event
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        is_question: bool,
+        lost: threading.Event,
+        commits: threading.Event,
     ) -> None:
         while True:
             try:
@@ -64,6 +74,12 @@ class Wire:
                     with _ignored():
                         end.shutdown(socket.SHUT_RDWR)
                 return
+            if is_question and _COMMIT in data:
+                commits.set()
+            if not is_question and commits.is_set() and data.endswith(_ENDED):
+                commits.clear()
+                if self.committed is not None:
+                    self.committed()
             sink.sendall(data)
 
 
