@@ -13,11 +13,13 @@ import pytest
 from databases import on_both
 from garbage import gc
 
+from instep import faults
 from instep.canonical import JsonObject
 from instep.changes.revert import undo_on_branch
 from instep.errors import InvalidError, NotFoundError, RefusedError
 from instep.history.erasure import Erasure, erase, erased_digests
-from instep.history.repository import Repository
+from instep.history.repository import Repository, open_repository
+from instep.history.store import Database
 from instep.lake import retention_of
 
 
@@ -83,6 +85,28 @@ def test_what_a_ref_needs_now_is_not_erased(repo: Repository) -> None:
             erased(repo, text)
         assert caught.value.kind == "still-live"
     assert repo.objects.get(content["blob"]) == b"in force"
+
+
+@on_both
+def test_what_a_ref_takes_hold_of_meanwhile_is_not_erased(
+    repo: Repository, database: Database | None
+) -> None:
+    digest = in_history_only(repo)
+    other = open_repository(repo.root, repo.clock, database)
+
+    def meanwhile(place: str) -> None:
+        if place == "transaction.begin.before":
+            faults.watch(None)
+            garbage.commit(other, "main", contract__u=garbage.contract(other, "terms of old"))
+
+    faults.watch(meanwhile)
+    try:
+        with pytest.raises(RefusedError, match=r"contract/u of main"):
+            erased(repo, digest)
+    finally:
+        faults.watch(None)
+        other.store.close()
+    assert repo.objects.get(digest) == b"terms of old"
 
 
 def test_what_is_not_there_is_not_erased(repo: Repository) -> None:

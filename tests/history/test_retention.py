@@ -19,17 +19,19 @@ from garbage import AT_ONCE, gc, needs, on_disk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from instep import faults
 from instep.canonical import JsonObject, from_microseconds, to_microseconds
 from instep.changes.gate import open_change
 from instep.changes.records import Kind, State, end_change
 from instep.errors import InternalError, NotFoundError, UnavailableError
+from instep.history import forgetting
 from instep.history.collection import still_there
 from instep.history.edits import Edit
 from instep.history.forgetting import forgotten_commits
 from instep.history.locks import collecting, oldest_writer, writing
 from instep.history.log import Filter, entries
-from instep.history.refs import get_ref
-from instep.history.repository import Repository, create_repository
+from instep.history.refs import RefKind, create_ref, get_ref
+from instep.history.repository import Repository, create_repository, open_repository
 from instep.history.retention import (
     Condemned,
     Found,
@@ -37,6 +39,7 @@ from instep.history.retention import (
     Verdict,
     decide,
 )
+from instep.history.store import Database
 from instep.history.tokens import TOKEN_DAYS, keep_done
 from instep.tables.content import TableContent
 
@@ -467,6 +470,40 @@ def test_a_killed_collection_loses_nothing_and_the_next_ends_it(
     assert on_disk(repo) == needs(repo).paths
     with repo.store.reading() as tx:
         assert tx.rows("select name from condemned") == []
+
+
+@on_both
+def test_what_is_made_of_a_dead_commit_while_it_is_forgotten_keeps_all_of_its_past(
+    repo: Repository, database: Database | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    garbage.branch(repo, "try")
+    made = [
+        garbage.commit(repo, "try", contract__t=garbage.contract(repo, f"terms {number}"))
+        for number in range(6)
+    ]
+    garbage.delete_branch(repo, "try")
+    monkeypatch.setattr(forgetting, "_AT_ONCE", 1)
+    other, forgotten = open_repository(repo.root, repo.clock, database), count(1)
+
+    def meanwhile(place: str) -> None:
+        if place == "gc.forget.after" and next(forgotten) == 2:
+            faults.watch(None)
+            with other.store.transaction("again") as tx:
+                create_ref(tx, "again", RefKind.BRANCH, made[2], owner="ana", at=repo.clock())
+
+    gc(repo)
+    faults.watch(meanwhile)
+    try:
+        gc(repo)
+    finally:
+        faults.watch(None)
+        other.store.close()
+    with repo.store.reading() as tx:
+        assert forgotten_commits(tx) == {*made[3:]}
+    for _ in range(3):
+        gc(repo)
+    needs(repo)
+    assert repo.entries(made[2]).keys() == {"contract/t"}
 
 
 def _with_garbage(repo: Repository) -> None:
