@@ -8,9 +8,19 @@ What is wrong with the *data* is a finding (`findings.py`), never an exception.
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import ClassVar
 
 Fact = str | int | bool | None | tuple[str, ...]
+
+_NAMED = 20
+"""How many names a message lists; beyond it nobody reads them."""
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Returns the names as a message lists them: the first of them, and how many there are."""
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 class InstepError(Exception):

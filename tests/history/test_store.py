@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,22 @@ def test_writers_of_one_ref_lose_no_update(repo: Repository) -> None:
     for thread in threads:
         thread.join()
     assert len(repo.entries(repo.resolve("main"), "table")) == 60
+
+
+def test_a_message_lists_the_first_of_many_names(repo: Repository) -> None:
+    base = repo.resolve("main")
+    edit = Edit(base, {f"table/t{number:03}": {"n": 1} for number in range(25)}, "ana", "m", "test")
+    with repo.store.transaction("main") as tx:
+        head = publish(tx, repo, "main", edit).id
+    with pytest.raises(NotFoundError, match=r"it has .*table/t019 and 5 more\. "):
+        repo.content(head, "table/none")
+    other = replace(edit, changes={key: {"n": 2} for key in edit.changes})
+    with (
+        pytest.raises(ConflictError, match=r" and 5 more: ") as moved,
+        repo.store.transaction("main") as tx,
+    ):
+        publish(tx, repo, "main", other)
+    assert moved.value.facts["keys"] == tuple(edit.changes)
 
 
 @on_both

@@ -17,7 +17,7 @@ from instep.changes.evidence import Say
 from instep.changes.propose import Proposal, record
 from instep.changes.stale import Stale, stale_after
 from instep.changes.table_evidence import contract_at
-from instep.errors import ConflictError, InvalidError, RefusedError
+from instep.errors import ConflictError, InvalidError, RefusedError, some_of
 from instep.history import tree
 from instep.history.ancestry import is_ancestor
 from instep.history.commits import Commit, load_commit
@@ -168,7 +168,7 @@ def _wanted(
         if key not in changed:
             raise InvalidError(
                 f"Commit {commit.id[:12]} did not change {key}: expected one of "
-                f"{', '.join(changed) or 'none'}. Correct the key.",
+                f"{some_of(changed) or 'none'}. Correct the key.",
                 kind="key-not-changed",
                 key=key,
                 commit=commit.id,
@@ -265,7 +265,7 @@ def _moved_since(
         for key in moved
     )
     return ConflictError(
-        f"Commit {commit.id[:12]} cannot be undone whole: {', '.join(theirs)} changed since, and "
+        f"Commit {commit.id[:12]} cannot be undone whole: {some_of(theirs)} changed since, and "
         "going back would lose that too. Undo the later commit first, or name other keys with "
         "--only.",
         kind="keys-moved",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from instep.canonical import JsonObject
-from instep.errors import ConflictError, OutcomeUnknownError, UnavailableError
+from instep.errors import ConflictError, OutcomeUnknownError, UnavailableError, some_of
 from instep.faults import reached
 from instep.history import tree
 from instep.history.ancestry import Standing
@@ -192,7 +192,7 @@ def _keys_moved(
     movers = who_moved(tx, repo, edit.base, head.id, moved)
     theirs = tuple(_by(key, movers.get(key)) for key in moved)
     return ConflictError(
-        f'"{ref}" moved from {edit.base[:12]} to {head.id[:12]} and with it {", ".join(theirs)}: '
+        f'"{ref}" moved from {edit.base[:12]} to {head.id[:12]} and with it {some_of(theirs)}: '
         f'{edit.author} ("{edit.message}", {edit.origin}) expected these keys as they were when '
         "the work began. Do the work again on the new state.",
         kind="keys-moved",

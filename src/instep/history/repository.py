@@ -13,7 +13,7 @@ from pathlib import Path
 
 from instep.canonical import JsonObject, to_microseconds
 from instep.clock import Clock
-from instep.errors import ConflictError, NotFoundError, RefusedError
+from instep.errors import ConflictError, NotFoundError, RefusedError, some_of
 from instep.history import tree
 from instep.history.commits import Commit, load_commit, make_commit, save_commit
 from instep.history.objects import Objects, make_folder_durably
@@ -67,7 +67,7 @@ class Repository:
         found = self.find(commit, key)
         if found is None:
             kind = tree.kind_of(key)
-            known = ", ".join(self.entries(commit, kind)) or f"no {kind}"
+            known = some_of(list(self.entries(commit, kind))) or f"no {kind}"
             raise NotFoundError(
                 f'"{key}" is not in commit {commit[:12]}: it has {known}. '
                 "Correct the name, or name another commit.",
