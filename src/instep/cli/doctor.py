@@ -31,6 +31,7 @@ from instep.history.objects import Objects, file_digest
 from instep.history.places import here
 from instep.history.repository import Repository, open_repository
 from instep.history.seals import Seal, take_seal
+from instep.history.seen import Seen
 from instep.history.verify import blobs_of, damage
 from instep.pipelines.project import find_lake
 from instep.serving.segments import MAGIC, damaged_at
@@ -59,7 +60,7 @@ class Files:
     """Digests of what was erased on purpose: that these are gone is right."""
     explained: Collection[str] | None = None
     """Digests of metadata that an erasure put in a state's stead; None where nobody can know."""
-    _seen: set[Path] = field(default_factory=set, repr=False)
+    _seen: Seen = field(default_factory=Seen, repr=False)
     _listed: set[str] = field(default_factory=set, repr=False)
 
     def content(self, key: str, content: JsonObject, reached_by: str) -> Iterator[Finding]:
@@ -78,10 +79,11 @@ class Files:
         """Yields what is wrong with files that no commit names but that name their own digest."""
         if self.quick:
             return
-        for path in sorted(self.folder.glob("objects/??/*")):
-            if len(path.name) == 64 and path not in self._seen:
-                required = Required(path, path.name, None)
-                yield from self._file(required, "blobs", "no commit", may_go=True)
+        for folder in sorted(self.folder.glob("objects/??")):
+            for path in sorted(folder.iterdir()):
+                if len(path.name) == 64 and str(path) not in self._seen:
+                    required = Required(path, path.name, None)
+                    yield from self._file(required, "blobs", "no commit", may_go=True)
         for folder in sorted(self.folder.glob("tables/*/profiles")):
             for path in damaged_profiles(folder):
                 yield damage(
@@ -138,9 +140,8 @@ class Files:
         self, required: Required, kind: str, place: str, *, may_go: bool = False
     ) -> Iterator[Finding]:
         path = required.path
-        if path in self._seen or required.digest in self.accepted:
+        if required.digest in self.accepted or not self._seen.add(str(path)):
             return
-        self._seen.add(path)
         subject = f"{self._name(path)} ({place})"
         try:
             size = path.stat().st_size

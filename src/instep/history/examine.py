@@ -11,7 +11,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from typing import Any
 
 from instep.canonical import JsonObject, canonical_bytes
@@ -29,6 +28,7 @@ from instep.history.seals import (
     sealed_after,
     seals_after,
 )
+from instep.history.seen import Seen
 from instep.history.sqlite import SqliteStore
 from instep.history.store import Row
 from instep.history.tokens import forgotten_before
@@ -57,7 +57,7 @@ class Examination:
     repo: Repository
     visit: Visit
     checked: Counter[str]
-    _seen: set[bytes] = field(default_factory=set, repr=False)
+    _seen: Seen = field(default_factory=Seen, repr=False)
 
     def findings(self) -> Iterator[Finding]:
         """Yields what is wrong with the database, the chains, the seals and all they reach."""
@@ -198,7 +198,7 @@ class Examination:
         waiting = [start]
         while waiting:
             identifier = waiting.pop()
-            if self._known(identifier):
+            if not self._seen.add(identifier):
                 continue
             reached_by = f'on "{ref}"'
             with self.repo.store.reading() as tx:
@@ -234,7 +234,7 @@ class Examination:
         waiting = [root]
         while waiting:
             digest = waiting.pop()
-            if self._known(digest):
+            if not self._seen.add(digest):
                 continue
             with self.repo.store.reading() as tx:
                 row = tx.row("select body from nodes where digest = ?", (digest,))
@@ -247,17 +247,9 @@ class Examination:
             waiting += node.get("kinds", {}).values()
             waiting += [child for child, _ in node.get("inner", {}).values()]
             for key, content in node.get("leaf", {}).items():
-                if not self._known(canonical_bytes(content).decode()):
+                if self._seen.add(canonical_bytes(content).decode()):
                     self.checked["contents"] += 1
                     yield from self.visit(key, content, reached_by)
-
-    def _known(self, name: str) -> bool:
-        """Says whether this was looked at before, and remembers that it is now; 16 bytes each."""
-        short = blake2b(name.encode(), digest_size=16).digest()
-        if short in self._seen:
-            return True
-        self._seen.add(short)
-        return False
 
 
 def _parents(row: Row | None) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from instep.canonical import JsonObject
+from instep.history.seen import Seen
 from instep.history.store import Transaction
 from instep.history.tree import Nodes, children
 
@@ -28,7 +29,7 @@ class Held:
     """What has been looked at."""
 
     nodes: Nodes
-    _seen: set[str] = field(default_factory=set, repr=False)
+    _seen: Seen = field(default_factory=Seen, repr=False)
 
     def look(self, tx: Transaction) -> Iterator[Holding]:
         """Yields what refs hold that no earlier look saw; each once, as some ref has it."""
@@ -39,9 +40,8 @@ class Held:
             waiting = [str(root)]
             while waiting:
                 digest = waiting.pop()
-                if digest in self._seen:
+                if not self._seen.add(digest):
                     continue
-                self._seen.add(digest)
                 node = self.nodes.load(digest)
                 waiting += children(node)
                 for key, content in node.get("leaf", {}).items():
