@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from databases import on_both
+from databases import on_every
 from lakes import KILLED, commit, fill_lake, instep
 
 from instep.cli.backup import back_up, restore_backup
@@ -41,7 +41,7 @@ def state(repo: Repository) -> set[str]:
     return {line for line in lines[1:] if json.loads(line)[0] not in ("lake", "relocations")}
 
 
-@on_both
+@on_every
 @pytest.mark.parametrize("into", ["sqlite", "postgres"])
 def test_a_lake_is_restored_from_either_database_into_either(
     repo: Repository, tmp_path: Path, clock: Clock, into: str, request: pytest.FixtureRequest
@@ -151,7 +151,7 @@ def test_a_damaged_lake_is_not_backed_up_as_if_it_were_whole(
     assert not (tmp_path / "backup" / "backup.json").exists()
 
 
-@on_both
+@on_every
 def test_a_backup_is_one_state_while_others_write(
     repo: Repository, tmp_path: Path, clock: Clock
 ) -> None:

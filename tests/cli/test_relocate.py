@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bare import bare_table
+from buckets import Bucket, make_bucket
 from click.testing import CliRunner
 from databases import on_both
 from lakes import KILLED, appended, commit, fill_lake, instep
@@ -14,8 +16,8 @@ from lakes import KILLED, appended, commit, fill_lake, instep
 from instep.cli.doctor import check, doctor
 from instep.cli.relocate import relocate_lake
 from instep.clock import Clock
-from instep.errors import InternalError, InvalidError, RefusedError
-from instep.history.repository import Repository, home_of, open_repository
+from instep.errors import ConflictError, InternalError, InvalidError, RefusedError
+from instep.history.repository import MARK, Repository, home_of, open_repository
 from instep.history.store import Database
 from instep.tables.content import TableContent
 from instep.tables.read import metadata_path
@@ -186,3 +188,68 @@ def test_a_move_that_was_killed_is_refused_as_before_and_goes_on(
         open_repository(root, clock)
     assert instep(*words, at=tmp_path) == 0
     check(open_repository(root, clock))
+
+
+# On S3
+
+
+def uploaded(folder: Path, root: Path) -> None:
+    """Copies a lake's files to a place on S3, as any tool for it does."""
+    for part in ("objects", "tables"):
+        for path in (folder / part).rglob("*"):
+            if path.is_file():
+                (root / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
+
+
+def bare_rows(root: Path, table: TableContent) -> int:
+    return len(bare_table(root, metadata_path(root, table)).scan().to_arrow())
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+def test_a_lake_goes_from_a_folder_to_s3_and_from_there_to_another_bucket(
+    repo: Repository, tmp_path: Path, clock: Clock, database: Database, bucket: Bucket
+) -> None:
+    filled = fill_lake(repo)
+    repo.store.close()
+    first = bucket.root(tmp_path / "one")
+    uploaded(repo.root, first)
+    with pytest.raises(RefusedError) as caught:
+        relocate_lake(first, clock, "moved", database)
+    assert caught.value.kind == "original-there"
+    shutil.rmtree(repo.root)
+    assert relocate_lake(first, clock, "moved", database).states == 4
+    there = open_repository(first, clock, database)
+    check(there)
+    assert [bare_rows(first, table_at(there, one)) for one in filled.commits] == [3, 6, 9, 6]
+    there.store.close()
+
+    second = make_bucket(bucket.url).root(tmp_path / "two")
+    for path in first.rglob("*"):
+        (second / path.relative_to(first).as_posix()).write_bytes(path.read_bytes())
+    with pytest.raises(RefusedError) as refused:
+        open_repository(second, clock, database)
+    assert refused.value.kind == "lake-moved"
+    with pytest.raises(RefusedError) as caught:
+        relocate_lake(second, clock, "moved", database)
+    assert caught.value.kind == "original-there"
+    (first / MARK).unlink()
+    relocate_lake(second, clock, "moved", database)
+    there = open_repository(second, clock, database)
+    check(there)
+    after = appended(there, table_at(there, filled.commits[-1]), range(50, 52))
+    commit(there, {"table/sales": after.to_content()})
+    assert bare_rows(second, after) == 8
+    assert bucket.name not in (second / after.metadata).read_text()
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+def test_a_lake_does_not_move_to_the_place_of_another(
+    repo: Repository, tmp_path: Path, clock: Clock, database: Database, bucket: Bucket
+) -> None:
+    repo.store.close()
+    shutil.rmtree(repo.root)
+    place = bucket.root(tmp_path / "other")
+    (place / MARK).write_bytes(b"another")
+    with pytest.raises(ConflictError) as caught:
+        relocate_lake(place, clock, "moved", database)
+    assert caught.value.kind == "lake-exists"

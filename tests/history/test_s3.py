@@ -16,7 +16,7 @@ from instep.engines.duckdb import DuckDB
 from instep.engines.engine import DeleteFile
 from instep.engines.schema import Column, Schema
 from instep.errors import InstepError, NotFoundError, RefusedError, UnavailableError
-from instep.history import places
+from instep.history import places, s3
 from instep.history.objects import ERASED, Objects, file_digest, write_all_durably, write_durably
 from instep.history.places import at_hand, here, linked, on_s3, s3_root
 from instep.history.s3 import ATTEMPTS, S3Path, check_bucket
@@ -41,6 +41,13 @@ def weather(s3_url: str) -> Iterator[Storm]:
 def place(bucket: Bucket, weather: Storm, tmp_path: Path) -> Path:
     """A lake's root whose every request goes through the weather."""
     return bucket.root(tmp_path / "here", weather.url)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits half a second where a minute is waited, and tries twice: to be done with it sooner."""
+    monkeypatch.setattr(s3, "READ_WAIT_S", 0.5)
+    monkeypatch.setattr(s3, "ATTEMPTS", 2)
 
 
 def test_a_place_on_s3_walks_like_a_path(bucket: Bucket, tmp_path: Path) -> None:
@@ -183,6 +190,54 @@ def test_a_table_in_a_storm_is_whole_or_as_before(place: Path, weather: Storm) -
     after = _more(place, table, 5)
     weather.faults.clear()
     assert (_counted(place, table), _counted(place, after)) == (3, 8)
+
+
+def test_a_store_that_is_slow_is_waited_for(place: Path, weather: Storm) -> None:
+    weather.delay_s = 0.1
+    table = _more(place, create_table(place, "t", (Column(0, "n", "long"),), at=AT), 5)
+    assert _counted(place, table) == 5
+
+
+def test_a_store_that_is_silent_is_given_up_and_named(
+    place: Path, weather: Storm, impatient: None
+) -> None:
+    acts: list[Callable[[], object]] = [
+        lambda: (place / "a").write_bytes(b""),
+        lambda: (place / "a").read_bytes(),
+        lambda: at_hand(place / "b"),
+        lambda: check_bucket(_remote(place)),
+    ]
+    weather.always = Fault.STALLS
+    for act in acts:
+        weather.asked.clear()
+        with pytest.raises(UnavailableError) as caught:
+            act()
+        assert caught.value.kind == "bucket-unreachable"
+        assert "Nothing was published" in caught.value.message
+        assert len(weather.asked) == s3.ATTEMPTS
+
+
+def test_a_store_that_falls_silent_for_a_moment_is_not_noticed(
+    place: Path, weather: Storm, impatient: None
+) -> None:
+    weather.faults = {"PUT": [Fault.STALLS], "GET": [Fault.STALLS]}
+    blobs = Objects(place / "objects")
+    digest = blobs.put(b"as it was")
+    here(blobs.path(digest)).unlink()
+    assert blobs.get(digest) == b"as it was"
+
+
+def test_a_table_whose_store_falls_silent_is_whole_or_as_before(
+    place: Path, weather: Storm, impatient: None
+) -> None:
+    table = _more(place, create_table(place, "t", (Column(0, "n", "long"),), at=AT), 3)
+    for number in range(PUTS_OF_AN_APPEND):
+        weather.faults["PUT"] = [*([None] * number), *([Fault.STALLS] * 2 * PUTS_OF_AN_APPEND)]
+        with pytest.raises(UnavailableError):
+            _more(place, table, 5)
+        weather.faults.clear()
+        assert row_count(place, table) == 3
+    assert _counted(place, _more(place, table, 5)) == 8
 
 
 def test_another_machine_reads_what_this_one_wrote(bucket: Bucket, tmp_path: Path) -> None:

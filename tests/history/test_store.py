@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from databases import on_both
-from wire import Wire
+from wire import BEGIN, COMMIT, Wire
 
 from instep.clock import system_clock
 from instep.errors import (
@@ -230,11 +230,6 @@ def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         create_repository(tmp_path / "lake", system_clock, "ana")
     assert caught.value.kind == "network-file-system"
     assert list((tmp_path / "lake").iterdir()) == []
-
-
-BEGIN, COMMIT = rb"\0begin\0", rb"[\0\x0b]commit\0"
-"""Statements in PostgreSQL's protocol, in small letters: alone (Query, length, text), or sent with
-others (Parse, length, no name, text)."""
 
 
 @pytest.fixture

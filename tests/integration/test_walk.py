@@ -1,8 +1,12 @@
-"""The walk, told with other months, another renamed column and another unit: every act holds."""
+"""The walk, told with other months, another renamed column and another unit: every act holds.
+
+It is walked once more with the lake in PostgreSQL and on S3, where every act holds just so.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import sysconfig
@@ -12,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from buckets import make_bucket
 
 from instep.cli.acts import Story, acts
 from instep.cli.demo import free_port, project
 from instep.cli.stage import play
+from instep.pipelines.project import find_lake
+from instep.tables.addresses import client_properties
 
 STORY = Story(
     trained=tuple(f"2013-{month:02}" for month in range(2, 8)),
@@ -31,15 +38,31 @@ Command = dict[str, Any]  # what a command printed: the shape is its own
 Walk = dict[int, list[Command]]
 
 
+@pytest.fixture(scope="module", params=["folder", pytest.param("s3", marks=pytest.mark.long)])
+def lake(request: pytest.FixtureRequest) -> str:
+    """What the project says of where its lake is; the example's own line is for a folder."""
+    if request.param == "folder":
+        return "lake: lake"
+    bucket = make_bucket(request.getfixturevalue("s3_url"))
+    database = request.getfixturevalue("postgres_url").replace("postgres:@", "postgres@")
+    return (
+        f"lake: {{folder: lake, files: '{bucket.address}', endpoint: '{bucket.url}', "
+        f"database: '{database}', schema: walk_{bucket.name[-8:]}}}"
+    )
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(lake: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("walk") / "project"
 
 
 @pytest.fixture(scope="module")
-def walk(folder: Path) -> Walk:
+def walk(folder: Path, lake: str) -> Walk:
     told = acts(replace(STORY, port=free_port()))
     with project(folder, keep=True) as place:
+        config = place / "instep.yaml"
+        config.write_text(re.sub("^lake: lake$", lake, config.read_text(), flags=re.MULTILINE))
+        assert lake in config.read_text()
         lines = [json.loads(line) for line in play(told, place, as_json=True)]
     return {line["act"]: line["commands"] for line in lines}
 
@@ -195,10 +218,15 @@ else:
 import duckdb
 from pyiceberg.table import StaticTable
 found = {}
-for name, path in json.load(sys.stdin).items():
-    table = StaticTable.from_metadata(path)
+tables, properties = json.load(sys.stdin)
+for name, path in tables.items():
+    table = StaticTable.from_metadata(path, properties)
     arrow = table.scan().to_arrow()
-    files = [task.file.file_path.removeprefix("file://") for task in table.scan().plan_files()]
+    files = []
+    for number, task in enumerate(table.scan().plan_files()):
+        files.append(f"{name.replace('/', '-')}-{number}.parquet")
+        with table.io.new_input(task.file.file_path).open() as file:
+            open(files[-1], "wb").write(file.read())
     rows = duckdb.sql("select count(*) from read_parquet($files)", params={"files": files})
     found[name] = [arrow.num_rows, rows.fetchall()[0][0], arrow.column_names]
 print(json.dumps(found))
@@ -215,7 +243,9 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "bin" / "python"
 
 
-def test_every_table_is_read_without_instep(walk: Walk, folder: Path, bare_python: Path) -> None:
+def test_every_table_is_read_without_instep(
+    walk: Walk, folder: Path, bare_python: Path, tmp_path: Path
+) -> None:
     words = [sys.executable, "-m", "instep", "show", "prod", "--json"]
     shown = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
     tables = {
@@ -226,7 +256,8 @@ def test_every_table_is_read_without_instep(walk: Walk, folder: Path, bare_pytho
     assert len(tables) == 6
     left = subprocess.run(
         [str(bare_python), "-I", "-c", LEAVING],
-        input=json.dumps(tables),
+        input=json.dumps([tables, client_properties(find_lake(folder).root)]),
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,4 +1,7 @@
-"""pyiceberg's own REST catalog against a real server: whatever it can do, Instep reads after."""
+"""pyiceberg's own REST catalog against a real server: whatever it can do, Instep reads after.
+
+All of it again with the lake in PostgreSQL and on S3, where `test_rest_on_s3` is the sample.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from buckets import make_bucket
 from pyiceberg.exceptions import (
     CommitFailedException,
     ForbiddenError,
@@ -21,7 +25,7 @@ from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import LongType, NestedField, StringType
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
-from rest import Server, make_branch, make_project, people, rows, serving
+from rest import Server, make_branch, make_project, make_shared_project, people, rows, serving
 
 from instep.history.commits import first_parents
 from instep.history.refs import RefKind
@@ -36,15 +40,18 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("rest")
 
 
-@pytest.fixture(scope="module")
-def lake(project: Path) -> Repository:
+@pytest.fixture(scope="module", params=["folder", pytest.param("s3", marks=pytest.mark.long)])
+def lake(project: Path, request: pytest.FixtureRequest) -> Repository:
     """One lake for all: each test works on a branch of its own."""
-    return make_project(project)
+    if request.param == "folder":
+        return make_project(project / "folder")
+    bucket = make_bucket(request.getfixturevalue("s3_url"))
+    return make_shared_project(project / "s3", bucket, request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture(scope="module")
-def server(project: Path, lake: Repository) -> Iterator[Server]:
-    with serving(project, "--as", "ana") as running:
+def server(lake: Repository) -> Iterator[Server]:
+    with serving(lake.here.parent, "--as", "ana") as running:
         yield running
         assert running.stop() == 0
 

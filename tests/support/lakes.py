@@ -146,5 +146,5 @@ def _predictions(repo: Repository) -> None:
     ending = Ending("stopped", len(records)).encode()
     frames = [framed(one) for one in (*(one.encode() for one in records), ending)]
     write_durably(
-        repo.root / "predictions" / "1385856000000-0a1b2c3d.log", MAGIC + b"".join(frames)
+        repo.here / "predictions" / "1385856000000-0a1b2c3d.log", MAGIC + b"".join(frames)
     )

@@ -15,11 +15,13 @@ from typing import Any
 
 import httpx
 import pyarrow as pa
+from buckets import Bucket
 from pyiceberg.catalog.rest import RestCatalog
 
 from instep.clock import system_clock
 from instep.history.refs import RefKind, create_ref
 from instep.history.repository import MAIN, Repository, create_repository
+from instep.history.store import Database
 from instep.lake import Lake
 
 SECONDS = 60
@@ -80,6 +82,17 @@ def make_project(folder: Path, config: str = "") -> Repository:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "instep.yaml").write_text(f"lake: lake\n{config}")
     return create_repository(folder / "lake", system_clock, "ana")
+
+
+def make_shared_project(folder: Path, bucket: Bucket, url: str) -> Repository:
+    """Makes a project whose lake is in PostgreSQL at `url`, with its files in a bucket."""
+    folder.mkdir(parents=True, exist_ok=True)
+    database = Database(url.replace("postgres:@", "postgres@"), bucket.name.replace("-", "_"))
+    (folder / "instep.yaml").write_text(
+        f"lake: {{folder: lake, files: '{bucket.address}', endpoint: '{bucket.url}', "
+        f"database: '{database.url}', schema: {database.schema}}}\n"
+    )
+    return create_repository(bucket.root(folder / "lake"), system_clock, "ana", database)
 
 
 def make_branch(repo: Repository, name: str, at: str = MAIN, kind: RefKind = RefKind.BRANCH) -> str:

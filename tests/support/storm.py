@@ -21,6 +21,7 @@ class Fault(Enum):
     LOST = "the store does it, and the reply is lost"
     CUT = "the reply breaks off in the middle"
     DENIED = "AccessDenied"
+    STALLS = "the store is silent until its client gives up"
 
 
 _STATUS = {Fault.FAILS: 500, Fault.THROTTLED: 503, Fault.DENIED: 403}
@@ -37,6 +38,7 @@ class Storm:
     asked: list[str] = field(default_factory=list)
     """Method and path of each request that came."""
     url: str = ""
+    ended: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def next(self, method: str, path: str) -> Fault | None:
@@ -61,6 +63,10 @@ class _Handler(BaseHTTPRequestHandler):
         data = self._body()
         if storm.delay_s:
             time.sleep(storm.delay_s)  # the store is slow: this is what is tested
+        if fault is Fault.STALLS:
+            self.server.storm.ended.wait()
+            self.close_connection = True
+            return
         if fault is not None and fault in _STATUS:
             self._refuse(fault)
             return
@@ -127,5 +133,6 @@ def storm(target: str) -> Iterator[Storm]:
     try:
         yield server.storm
     finally:
+        server.storm.ended.set()
         server.shutdown()
         server.server_close()

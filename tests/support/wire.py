@@ -8,6 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+BEGIN, COMMIT = rb"\0begin\0", rb"[\0\x0b]commit\0"
+"""Statements in PostgreSQL's protocol, in small letters: alone (Query, length, text), or sent with
+others (Parse, length, no name, text)."""
+
 _COMMIT = b"commit\0"
 _ENDED = b"Z\0\0\0\5I"
 """Ends the answer after which no transaction is open."""

@@ -1,4 +1,8 @@
-"""These suites make lakes in `tmp_path`: it is a folder, and for most of them also a bucket."""
+"""These suites make lakes in a folder, and again in PostgreSQL with the files on S3.
+
+Some tests of each do so in `make test`, the others are `long`. Tests whose lake comes from the
+fixture `repo` have its catalog in PostgreSQL there; those that need none have a `tmp_path` on S3.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,26 @@ from pathlib import Path
 import pytest
 from buckets import Bucket
 
-ON_S3_TOO = frozenset({"test_row_merge", "test_diff", "test_apart"})
-"""Those that read with Instep alone: `history/test_s3.py` reads a table on S3 with pyiceberg."""
-
 IN_A_FOLDER = frozenset(
     {
         "test_shared_files_are_not_read",
         "test_the_table_of_differing_rows_is_written_as_parquet",
     }
 )
-"""Tests of these suites that take files away, or write one of their own, beside the tables."""
+"""Tests that take files away, or write one of their own, beside the tables."""
+
+SAMPLE = frozenset(
+    {
+        "test_rows_are_overwritten_deleted_and_upserted",
+        "test_position_deletes_of_others_are_honoured_by_every_reader_of_ours",
+        "test_two_tables_in_one_edit_are_one_commit",
+        "test_compaction_keeps_rows_and_contents_and_older_states_read_their_own_files",
+    }
+)
+"""Tests that run on S3 in `make test` too; the others are long there."""
+
+FOLDER_ONLY = frozenset({"test_erase"})
+"""Rows are erased in a folder only, or have suites of their own on S3."""
 
 
 @pytest.fixture
@@ -29,7 +43,16 @@ def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    is_in_suite = metafunc.module.__name__ in ON_S3_TOO
-    fits = "tmp_path" in metafunc.fixturenames and metafunc.function.__name__ not in IN_A_FOLDER
-    if is_in_suite and fits:
-        metafunc.parametrize("tmp_path", ["folder", "s3"], indirect=True)
+    name = metafunc.function.__name__
+    if metafunc.module.__name__ in FOLDER_ONLY or name in IN_A_FOLDER:
+        return
+    marks = () if name in SAMPLE else pytest.mark.long
+    if "repo" in metafunc.fixturenames:
+        places = [
+            pytest.param("sqlite", "folder", id="folder"),
+            pytest.param("postgres", "s3", id="s3", marks=marks),
+        ]
+        metafunc.parametrize(("database", "root"), places, indirect=True)
+    elif "tmp_path" in metafunc.fixturenames:
+        there = pytest.param("s3", marks=marks)
+        metafunc.parametrize("tmp_path", ["folder", there], indirect=True)

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bare import bare_table
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.manifest import (
     DataFile,
@@ -21,7 +22,7 @@ from pyiceberg.manifest import (
     ManifestWriterV2,
     write_manifest_list,
 )
-from pyiceberg.table import StaticTable, Table
+from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation, Snapshot, Summary
 from pyiceberg.table.update import AddSnapshotUpdate, SetSnapshotRefUpdate
 from pyiceberg.typedef import Record
@@ -134,7 +135,7 @@ def ids(lake: Lake) -> list[Any]:
     """The ids as our engine and bare pyiceberg read them, if they agree."""
     table = lake.branch("work").table("t")
     ours: list[Any] = table.sql("select id from t order by id").column("id").to_pylist()
-    static = StaticTable.from_metadata(str(metadata_path(lake.repo.root, table.content)))
+    static = bare_table(lake.repo.root, metadata_path(lake.repo.root, table.content))
     assert ours == static.scan().to_arrow().sort_by("id").column("id").to_pylist()
     assert row_count(lake.repo.root, table.content) == len(ours)
     return ours

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from bare import bare_table
 from garbage import branch, gc
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     TableAlreadyExistsError,
 )
-from pyiceberg.table import StaticTable, Table
+from pyiceberg.table import Table
 from pyiceberg.table.sorting import NullOrder, SortDirection
 from pyiceberg.table.update import AssertRefSnapshotId
 from pyiceberg.transforms import IdentityTransform
@@ -77,7 +78,7 @@ def read(lake: Lake, table: str = "t") -> list[dict[str, Any]]:
     found = lake.branch("work").table(table)
     root, content = found.repo.root, found.content
     ours = found.sql(f"select * from {table} order by id").to_pylist()
-    scan = StaticTable.from_metadata(str(metadata_path(root, content))).scan()
+    scan = bare_table(root, metadata_path(root, content)).scan()
     theirs = sorted(scan.to_arrow().to_pylist(), key=lambda row: int(row["id"]))
     whole = file_set(root, content, table)
     with DuckDB(root / "staging") as engine:
@@ -213,7 +214,7 @@ def test_snapshots_are_kept_for_time_travel_and_metadata_stays_bounded(lake: Lak
     assert len(metadata["snapshots"]) == 10
     assert metadata["metadata-log"] == []
     assert len(read(lake)) == 3 + 13 * 2
-    kept = StaticTable.from_metadata(str(metadata_path(lake.repo.root, content)))
+    kept = bare_table(lake.repo.root, metadata_path(lake.repo.root, content))
     oldest = metadata["snapshots"][0]["snapshot-id"]
     assert kept.scan(snapshot_id=oldest).to_arrow().num_rows == 29 - 9 * 2
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bare import bare_table
 
 from instep.engines.duckdb import DuckDB
 from instep.engines.schema import Column, Schema
@@ -57,9 +58,8 @@ def _ours(root: Path, table: TableContent) -> list[dict[str, Any]]:  # rows of a
 
 
 def _theirs(root: Path, table: TableContent) -> list[dict[str, Any]]:  # as above
-    from pyiceberg.table import StaticTable
 
-    scan = StaticTable.from_metadata(str(root / table.metadata)).scan()
+    scan = bare_table(root, table.metadata).scan()
     rows = scan.to_arrow().to_pylist(maps_as_pydicts="strict")
     return sorted(rows, key=lambda row: int(row["id"]))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bare import bare_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,7 +59,6 @@ def _manifests(root: Path, table: TableContent) -> tuple[Manifest, ...]:
 
 
 def _appended_often(root: Path, appends: int) -> None:
-    from pyiceberg.table import StaticTable
 
     table = create_table(root, "t", COLUMNS, at=AT)
     files = []
@@ -86,7 +86,7 @@ def _appended_often(root: Path, appends: int) -> None:
     assert len(metadata["snapshot-log"]) == 10
     assert metadata["metadata-log"] == []
     assert sizes[1] < sizes[0] * 1.2 + 500
-    static = StaticTable.from_metadata(str(root / table.metadata))
+    static = bare_table(root, table.metadata)
     assert {task.file.file_path for task in static.scan().plan_files()} == {f.path for f in files}
 
 
@@ -184,9 +184,8 @@ def _delete_file(
 
 
 def _numbers(root: Path, table: TableContent) -> list[int]:
-    from pyiceberg.table import StaticTable
 
-    found: Any = StaticTable.from_metadata(str(root / table.metadata)).scan().to_arrow()
+    found: Any = bare_table(root, table.metadata).scan().to_arrow()
     return sorted(found["n"].to_pylist())
 
 

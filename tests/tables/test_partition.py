@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from bare import bare_table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -135,15 +136,13 @@ def _written(root: Path, table: TableContent, sql: str) -> tuple[WrittenFile, ..
 
 
 def _arrow(root: Path, table: TableContent, **scan: Any) -> Any:  # an Arrow table
-    from pyiceberg.table import StaticTable
 
-    return StaticTable.from_metadata(str(root / table.metadata)).scan(**scan).to_arrow()
+    return bare_table(root, table.metadata).scan(**scan).to_arrow()
 
 
 def _planned(root: Path, table: TableContent, condition: str) -> int:
-    from pyiceberg.table import StaticTable
 
-    static = StaticTable.from_metadata(str(root / table.metadata))
+    static = bare_table(root, table.metadata)
     return len(list(static.scan(row_filter=condition).plan_files()))
 
 

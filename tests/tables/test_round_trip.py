@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from bare import bare_table
 
 from instep.engines.duckdb import DuckDB
 from instep.engines.schema import Column
@@ -52,12 +53,11 @@ def _table(root: Path, columns: list[Column], sql: str) -> TableContent:
 
 def _three_readings(root: Path, table: TableContent) -> list[list[str]]:
     """The rows as text: from our engine, from pyiceberg, and from DuckDB over the bare files."""
-    from pyiceberg.table import StaticTable
 
     with DuckDB(root / "staging") as engine:
         engine.view(file_set(root, table, "t"))
         ours = engine.sql("SELECT * FROM t").to_arrow_table()
-    theirs = StaticTable.from_metadata(str(root / table.metadata)).scan().to_arrow()
+    theirs = bare_table(root, table.metadata).scan().to_arrow()
     bare = duckdb.connect()
     bare.execute("SET TimeZone = 'UTC'")
     files = [one.path for one in data_files(root, table)]
@@ -129,13 +129,11 @@ def test_odd_names_are_kept_as_columns_and_as_fields_within(tmp_path: Path) -> N
 
     table = _table(tmp_path, columns, f"SELECT {listed}, {{{packed}}} AS nested")
 
-    from pyiceberg.table import StaticTable
-
     want = dict(zip(ODD_NAMES, range(len(ODD_NAMES)), strict=True))
     with DuckDB(tmp_path / "staging") as engine:
         engine.view(file_set(tmp_path, table, "t"))
         ours = engine.sql("SELECT * FROM t").to_arrow_table().to_pylist()
-    theirs = StaticTable.from_metadata(str(tmp_path / table.metadata)).scan().to_arrow()
+    theirs = bare_table(tmp_path, table.metadata).scan().to_arrow()
     assert ours == [{**want, "nested": want}]
     assert theirs.to_pylist() == ours
 
@@ -164,7 +162,6 @@ def test_five_hundred_columns_and_an_empty_table_are_read(tmp_path: Path) -> Non
 def test_bounds_prune_files_and_never_a_row_that_is_there(
     tmp_path: Path, condition: str, rows: int
 ) -> None:
-    from pyiceberg.table import StaticTable
 
     columns = [
         Column(0, "n", "int"),
@@ -175,7 +172,7 @@ def test_bounds_prune_files_and_never_a_row_that_is_there(
 
     table = _table(tmp_path, columns, f"{sql.format(1)} UNION ALL {sql.format(2)}")
 
-    found = StaticTable.from_metadata(str(tmp_path / table.metadata)).scan(row_filter=condition)
+    found = bare_table(tmp_path, table.metadata).scan(row_filter=condition)
     assert len(found.to_arrow()) == rows
     if condition == "s.f > 2":
         assert not list(found.plan_files())

@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from bare import bare_table
 
 from instep.clock import Window
 from instep.engines.duckdb import DuckDB
@@ -76,15 +77,13 @@ def _numbers(root: Path, table: TableContent) -> list[int]:
 
 
 def _arrow(root: Path, table: TableContent, **scan: Any) -> Any:
-    from pyiceberg.table import StaticTable
 
-    return StaticTable.from_metadata(str(root / table.metadata)).scan(**scan).to_arrow()
+    return bare_table(root, table.metadata).scan(**scan).to_arrow()
 
 
 def test_every_primitive_type_reads_the_same_in_bare_pyiceberg_and_bare_duckdb(
     tmp_path: Path,
 ) -> None:
-    from pyiceberg.table import StaticTable
 
     with DuckDB(tmp_path / "staging") as engine:
         columns = engine.describe(EVERY_TYPE).columns
@@ -94,7 +93,7 @@ def test_every_primitive_type_reads_the_same_in_bare_pyiceberg_and_bare_duckdb(
         engine.view(file_set(tmp_path, table, "t"))
         ours = engine.rows("SELECT * REPLACE (bi::VARCHAR AS bi) FROM t ORDER BY i, l")
 
-    static = StaticTable.from_metadata(str(tmp_path / table.metadata))
+    static = bare_table(tmp_path, table.metadata)
     planned = [task.file.file_path for task in static.scan().plan_files()]
     bare = duckdb.connect()
     bare.execute("SET TimeZone = 'UTC'")
@@ -151,7 +150,6 @@ def test_a_state_is_not_changed_by_what_is_made_from_it(tmp_path: Path) -> None:
 
 
 def test_many_appends_keep_few_snapshots_and_few_manifests(tmp_path: Path) -> None:
-    from pyiceberg.table import StaticTable
 
     table = create_table(tmp_path, "t", COLUMNS, at=AT)
     (file,) = _written(tmp_path, table, "SELECT 1::BIGINT AS n, 'x' AS t")
@@ -162,7 +160,7 @@ def test_many_appends_keep_few_snapshots_and_few_manifests(tmp_path: Path) -> No
         copy = WrittenFile(str(path), file.rows, file.size_bytes, file.digest, file.columns)
         table = append(tmp_path, table, [copy], at=AT + timedelta(seconds=number))
 
-    static = StaticTable.from_metadata(str(tmp_path / table.metadata))
+    static = bare_table(tmp_path, table.metadata)
     snapshot = static.current_snapshot()
     assert snapshot is not None
     assert len(static.metadata.snapshots) == 10

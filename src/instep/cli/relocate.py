@@ -16,14 +16,17 @@ from instep.canonical import JsonObject
 from instep.cli.doctor import Relocated, damaged
 from instep.cli.progress import say
 from instep.clock import Clock
-from instep.errors import RefusedError
+from instep.errors import ConflictError, RefusedError
 from instep.faults import reached
 from instep.findings import Finding
 from instep.history.examine import Examination
+from instep.history.places import on_s3
 from instep.history.repository import (
     CATALOG,
+    MARK,
     Home,
     Repository,
+    claim_root,
     home_of,
     move_home,
     open_unchecked,
@@ -44,11 +47,13 @@ def relocate_lake(
         RefusedError (kind "lake-at-home"): it was neither.
         RefusedError (kind "original-there"): "moved", but the original is where it was.
         RefusedError (kind "shared-catalog"): "copied", but both would share one catalog.
+        ConflictError (kind "lake-exists"): another lake has the place on S3.
     """
     repo = open_unchecked(root, clock, database)
     with repo.store.reading() as tx:
         before = home_of(tx)
     _check(repo, before, act, database)
+    _take_place(repo.root, before.id)
     states = relocate_states(repo)
     reached("relocate.record.before")
     with repo.store.transaction() as tx:
@@ -80,9 +85,22 @@ def relocate_states(repo: Repository) -> int:
     return states
 
 
+def _take_place(root: Path, identifier: str) -> None:
+    """Marks a place on S3 as this lake's, unless its own mark was brought there with the files.
+
+    Raises:
+        ConflictError (kind "lake-exists"): it is another lake's.
+    """
+    try:
+        claim_root(root, identifier)
+    except ConflictError:
+        if (root / MARK).read_text() != identifier:
+            raise
+
+
 def _check(repo: Repository, before: Home, act: str, database: Database | None) -> None:
-    root = Path(before.root)
-    if root == repo.root:
+    root = before.root
+    if root == str(repo.root):
         raise RefusedError(
             f"The lake is at home in {repo.root}: expected one that was moved or copied. "
             "There is nothing to do.",
@@ -94,7 +112,7 @@ def _check(repo: Repository, before: Home, act: str, database: Database | None) 
             'expected a catalog of its own. Copy a lake with "instep backup" and "instep restore".',
             kind="shared-catalog",
         )
-    if act == "moved" and _is_there(root, before.id, database):
+    if act == "moved" and _is_there(repo.root, before, database):
         raise RefusedError(
             f"The lake is still in {root}: expected it gone, since it is said to have moved to "
             f'{repo.root}. Remove one of them, or say "instep doctor --relocate copied".',
@@ -103,7 +121,12 @@ def _check(repo: Repository, before: Home, act: str, database: Database | None) 
         )
 
 
-def _is_there(root: Path, identifier: str, database: Database | None) -> bool:
+def _is_there(now: Path, before: Home, database: Database | None) -> bool:
+    """Says whether the files are where they were; a store that `now` does not name is not asked."""
+    if before.root.startswith("s3://"):
+        remote = on_s3(now)
+        return remote is not None and (remote.elsewhere(before.root) / MARK).exists()
+    root = Path(before.root)
     if database is not None:
         return (root / "objects").exists() or (root / "tables").exists()
     if not (root / CATALOG).exists():
@@ -111,6 +134,6 @@ def _is_there(root: Path, identifier: str, database: Database | None) -> bool:
     store = open_sqlite(root / CATALOG)
     try:
         with store.reading() as tx:
-            return home_of(tx).id == identifier
+            return home_of(tx).id == before.id
     finally:
         store.close()

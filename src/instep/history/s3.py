@@ -11,10 +11,12 @@ Not here: which files are kept on this machine (`places`), and what is written w
 from __future__ import annotations
 
 import os
+import random
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -35,6 +37,9 @@ READ_WAIT_S = 60
 
 CONNECTIONS = 16
 """Requests at the same time; more wait for one of these."""
+
+_PAUSE_S = 0.1
+"""The longest pause before a stream is read a second time; the last is at most eight times this."""
 
 _SCHEME = "s3://"
 _THROTTLED = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded",
@@ -156,6 +161,11 @@ class S3Path:
         if not self.is_relative_to(other):
             raise ValueError(f"{self} is not below {other}")
         return PurePosixPath(str(self)[len(str(other)) :].lstrip("/"))
+
+    def elsewhere(self, address: str) -> S3Path:
+        """Returns another place of the same store: `s3://bucket/key`."""
+        name, _, key = address.removeprefix(_SCHEME).partition("/")
+        return S3Path(key, replace(self.bucket, name=name, prefix=key))
 
     def exists(self) -> bool:
         """Says whether there is an object of this name, or one below it."""
@@ -319,15 +329,18 @@ def _mark(found: dict[str, Any]) -> str:  # a part of S3's answer
 
 
 def _again(what: str, read: Callable[[], T]) -> T:
-    """Reads a stream that may break off; the request itself is tried again by its client."""
+    """Reads a stream that may break off, again after a growing and random pause.
+
+    The request itself is tried again by its client.
+    """
     from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
 
     broken = (HTTPClientError, IncompleteReadError, ResponseStreamingError)
-    for _ in range(ATTEMPTS - 1):
+    for number in range(ATTEMPTS - 1):
         try:
             return read()
         except broken:
-            continue
+            time.sleep(random.uniform(0, _PAUSE_S * 2**number))
     with _translated(what):
         return read()
 

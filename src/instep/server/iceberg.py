@@ -41,6 +41,7 @@ from instep.server.reading import (
 from instep.server.updates import TableChange, parse_change
 from instep.server.writing import Act, commit, create, drop, rename, stage
 from instep.serving.http import Application
+from instep.tables.addresses import client_properties
 
 MOUNT = "iceberg"
 """The first part of every path."""
@@ -184,7 +185,7 @@ def _config(repo: Repository, name: str) -> Reply:
     find_place(repo, name)
     return json_reply(
         {
-            "defaults": {},
+            "defaults": client_properties(repo.root),
             "overrides": {"prefix": quote(name, safe="")},
             "endpoints": ENDPOINTS,
             "idempotency-key-lifetime": f"P{TOKEN_DAYS}D",

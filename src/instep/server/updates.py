@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from instep.errors import ConflictError, InvalidError
 from instep.server.answers import bad_request
+from instep.tables.addresses import plain_address
 from instep.tables.content import TableContent
 from instep.tables.iceberg import Metadata
 
@@ -134,7 +135,7 @@ def check_location(wanted: str | None, location: Path) -> None:
     Raises:
         InvalidError (kind "unsupported-operation").
     """
-    if wanted and wanted.removeprefix("file:").rstrip("/") != str(location):
+    if wanted and plain_address(wanted) != str(location):
         raise InvalidError(
             f'A table at "{wanted}" was asked for: expected none, because the lake says where its '
             "tables lie. Leave the location out.",

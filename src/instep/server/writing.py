@@ -12,7 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from instep.canonical import JsonObject
-from instep.errors import InvalidError, OutcomeUnknownError, UnavailableError
+from instep.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+)
 from instep.faults import reached
 from instep.history.edits import Edit, publish_at
 from instep.history.locks import writing
@@ -133,14 +139,37 @@ def _carry_out(
 ) -> Place:
     """Makes new states and commits them on the branch that the place is; returns the place after.
 
+    Where it fails, the same request may have been done meanwhile, by its first sending: so that is
+    asked about once more.
+
     Raises:
         RefusedError (kind "protected-branch", "read-only-place").
-        OutcomeUnknownError (kind "commit-unknown"): asked about once more, where there is a key.
+        OutcomeUnknownError (kind "commit-unknown").
     """
     branch = writable(place).name
     done = _done(repo, branch, act)
     if done is not None:
         return _at(place, done)
+    try:
+        return _carried_out(repo, place, branch, act, message, make)
+    except (ConflictError, NotFoundError, OutcomeUnknownError) as error:
+        try:
+            done = _done(repo, branch, act)
+        except UnavailableError:
+            raise error from None
+        if done is None:
+            raise
+        return _at(place, done)
+
+
+def _carried_out(
+    repo: Repository,
+    place: Place,
+    branch: str,
+    act: Act,
+    message: str,
+    make: Callable[[Place], Changes],
+) -> Place:
     with writing(repo.root, repo.store):
         place = find_place(repo, branch)  # what is read before is not kept from collection
         changes = {
@@ -151,16 +180,7 @@ def _carry_out(
             return place
         origin = f"rest, {act.basis}"
         edit = Edit(place.commit, changes, act.author, message, origin)
-        try:
-            return _at(place, _published(repo, branch, act, edit))
-        except OutcomeUnknownError as unknown:
-            try:
-                done = _done(repo, branch, act)
-            except UnavailableError:
-                raise unknown from None
-            if done is None:
-                raise
-            return _at(place, done)
+        return _at(place, _published(repo, branch, act, edit))
 
 
 def _published(repo: Repository, branch: str, act: Act, edit: Edit) -> str:

@@ -20,6 +20,7 @@ from instep.engines.engine import WrittenFile
 from instep.engines.schema import Schema
 from instep.errors import InvalidError
 from instep.history.objects import sync_folder
+from instep.tables.addresses import name_below, plain_address
 from instep.tables.columns import check_columns, current_schema
 from instep.tables.content import TableContent
 from instep.tables.copies import copy_bytes, load_base, load_copy, load_digests
@@ -30,7 +31,6 @@ from instep.tables.foreign import (
     equality_deletes,
     load_told,
     manifest_files,
-    name_below,
     seen,
     written_file,
 )
@@ -146,6 +146,7 @@ class _Adoption:
         self.manifests.update((one.path, one) for one in old)
         place = self.folder / "metadata"
         path = place / name_below(place, snapshot["manifest-list"])
+        digest = seen(path, is_data=False).digest
         listed = {name_below(place, one.manifest_path): one for one in manifest_files(path)}
         gone = [one for one in old if one.path not in listed]
         self._remember(gone)
@@ -167,7 +168,7 @@ class _Adoption:
                 **_totals(manifests, size),
                 LISTING: name,
                 LISTING_DIGEST: hashlib.sha256(listing).hexdigest(),
-                LIST_DIGEST: seen(path, is_data=False).digest,
+                LIST_DIGEST: digest,
             },
         }
 
@@ -304,8 +305,7 @@ def _check(folder: Path, base: TableContent | None, metadata: Metadata) -> None:
         faults.append((f"format version {metadata.get('format-version')}", "2 or 3"))
     if base is not None and base.uuid != str(metadata["table-uuid"]):
         faults.append((f"table {metadata['table-uuid']}", base.uuid))
-    location = str(metadata["location"]).removeprefix("file:").rstrip("/")
-    if "/" + location.lstrip("/") != str(folder):
+    if plain_address(str(metadata["location"])) != str(folder):
         faults.append((f"location {metadata['location']}", str(folder)))
     if others := sorted(metadata.get("refs", {}).keys() - {"main"}):
         faults.append((f"branch or tag {others[0]}", "those of the lake, not of one table"))

@@ -32,6 +32,7 @@ from pyiceberg.table.update import TableRequirement, TableUpdate, update_table_m
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
 
 from instep.errors import InvalidError, RefusedError
+from instep.tables.addresses import client_properties
 from instep.tables.adopt import adopt
 from instep.tables.content import TableContent
 from instep.tables.field_ids import last_taken
@@ -264,7 +265,7 @@ class LakeCatalog(MetastoreCatalog):
         """Files are deleted by garbage collection only, whatever a table's properties say."""
 
     def _io(self, properties: Properties, location: str) -> FileIO:
-        return self._load_file_io(properties, location)
+        return self._load_file_io({**client_properties(self._root), **properties}, location)
 
     def _name(self, identifier: str | Identifier) -> str:
         parts = Catalog.identifier_to_tuple(identifier)

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from instep.engines.engine import ColumnStatistics, WrittenFile
 from instep.errors import InvalidError
+from instep.history.places import at_hand, drop_copy, on_s3
+from instep.tables.addresses import name_below
 from instep.tables.manifest import Applies, Partition
 from instep.tables.partition import Spec
 
@@ -84,7 +86,7 @@ def manifest_files(path: Path) -> list[ManifestFile]:
     from pyiceberg.io.pyarrow import PyArrowFileIO
     from pyiceberg.manifest import read_manifest_list
 
-    return list(read_manifest_list(PyArrowFileIO().new_input(str(path))))
+    return list(read_manifest_list(PyArrowFileIO().new_input(str(at_hand(path)))))
 
 
 def load_told(folder: Path, path: Path, manifest: ManifestFile, spec: Spec) -> list[Told]:
@@ -108,7 +110,7 @@ def load_told(folder: Path, path: Path, manifest: ManifestFile, spec: Spec) -> l
     found = []
     # pyiceberg's own reader leaves out what only version 3 has: where a deletion vector lies.
     with AvroFile[ManifestEntry](
-        PyArrowFileIO().new_input(str(path)),
+        PyArrowFileIO().new_input(str(at_hand(path))),
         MANIFEST_ENTRY_SCHEMAS[3],
         read_types={-1: ManifestEntry, 2: DataFile},
         read_enums={0: ManifestEntryStatus, 101: FileFormat, 134: DataFileContent},
@@ -138,26 +140,6 @@ def load_told(folder: Path, path: Path, manifest: ManifestFile, spec: Spec) -> l
     return found
 
 
-def name_below(folder: Path, path: str) -> str:
-    """Returns a path that another writer gave, relative to `folder`, in which it must lie.
-
-    Raises:
-        InvalidError (kind "foreign-file").
-    """
-    plain = path.removeprefix("file:")
-    if plain.startswith("//"):
-        plain = "/" + plain.lstrip("/")
-    real = Path(os.path.realpath(plain))
-    if not real.is_relative_to(folder) or real == folder:
-        raise InvalidError(
-            f"File {path} lies outside the table: expected a file in {folder}. "
-            "Write the rows into the table instead of naming files elsewhere.",
-            kind="foreign-file",
-            path=path,
-        )
-    return real.relative_to(folder).as_posix()
-
-
 def equality_deletes(table: str) -> InvalidError:
     return InvalidError(
         f"Table {table} has equality deletes: expected rows deleted by their position, or files "
@@ -170,20 +152,25 @@ def equality_deletes(table: str) -> InvalidError:
 def seen(path: Path, *, is_data: bool) -> Seen:
     """Returns what a file is, read once from front to back, and makes it durable.
 
+    Of one on S3 a copy is brought: what an earlier one here holds is not believed.
+
     Raises:
         InvalidError (kind "no-field-ids"): a column of a data file has no field id.
         InvalidError (kind "damaged-file"): it is not there, or is no Parquet file.
     """
+    drop_copy(path)
     try:
-        with path.open("rb") as file:
+        local = at_hand(path)
+        with local.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
             size = file.tell()
+            if on_s3(path) is None:
+                os.fsync(file.fileno())
     except FileNotFoundError:
         raise _damaged(path, "it is not there") from None
     if not is_data:
         return Seen(digest, size, 0, (), frozenset())
-    rows, leaves, ids = _footer(path)
+    rows, leaves, ids = _footer(path, local)
     return Seen(digest, size, rows, leaves, ids)
 
 
@@ -337,12 +324,13 @@ def _check_format(file: DataFile, told: Told) -> None:
         )
 
 
-def _footer(path: Path) -> tuple[int, tuple[Leaf, ...], frozenset[int]]:
+def _footer(path: Path, local: Path) -> tuple[int, tuple[Leaf, ...], frozenset[int]]:
+    """Returns rows, columns and all field ids of a Parquet file, read at `local`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(local) as file:
             metadata, schema = file.metadata, file.schema_arrow
     except (pa.ArrowInvalid, OSError) as error:
         raise _damaged(path, str(error)) from error

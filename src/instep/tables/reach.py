@@ -8,7 +8,7 @@ Only names are kept in memory, those of one table at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from instep.canonical import JsonObject
 from instep.tables.content import TYPE as TYPE
@@ -42,7 +42,7 @@ def files_of(root: Path, folder: str, contents: Sequence[JsonObject]) -> frozens
             names.add(f"metadata/{(metadata / state.metadata).name}")
             for snapshot in load_json(root.resolve() / state.metadata, state.digest)["snapshots"]:
                 summary = snapshot["summary"]
-                names.add(f"metadata/{(metadata / snapshot['manifest-list']).name}")
+                names.add(f"metadata/{PurePosixPath(snapshot['manifest-list']).name}")
                 listings[summary[LISTING]] = summary[LISTING_DIGEST]
     manifests: dict[str, Manifest] = {}
     for name, digest in listings.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from instep.tables.content import TableContent
 from instep.tables.read import (
@@ -52,7 +52,7 @@ def required_files(root: Path, content: TableContent, listed: set[str]) -> Itera
     summary = snapshot["summary"]
     place = folder / "metadata"
     yield Required(place / summary[LISTING], summary[LISTING_DIGEST], None)
-    manifest_list = (folder / snapshot["manifest-list"]).name
+    manifest_list = PurePosixPath(snapshot["manifest-list"]).name
     yield Required(place / manifest_list, summary[LIST_DIGEST], None)
     for manifest in load_manifests(folder, metadata):
         name = f"{content.uuid}/{manifest.path}"
