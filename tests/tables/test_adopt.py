@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from bare import bare_table
-from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.manifest import (
     DataFile,
     DataFileContent,
@@ -29,6 +28,7 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import DoubleType
 
 from instep.errors import InvalidError
+from instep.history.places import drop_copy
 from instep.history.refs import RefKind, create_ref
 from instep.history.repository import MAIN, Repository
 from instep.lake import Lake
@@ -69,25 +69,33 @@ class _DeleteManifest(ManifestWriterV2):
         return {**super()._meta, "content": "deletes"}
 
 
-def deleted(table: Table, kind: DataFileContent, path: Path, count: int) -> None:
+def written(table: Table, name: str, rows: pa.Table) -> str:
+    """Writes a file into the table's data folder as its client does; returns its address."""
+    path = f"{table.location()}/data/{name}"
+    with table.io.new_output(path).create(overwrite=True) as file:
+        pq.write_table(rows, file)
+    return path
+
+
+def deleted(table: Table, kind: DataFileContent, path: str, count: int) -> None:
     """Commits a snapshot that adds one delete file, as engines do that merge on read."""
     parent = table.metadata.current_snapshot()
     assert parent is not None
-    folder = Path(table.location()) / "metadata"
-    io, spec, schema = PyArrowFileIO(), table.spec(), table.schema()
+    folder = f"{table.location()}/metadata"
+    io, spec, schema = table.io, table.spec(), table.schema()
     file = DataFile.from_args(
         content=kind,
-        file_path=str(path),
+        file_path=path,
         file_format=FileFormat.PARQUET,
         partition=Record(),
         record_count=count,
-        file_size_in_bytes=path.stat().st_size,
+        file_size_in_bytes=len(io.new_input(path)),
         equality_ids=[1] if kind is DataFileContent.EQUALITY_DELETES else None,
     )
     number = 900 + len(table.metadata.snapshots)
     sequence = (parent.sequence_number or 0) + 1
     with _DeleteManifest(
-        spec, schema, io.new_output(str(folder / f"{number}-d.avro")), number, "deflate"
+        spec, schema, io.new_output(f"{folder}/{number}-d.avro"), number, "deflate"
     ) as writer:
         writer.add_entry(
             ManifestEntry.from_args(
@@ -95,7 +103,7 @@ def deleted(table: Table, kind: DataFileContent, path: Path, count: int) -> None
             )
         )
     manifests: list[ManifestFile] = [*parent.manifests(io), writer.to_manifest_file()]
-    output = io.new_output(str(folder / f"snap-{number}.avro"))
+    output = io.new_output(f"{folder}/snap-{number}.avro")
     with write_manifest_list(2, output, number, parent.snapshot_id, sequence, "deflate") as listing:
         listing.add_manifests(manifests)
     snapshot = Snapshot.model_validate(
@@ -115,11 +123,10 @@ def deleted(table: Table, kind: DataFileContent, path: Path, count: int) -> None
     table._do_commit((AddSnapshotUpdate(snapshot=snapshot), named), ())
 
 
-def positions(table: Table, found: list[tuple[str, int]]) -> Path:
-    path = Path(table.location()) / "data" / f"deletes-{len(table.metadata.snapshots)}.parquet"
+def positions(table: Table, found: list[tuple[str, int]]) -> str:
     rows = [{"file_path": file, "pos": at} for file, at in found]
-    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema([PATH, POSITION])), path)
-    return path
+    name = f"deletes-{len(table.metadata.snapshots)}.parquet"
+    return written(table, name, pa.Table.from_pylist(rows, schema=pa.schema([PATH, POSITION])))
 
 
 def made(lake: Lake) -> tuple[TableContent, str]:
@@ -171,8 +178,7 @@ def test_equality_deletes_are_refused_and_nothing_is_staged(lake: Lake) -> None:
     before, _ = made(lake)
     with editing(lake) as edit:
         table = edit.catalog.load_table("default.t")
-        path = Path(table.location()) / "data" / "equal.parquet"
-        pq.write_table(pa.table({"id": [1]}), path)
+        path = written(table, "equal.parquet", pa.table({"id": [1]}))
         with pytest.raises(InvalidError, match="copy-on-write") as caught:
             deleted(table, DataFileContent.EQUALITY_DELETES, path, 1)
 
@@ -197,10 +203,9 @@ def test_a_file_without_field_ids_is_refused(lake: Lake) -> None:
     made(lake)
     with editing(lake) as edit:
         table = edit.catalog.load_table("default.t")
-        path = Path(table.location()) / "data" / "bare.parquet"
-        pq.write_table(NUMBERS, path)
+        path = written(table, "bare.parquet", NUMBERS)
         with pytest.raises(InvalidError) as caught:
-            table.add_files([str(path)])
+            table.add_files([path])
 
     assert caught.value.kind == "no-field-ids"
 
@@ -271,14 +276,16 @@ def test_rows_written_under_an_id_that_another_branch_took_are_refused(lake: Lak
 def test_only_what_is_new_is_read(lake: Lake) -> None:
     content, _ = made(lake)
     folder = table_folder(lake.repo.root, content)
-    away = [*folder.glob("data/*.parquet"), *folder.glob("metadata/*-m.avro")]
+    known = [*folder.glob("data/*.parquet"), *folder.glob("metadata/*-m.avro")]
+    away = {path: path.read_bytes() for path in known}
     for path in away:
-        path.rename(path.with_suffix(".away"))
+        path.unlink()
+        drop_copy(path)
 
     with editing(lake) as edit:
         edit.catalog.load_table("default.t").append(NUMBERS)
-    for path in away:
-        path.with_suffix(".away").rename(path)
+    for path, data in away.items():
+        path.write_bytes(data)
 
     assert ids(lake) == [1, 1, 2, 2, 3, 3, 4]
 
