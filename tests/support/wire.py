@@ -84,7 +84,8 @@ class Wire:
                 commits.clear()
                 if self.committed is not None:
                     self.committed()
-            sink.sendall(data)
+            with _ignored():
+                sink.sendall(data)
 
 
 @contextmanager

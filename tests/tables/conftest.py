@@ -15,9 +15,10 @@ IN_A_FOLDER = frozenset(
     {
         "test_shared_files_are_not_read",
         "test_the_table_of_differing_rows_is_written_as_parquet",
+        "test_metadata_and_manifests_stay_few_after_ten_thousand_appends",
     }
 )
-"""Tests that take files away, or write one of their own, beside the tables."""
+"""Tests that take files away, write one of their own beside the tables, or ask far too often."""
 
 SAMPLE = frozenset(
     {
@@ -30,7 +31,7 @@ SAMPLE = frozenset(
 """Tests that run on S3 in `make test` too; the others are long there."""
 
 FOLDER_ONLY = frozenset({"test_erase"})
-"""Rows are erased in a folder only, or have suites of their own on S3."""
+"""How rows are erased on S3 is a matter of its own."""
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from bare import bare_table
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import DeleteFile
 from instep.engines.schema import Column
-from instep.history.objects import file_digest
+from instep.history.objects import file_digest, publish_durably
+from instep.history.places import here
 from instep.tables.content import TableContent
 from instep.tables.diff import diff_rows
 from instep.tables.merge import merge_rows
@@ -36,10 +37,13 @@ def states(tmp_path: Path) -> tuple[TableContent, TableContent]:
     table = append(tmp_path, table, files, at=AT)
     (file,) = data_files(tmp_path, table)
     path = data_folder(tmp_path, table) / "deletes.parquet"
+    here(path).parent.mkdir(parents=True, exist_ok=True)
+    draft = here(path).with_name("draft.parquet")
     duckdb.execute(
-        f"COPY (SELECT '{file.path}' AS file_path, unnest([2, 5])::BIGINT AS pos) TO '{path}' "
+        f"COPY (SELECT '{file.path}' AS file_path, unnest([2, 5])::BIGINT AS pos) TO '{draft}' "
         "(FORMAT parquet, FIELD_IDS {file_path: 2147483546, pos: 2147483545})"
     )
+    publish_durably(draft, path)
     deletes = DeleteFile(str(path), 2, path.stat().st_size, file_digest(path), file.path)
     return table, replace(tmp_path, table, (), (), deletes=[deletes], at=AT)
 
