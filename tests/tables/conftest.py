@@ -11,27 +11,37 @@ from pathlib import Path
 import pytest
 from buckets import Bucket
 
-IN_A_FOLDER = frozenset(
-    {
-        "test_shared_files_are_not_read",
-        "test_the_table_of_differing_rows_is_written_as_parquet",
-        "test_metadata_and_manifests_stay_few_after_ten_thousand_appends",
-    }
-)
-"""Tests that take files away, write one of their own beside the tables, or ask far too often."""
-
 SAMPLE = frozenset(
     {
         "test_rows_are_overwritten_deleted_and_upserted",
         "test_position_deletes_of_others_are_honoured_by_every_reader_of_ours",
         "test_two_tables_in_one_edit_are_one_commit",
         "test_compaction_keeps_rows_and_contents_and_older_states_read_their_own_files",
+        "test_rows_deleted_in_place_are_deleted_by_a_merge",
     }
 )
 """Tests that run on S3 in `make test` too; the others are long there."""
 
-FOLDER_ONLY = frozenset({"test_erase"})
-"""How rows are erased on S3 is a matter of its own."""
+SUITES_OF_FILES = frozenset({"test_erase", "test_round_trip", "test_size"})
+"""Suites about files of this machine: their bytes, how DuckDB alone reads them, how large."""
+
+OF_FILES = frozenset(
+    {
+        "test_shared_files_are_not_read",
+        "test_the_table_of_differing_rows_is_written_as_parquet",
+        "test_metadata_and_manifests_stay_few_after_ten_thousand_appends",
+        "test_rows_are_sorted_within_each_file_of_a_partition",
+        "test_every_flipped_byte_of_a_kept_profile_is_noticed",
+        "test_a_kept_profile_is_a_parquet_file_of_plain_columns",
+        "test_collection_keeps_what_is_needed_and_takes_what_was_never_committed",
+        "test_what_was_collected_during_an_edit_is_nothing_that_it_needs",
+        "test_a_process_that_dies_before_the_commit_leaves_nothing_reachable",
+        "test_every_primitive_type_reads_the_same_in_bare_pyiceberg_and_bare_duckdb",
+        "test_many_appends_keep_few_snapshots_and_few_manifests",
+        "test_a_changed_byte_is_noticed",
+    }
+)
+"""Such tests in other suites."""
 
 
 @pytest.fixture
@@ -45,7 +55,7 @@ def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     name = metafunc.function.__name__
-    if metafunc.module.__name__ in FOLDER_ONLY or name in IN_A_FOLDER:
+    if metafunc.module.__name__ in SUITES_OF_FILES or name in OF_FILES:
         return
     marks = () if name in SAMPLE else pytest.mark.long
     if "repo" in metafunc.fixturenames:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,10 @@ class _DeleteManifest(ManifestWriterV2):
 def written(table: Table, name: str, rows: pa.Table) -> str:
     """Writes a file into the table's data folder as its client does; returns its address."""
     path = f"{table.location()}/data/{name}"
+    parquet = io.BytesIO()
+    pq.write_table(rows, parquet)
     with table.io.new_output(path).create(overwrite=True) as file:
-        pq.write_table(rows, file)
+        file.write(parquet.getvalue())
     return path
 
 
@@ -82,28 +85,28 @@ def deleted(table: Table, kind: DataFileContent, path: str, count: int) -> None:
     parent = table.metadata.current_snapshot()
     assert parent is not None
     folder = f"{table.location()}/metadata"
-    io, spec, schema = table.io, table.spec(), table.schema()
+    files, spec, schema = table.io, table.spec(), table.schema()
     file = DataFile.from_args(
         content=kind,
         file_path=path,
         file_format=FileFormat.PARQUET,
         partition=Record(),
         record_count=count,
-        file_size_in_bytes=len(io.new_input(path)),
+        file_size_in_bytes=len(files.new_input(path)),
         equality_ids=[1] if kind is DataFileContent.EQUALITY_DELETES else None,
     )
     number = 900 + len(table.metadata.snapshots)
     sequence = (parent.sequence_number or 0) + 1
     with _DeleteManifest(
-        spec, schema, io.new_output(f"{folder}/{number}-d.avro"), number, "deflate"
+        spec, schema, files.new_output(f"{folder}/{number}-d.avro"), number, "deflate"
     ) as writer:
         writer.add_entry(
             ManifestEntry.from_args(
                 status=ManifestEntryStatus.ADDED, snapshot_id=number, data_file=file
             )
         )
-    manifests: list[ManifestFile] = [*parent.manifests(io), writer.to_manifest_file()]
-    output = io.new_output(f"{folder}/snap-{number}.avro")
+    manifests: list[ManifestFile] = [*parent.manifests(files), writer.to_manifest_file()]
+    output = files.new_output(f"{folder}/snap-{number}.avro")
     with write_manifest_list(2, output, number, parent.snapshot_id, sequence, "deflate") as listing:
         listing.add_manifests(manifests)
     snapshot = Snapshot.model_validate(

@@ -19,7 +19,7 @@ from instep.engines.duckdb import DuckDB
 from instep.engines.engine import ColumnStatistics, DeleteFile, Slice, WrittenFile
 from instep.engines.schema import Column
 from instep.errors import ConflictError
-from instep.history.objects import file_digest
+from instep.history.objects import file_digest, write_durably
 from instep.tables.content import TableContent
 from instep.tables.manifest import MERGED_MANIFESTS, Manifest, groups_to_write
 from instep.tables.reach import files_of
@@ -178,7 +178,9 @@ def _delete_file(
         ]
     )
     rows: dict[str, list[Any]] = {"file_path": [data_file] * len(positions), "pos": positions}
-    pq.write_table(pa.table(rows, schema), path)
+    file = pa.BufferOutputStream()
+    pq.write_table(pa.table(rows, schema), file)
+    write_durably(path, file.getvalue().to_pybytes())
     size = path.stat().st_size
     return DeleteFile(str(path), len(positions), size, file_digest(path), data_file)
 

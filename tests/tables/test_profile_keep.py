@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from instep.clock import Window
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import Slice, WrittenFile
+from instep.history.places import drop_copy
 from instep.tables import profile_compute as compute
 from instep.tables import profile_keep as keep
 from instep.tables.content import TableContent
@@ -92,7 +93,8 @@ def test_after_an_append_only_the_new_file_is_read(tmp_path: Path) -> None:
     table, files = table_of(tmp_path, 40)
     before = profile_table(tmp_path, table)
     for file in files[:-1]:
-        Path(file.path).unlink()
+        (tmp_path / file.path).unlink()
+        drop_copy(tmp_path / file.path)
     table = append(tmp_path, table, files[-1:], at=AT)
 
     n, s, _ = profile_table(tmp_path, table)
@@ -130,7 +132,8 @@ def test_a_damaged_kept_profile_is_noticed_and_made_again(tmp_path: Path) -> Non
     for path in kept:
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
-        path.write_bytes(data)
+        path.write_bytes(bytes(data))
+        drop_copy(path)
 
     assert list(damaged_profiles(folder)) == kept
     assert profile_table(tmp_path, table) == first
@@ -182,7 +185,8 @@ def test_the_profile_of_a_slice_counts_its_rows_and_no_others(tmp_path: Path) ->
     table, files = table_of(tmp_path, 6)
     window = Window(datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 4, 0, 30, tzinfo=UTC))
     profile_table(tmp_path, table)
-    Path(files[1].path).unlink()  # it lies in the slice as a whole
+    (tmp_path / files[1].path).unlink()  # it lies in the slice as a whole
+    drop_copy(tmp_path / files[1].path)
 
     n, s, _ = profile_table(tmp_path, table, Slice("at", window))
 

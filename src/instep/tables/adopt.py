@@ -147,7 +147,7 @@ class _Adoption:
         place = self.folder / "metadata"
         path = place / name_below(place, snapshot["manifest-list"])
         digest = seen(path, is_data=False).digest
-        listed = {name_below(place, one.manifest_path): one for one in manifest_files(path)}
+        listed = {self._name(one.manifest_path): one for one in manifest_files(path)}
         gone = [one for one in old if one.path not in listed]
         self._remember(gone)
         manifests = tuple(self._manifest(name, one) for name, one in listed.items())
@@ -171,6 +171,12 @@ class _Adoption:
                 LIST_DIGEST: digest,
             },
         }
+
+    def _name(self, address: str) -> str:
+        """Returns the name of a manifest; of one that is known already the disk is not asked."""
+        place = self.folder / "metadata"
+        name = address.removeprefix(f"{place}/")
+        return name if name in self.manifests else name_below(place, address)
 
     def _remember(self, gone: Sequence[Manifest]) -> None:
         """Takes the files of manifests that were rewritten: they need not be read again."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
@@ -117,10 +118,14 @@ def is_profiled(root: Path, content: TableContent, file: DataFile) -> bool:
 
 
 def damaged_profiles(folder: Path) -> Iterator[Path]:
-    """Yields the kept profiles whose bytes are not those that were written; each can go."""
+    """Yields the kept profiles whose bytes are not those that were written; each can go.
+
+    On S3 these are the bytes there, whatever this machine has a copy of.
+    """
     for path in sorted(folder.glob("*")):
-        if path.is_file() and not _is_whole(path) and path.exists():
-            yield path
+        with suppress(FileNotFoundError):
+            if path.is_file() and not _is_whole(path.read_bytes()):
+                yield path
 
 
 def _profiled(
@@ -167,7 +172,7 @@ class _Kept:
 
     def load(self, members: Sequence[Group | DataFile]) -> dict[str, Parts]:
         """Returns the profile of each of `members` by its key; makes and keeps what is missing."""
-        known = [one for one in members if _is_whole(self._place(one))]
+        known = [one for one in members if _is_there(self._place(one))]
         found = self._read([self._place(one) for one in known])
         for one in members:
             parts = found.get(_key(one))
@@ -351,12 +356,15 @@ def _is_inside(file: DataFile, column: Column, window: Window) -> bool:
     return False
 
 
-def _is_whole(path: Path) -> bool:
+def _is_there(path: Path) -> bool:
     """Whether a kept profile is there with the bytes that were written."""
     try:
-        data = at_hand(path).read_bytes()
+        return _is_whole(at_hand(path).read_bytes())
     except FileNotFoundError:
         return False
+
+
+def _is_whole(data: bytes) -> bool:
     end = _before_footer(data)
     cut = end - _DIGEST_BYTES
     if cut < 0:
