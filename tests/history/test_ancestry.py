@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from databases import on_both
+from databases import on_every_at_length
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -84,7 +84,7 @@ def test_the_merge_base_agrees_with_sets_of_ancestors(
         assert is_ancestor(tx, made[left], made[right]) == (left in reached[right])
 
 
-@on_both
+@on_every_at_length
 def test_two_long_branches_meet_in_few_reads(repo: Repository) -> None:
     with repo.store.transaction() as tx:
         start = repo.resolve("main")
@@ -96,7 +96,7 @@ def test_two_long_branches_meet_in_few_reads(repo: Repository) -> None:
         assert len(counting.asked) < 80
 
 
-@on_both
+@on_every_at_length
 def test_a_main_of_many_merges_is_read_in_parts(repo: Repository) -> None:
     with repo.store.transaction() as tx:
         main = [repo.resolve("main")]
@@ -113,7 +113,7 @@ def test_a_main_of_many_merges_is_read_in_parts(repo: Repository) -> None:
         assert not is_ancestor(tx, branch[201], brought)
 
 
-@on_both
+@on_every_at_length
 def test_what_has_no_common_beginning_has_no_merge_base(repo: Repository) -> None:
     with repo.store.transaction() as tx:
         other = commit(tx, repo, "another beginning").id

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 
 import pytest
-from databases import on_both
+from databases import on_every_at_length
 
 from instep.changes import branches, gate
 from instep.changes.records import Kind, list_changes
@@ -19,7 +19,7 @@ from instep.history.repository import Repository
 from instep.history.store import Transaction
 from instep.history.tips import move_ref
 
-pytestmark = on_both
+pytestmark = on_every_at_length
 BRANCH, TAG = RefKind.BRANCH, RefKind.TAG
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from databases import on_both
+from databases import on_every_at_length
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +17,7 @@ from instep.history.merge import merge
 from instep.history.refs import RefKind, create_ref, get_ref, list_refs
 from instep.history.repository import Repository
 
-pytestmark = on_both
+pytestmark = on_every_at_length
 
 
 def commit(

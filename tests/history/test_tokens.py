@@ -6,7 +6,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from databases import on_both
+from databases import on_every_at_length
 
 from instep.canonical import JsonObject
 from instep.errors import ConflictError, InvalidError
@@ -14,7 +14,7 @@ from instep.history.edits import Edit, commit_edit, publish
 from instep.history.refs import RefKind, create_ref
 from instep.history.repository import Repository
 
-pytestmark = on_both
+pytestmark = on_every_at_length
 
 
 @pytest.fixture

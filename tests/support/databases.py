@@ -15,5 +15,14 @@ on_every = pytest.mark.parametrize(
 )
 """Every database of the catalog, and every place of the files that goes with it."""
 
-on_files = pytest.mark.parametrize("root", ["folder", "s3"], indirect=True)
-"""Every place of the files, for what needs no catalog."""
+on_every_at_length = pytest.mark.parametrize(
+    ("database", "root"),
+    [
+        ("sqlite", "folder"),
+        ("postgres", "folder"),
+        pytest.param("postgres", "s3", marks=pytest.mark.long),
+    ],
+    indirect=True,
+    ids=["sqlite", "postgres", "s3"],
+)
+"""As `on_every`, for what asks no files: on S3 it is long."""
