@@ -65,6 +65,9 @@ def test_the_whole_way_from_an_arrival_to_an_explained_answer(
     for words in (["log"], ["changes", "--all"], ["branch"], ["plan", "demand"]):
         shop.must(*words, "--json")
     assert shop.instep("watch", "prod").code == 2  # nothing has come since
+    shop.must("ingest", shop.month(4))
+    (watched,) = shop.must("watch", "prod", "--json").json["models"]
+    assert watched["comparison"]["rows"] == 300
     assert (shop.folder / "lake" / "catalog.sqlite").exists() == (database is None)
 
 

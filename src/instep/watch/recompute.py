@@ -99,11 +99,11 @@ def _compute(
     made: dict[str, FileSet],
     folder: Path,
 ) -> FileSet:
+    folder.mkdir()
     inputs = tuple(
         made.get(table) or _input(repo, data, source.config, table, window, folder / "in")
         for table in _tables(source, step)
     )
-    folder.mkdir()
     sql = source.files[step.sql].decode()
     work = TableWork(sql, (inputs,), (str(window),), folder, folder / "scratch")
     schema = numbered(describe_sql(work))
