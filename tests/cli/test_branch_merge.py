@@ -42,12 +42,18 @@ POLICIES = {"stock": "keyed", "events": "append", "day": "replace", "sums": "der
 Rows = dict[int, int]
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.long)])
+def project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Path:
     """A lake with a table of every policy and the rows 1 and 2, and the branches a and b."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("INSTEP_ACTOR", "ana")
-    (tmp_path / "instep.yaml").write_text(CONFIG)
+    config = CONFIG
+    if request.param == "s3":
+        bucket, url = (request.getfixturevalue(name) for name in ("bucket", "postgres_url"))
+        config = CONFIG.replace("lake: lake", bucket.project_line(url))
+    (tmp_path / "instep.yaml").write_text(config)
     cli.main(["init"], standalone_mode=False)
     repo = open_project(tmp_path).repo
     changes: dict[str, Any] = {}

@@ -11,10 +11,15 @@ from pathlib import Path
 
 import pytest
 from buckets import Bucket
+from lakes import COLUMNS, appended, commit
 from shop import CONFIG, Shop, make_shop
 from storm import Fault, storm
 
 from instep.history.store import Database
+from instep.lake import open_lake
+from instep.tables.read import data_files
+from instep.tables.upkeep import LOOKED_AT, look_after
+from instep.tables.write import create_table
 
 SECONDS = 120
 AT_ONCE = 3
@@ -67,6 +72,52 @@ def test_three_ingest_and_commit_at_once(colleague: Callable[..., Shop]) -> None
     assert shown[0]["keys"]["table/sales"]["metadata_location"].startswith("s3://")
     shops[2].must("run", "demand", "--branch", "try")
     shops[1].must("doctor")
+
+
+def test_one_edits_and_merges_what_the_other_compacts(colleague: Callable[..., Shop]) -> None:
+    ana, ben = colleague("ana").merged(), colleague("ben")
+    ana.must("ingest", *(ana.month(month) for month in (1, 2, 3)))
+    (table,) = ben.must("compact", "sales", "--json").json["tables"]
+    assert (table["before"]["files"], table["after"]["files"]) == (3, 1)
+    for name in ("left", "right"):
+        ben.must("branch", "make", name, "--at", "main")
+    for shop, name, where in ((ana, "left", "id <= 100009"), (ben, "right", "id >= 300290")):
+        with open_lake(shop.folder).edit(name, message=name, author="ana") as edit:
+            edit.delete("sales", where=where)
+            edit.create("counts", "select count(*) as n from sales")
+            edit.drop("counts")
+    ana.must("branch", "merge", "right", "left")
+    for shop in (ana, ben):
+        shown = shop.must("show", "left", "--json").json["keys"]["table/sales"]
+        assert shown["rows"] == 900 - 10 - 10
+        (sold,) = (
+            open_lake(shop.folder)
+            .at("left")
+            .table("sales")
+            .sql("select min(id), max(id) from sales")
+            .to_pylist()
+        )
+        assert list(sold.values()) == [100_010, 300_289]
+    assert ana.must("diff", "main", "left", "--json").json["keys"]
+    ben.must("doctor")
+
+
+def test_a_table_of_many_small_appends_is_compacted_by_itself(
+    colleague: Callable[..., Shop],
+) -> None:
+    shop = colleague("one")
+    shop.must("init")
+    repo = open_lake(shop.folder).repo
+    table = create_table(repo.root, "sales", COLUMNS, at=repo.clock())
+    told = []
+    for number in range(LOOKED_AT):
+        table = appended(repo, table, range(number, number + 1))
+        commit(repo, {"table/sales": table.to_content()})
+        told.append(look_after(repo, "main", "sales", lambda _: False))
+    assert set(told[:-1]) == {""}
+    assert "32 files" in told[-1]
+    assert len(data_files(repo.root, table)) == 1
+    shop.must("doctor")
 
 
 def test_a_lake_is_backed_up_to_a_folder_and_restored_from_it(

@@ -44,11 +44,7 @@ def lake(request: pytest.FixtureRequest) -> str:
     if request.param == "folder":
         return "lake: lake"
     bucket = make_bucket(request.getfixturevalue("s3_url"))
-    database = request.getfixturevalue("postgres_url").replace("postgres:@", "postgres@")
-    return (
-        f"lake: {{folder: lake, files: '{bucket.address}', endpoint: '{bucket.url}', "
-        f"database: '{database}', schema: walk_{bucket.name[-8:]}}}"
-    )
+    return bucket.project_line(request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture(scope="module")

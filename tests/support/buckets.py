@@ -37,6 +37,18 @@ class Bucket:
         """Returns the root of a lake in the bucket, whose folder on this machine is `folder`."""
         return s3_root(self.address, folder, url or self.url, None)
 
+    def project_line(self, postgres_url: str) -> str:
+        """Returns what `instep.yaml` says of a lake with its files here, its catalog there."""
+        database = postgres_url.replace("postgres:@", "postgres@")
+        return (
+            f"lake: {{folder: lake, files: '{self.address}', endpoint: '{self.url}', "
+            f"database: '{database}', schema: {self.schema}}}"
+        )
+
+    @property
+    def schema(self) -> str:
+        return self.name.replace("-", "_")
+
     def client(self) -> Any:  # boto3 makes its clients at run time
         import boto3
 

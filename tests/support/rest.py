@@ -87,11 +87,8 @@ def make_project(folder: Path, config: str = "") -> Repository:
 def make_shared_project(folder: Path, bucket: Bucket, url: str) -> Repository:
     """Makes a project whose lake is in PostgreSQL at `url`, with its files in a bucket."""
     folder.mkdir(parents=True, exist_ok=True)
-    database = Database(url.replace("postgres:@", "postgres@"), bucket.name.replace("-", "_"))
-    (folder / "instep.yaml").write_text(
-        f"lake: {{folder: lake, files: '{bucket.address}', endpoint: '{bucket.url}', "
-        f"database: '{database.url}', schema: {database.schema}}}\n"
-    )
+    (folder / "instep.yaml").write_text(bucket.project_line(url) + "\n")
+    database = Database(url, bucket.schema)
     return create_repository(bucket.root(folder / "lake"), system_clock, "ana", database)
 
 
