@@ -12,7 +12,7 @@ from typing import Any
 
 import garbage
 import pytest
-from databases import on_every
+from databases import on_both, on_every, on_every_at_length
 from lakes import commit, fill_lake
 
 from instep.cli.doctor import check, examine
@@ -187,7 +187,7 @@ def flipped(value: str | int, chance: random.Random) -> str | int:
     return value[:place] + chr(ord(value[place]) ^ 1) + value[place + 1 :]
 
 
-@on_every
+@on_every_at_length
 def test_a_row_that_went_is_missed(repo: Repository) -> None:
     fill_lake(repo)
     seal(repo)
@@ -199,7 +199,7 @@ def test_a_row_that_went_is_missed(repo: Repository) -> None:
             raise RuntimeError("keep it")
 
 
-@on_every
+@on_every_at_length
 def test_a_chain_that_was_cut_off_is_known_from_the_seal(repo: Repository) -> None:
     fill_lake(repo)
     seal(repo)
@@ -218,7 +218,7 @@ def test_a_chain_that_was_cut_off_is_known_from_the_seal(repo: Repository) -> No
     assert finding.subject == 'seal 1, ref "main"'
 
 
-@on_every
+@on_every_at_length
 def test_the_chains_are_sealed_by_themselves(repo: Repository) -> None:
     with repo.store.transaction() as tx:
         head = repo.resolve("main")
@@ -275,7 +275,7 @@ def test_what_others_write_meanwhile_is_not_looked_at(repo: Repository) -> None:
     assert filled.commits
 
 
-@on_every
+@on_every_at_length
 def test_who_erased_what_and_why_is_sealed(repo: Repository) -> None:
     fill_lake(repo)
     erase(repo, repo.objects.put(b"asked to go"), "ben", "asked for", lambda content: ())
@@ -288,7 +288,7 @@ def test_who_erased_what_and_why_is_sealed(repo: Repository) -> None:
             raise RuntimeError("keep it")
 
 
-@on_every
+@on_both
 def test_which_commits_were_forgotten_is_sealed(repo: Repository) -> None:
     fill_lake(repo)
     garbage.branch(repo, "gone")
