@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
 from bare import bare_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
