@@ -7,14 +7,17 @@ Source: https://iceberg.apache.org/spec/ (position deletes), https://iceberg.apa
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from instep.engines.bring import begun_anew
 from instep.engines.engine import DeleteFile
 from instep.engines.schema import literal
 from instep.errors import InvalidError
+
+_SCHEME = "^file:(//)?"
+_ROOT = "^.*/([0-9a-f]{8}-[0-9a-f-]{27}/data/)"
 
 _MAGIC = bytes.fromhex("d1d33964")
 
@@ -25,26 +28,29 @@ def position_files(deletes: Mapping[str, Sequence[DeleteFile]]) -> tuple[str, ..
     return tuple(sorted(found))
 
 
-def positions_sql(
-    paths: Sequence[str], data_files: Iterable[str], begins: Sequence[tuple[str, str]] = ()
-) -> str:
+def positions_sql(paths: Sequence[str], data_files: Iterable[str]) -> str:
     """Returns SQL of (file, pos) of the deleted rows that Parquet delete files list.
 
-    Columns are found by the ids that Iceberg reserves for them; a path may be written as a URI.
-    What begins as a text of `begins` says is read in a place that begins with the other.
+    Columns are found by the ids that Iceberg reserves for them. A delete file names a data file as
+    it was called where it was written; a lake that was moved, or is read from copies, has it under
+    another root. So what counts of a path is what begins with the table's UUID, where it has one.
     """
     files = ", ".join(literal(path) for path in paths)
-    known = ", ".join(literal(path) for path in data_files)
-    place = "regexp_replace(file, '^file:(//)?', '')"
-    for remote, local in begins:
-        place = begun_anew(place, remote, local)
+    known = ", ".join(f"({literal(path)}, {literal(in_lake(path))})" for path in data_files)
+    plain = f"regexp_replace(file, {literal(_SCHEME)}, '')"
     return (
-        f"SELECT {place} AS file, pos FROM "
+        "SELECT known.path AS file, pos FROM "
         f"read_parquet([{files}], schema = MAP {{"
         "2147483546: {name: 'file', type: 'VARCHAR', default_value: NULL}, "
         "2147483545: {name: 'pos', type: 'BIGINT', default_value: NULL}}) "
-        f"WHERE {place} IN ({known})"
+        f"JOIN (VALUES {known}) AS known(path, name) "
+        f"ON known.name = regexp_replace({plain}, {literal(_ROOT)}, '\\1')"
     )
+
+
+def in_lake(path: str) -> str:
+    """Returns what is left of a data file's path in a lake that is moved or copied."""
+    return re.sub(_ROOT, r"\1", re.sub(_SCHEME, "", path))
 
 
 def vector_positions(delete: DeleteFile) -> list[int]:

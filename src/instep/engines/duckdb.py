@@ -372,7 +372,7 @@ class DuckDB:
         table = deleted_rows(file_set)
         self._connection.execute(f"CREATE OR REPLACE TABLE {table} (file VARCHAR, pos BIGINT)")
         if listed := position_files(deletes):
-            positions = positions_sql(listed, deletes, begins(self._lake, self._folders[1]))
+            positions = positions_sql(listed, deletes)
             self._connection.execute(f"INSERT INTO {table} {positions}")
         for path, found in deletes.items():
             for vector in found:
