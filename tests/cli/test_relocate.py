@@ -10,17 +10,23 @@ import pytest
 from bare import bare_table
 from buckets import Bucket, make_bucket
 from click.testing import CliRunner
-from databases import on_both
-from lakes import KILLED, appended, commit, fill_lake, instep
+from databases import on_both, on_every
+from lakes import COLUMNS, KILLED, appended, commit, fill_lake, instep
 
 from instep.cli.doctor import check, doctor
 from instep.cli.relocate import relocate_lake
 from instep.clock import Clock
+from instep.engines.duckdb import DuckDB
+from instep.engines.engine import DeleteFile
+from instep.engines.schema import Column, Schema
 from instep.errors import ConflictError, InternalError, InvalidError, RefusedError
+from instep.history.places import on_s3
 from instep.history.repository import MARK, Repository, home_of, open_repository
 from instep.history.store import Database
+from instep.lake import Lake
 from instep.tables.content import TableContent
-from instep.tables.read import metadata_path
+from instep.tables.read import data_files, file_set, metadata_path, row_count
+from instep.tables.write import create_table, data_folder, replace
 
 
 def moved(repo: Repository, tmp_path: Path) -> Path:
@@ -188,6 +194,66 @@ def test_a_move_that_was_killed_is_refused_as_before_and_goes_on(
         open_repository(root, clock)
     assert instep(*words, at=tmp_path) == 0
     check(open_repository(root, clock))
+
+
+def with_deleted_rows(repo: Repository) -> TableContent:
+    """Commits a table of six rows, 0 to 5, of which two are deleted by their position."""
+    table = create_table(repo.root, "sales", COLUMNS, at=repo.clock())
+    for first in (0, 3):
+        table = appended(repo, table, range(first, first + 3))
+    live = data_files(repo.root, table)[0].path
+    columns = (Column(2147483546, "file_path", "string", True), Column(2147483545, "pos", "long"))
+    with DuckDB(repo.root / "staging") as engine:
+        (made,) = engine.write(
+            f"select '{live}' as file_path, unnest([0, 2]) as pos",
+            Schema(columns),
+            data_folder(repo.root, table),
+        )
+    delete = DeleteFile(made.path, made.rows, made.size_bytes, made.digest, live)
+    table = replace(repo.root, table, (), (), deletes=[delete], at=repo.clock())
+    commit(repo, {"table/sales": table.to_content()})
+    return table
+
+
+@on_every
+def test_rows_that_were_deleted_by_position_stay_deleted_wherever_a_lake_goes(
+    repo: Repository,
+    tmp_path: Path,
+    clock: Clock,
+    database: Database | None,
+    request: pytest.FixtureRequest,
+) -> None:
+    table = with_deleted_rows(repo)
+    repo.store.close()
+    if on_s3(repo.root):
+        root = make_bucket(request.getfixturevalue("s3_url")).root(tmp_path / "elsewhere")
+        for path in repo.root.rglob("*"):
+            (root / path.relative_to(repo.root).as_posix()).write_bytes(path.read_bytes())
+        (repo.root / MARK).unlink()
+    else:
+        root = moved(repo, tmp_path)
+    relocate_lake(root, clock, "moved", database)
+    there = open_repository(root, clock, database)
+    check(there)
+    rows = Lake(there).branch("main").table("sales").sql("select n from sales order by n")
+    assert rows.column("n").to_pylist() == [1, 3, 4, 5]
+    assert bare_rows(root, table) == 4
+    after = appended(there, table, range(6, 8))
+    commit(there, {"table/sales": after.to_content()})
+    check(there)
+    assert bare_rows(root, after) == row_count(root, after) == 6
+    there.store.close()
+
+
+def test_who_reads_a_state_that_a_move_left_as_it_was_sees_no_deleted_row(
+    repo: Repository, tmp_path: Path, clock: Clock
+) -> None:
+    table = with_deleted_rows(repo)
+    repo.store.close()
+    root = moved(repo, tmp_path)
+    with DuckDB(root / "staging") as engine:
+        engine.view(file_set(root, table, "t"))
+        assert sorted(engine.rows("select n from t")) == [(1,), (3,), (4,), (5,)]
 
 
 # On S3

@@ -1,10 +1,11 @@
 """Gives a table state new Iceberg files when the lake has another root, and records them.
 
-Instep's own readers take every path relative to the lake, but Iceberg's metadata, manifest lists
-and manifests name files absolutely: any other reader would read the original. A state's metadata,
-the list of its current snapshot and the manifests in it are written again under new names; data
-files and the JSON copies are not touched. Earlier snapshots are left out of the new metadata: they
-are states of other commits, which get theirs. The state's content stays as it is (decision 0014).
+Instep's own readers take every path relative to the lake, but Iceberg's metadata, manifest lists,
+manifests and files of position deletes name files absolutely: any other reader would read the
+original. A state's metadata, the list of its current snapshot, the manifests in it and such delete
+files are written again under new names; data files and the JSON copies of their manifests are not
+touched. Earlier snapshots are left out of the new metadata: they are states of other commits, which
+get theirs. The state's content stays as it is (decision 0014).
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from instep.engines.schema import Schema
 from instep.history.objects import write_durably
 from instep.tables.columns import current_schema
 from instep.tables.content import TableContent
-from instep.tables.copies import load_copy
+from instep.tables.copies import copy_bytes, load_copy
 from instep.tables.iceberg import Metadata, listing_bytes
-from instep.tables.manifest import Manifest
+from instep.tables.manifest import Entries, Manifest
 from instep.tables.manifest_avro import (
     Marked,
     Status,
@@ -30,12 +31,13 @@ from instep.tables.manifest_avro import (
     manifest_list_bytes,
     record_bytes,
 )
+from instep.tables.moved_deletes import renamed
 from instep.tables.read import (
     LIST_DIGEST,
     LISTING,
     LISTING_DIGEST,
     current_snapshot,
-    load_entries,
+    data_file,
     load_manifests,
     load_metadata,
     located,
@@ -139,24 +141,32 @@ def _snapshot(
 def _manifest(
     folder: Path, manifest: Manifest, metadata: Metadata, location: str, known: Rewritten
 ) -> Manifest:
-    """Returns a manifest of the same live files under their new paths; its JSON copy serves on."""
+    """Returns a manifest of the same live files under their new paths.
+
+    Its JSON copy serves on, but for that of delete files, which are written again.
+    """
     schema = current_schema(metadata)
-    found = known.get((manifest.entries, schema))
+    listed = manifest.entries
+    found = known.get((listed, schema))
     if found is not None:
         return found
     kinds = schema.primitive_types()
     spec = specs_of(metadata)[manifest.spec_id]
     copied = load_copy(folder, manifest)
+    if manifest.holds_deletes:
+        copied = renamed(folder, copied, metadata["location"], location)
+        manifest = _with_copy(folder, manifest, copied)
     marked = []
-    for index, one in enumerate(load_entries(folder, manifest)):
-        file = replace(one.file, path=f"{location}/data/{copied.base.names[index]}")
+    for index, (snapshot, sequence) in enumerate(
+        zip(copied.base.snapshots, copied.base.sequences, strict=True)
+    ):
+        known_file = data_file(folder, copied, index)
+        file = replace(known_file, path=f"{location}/data/{copied.base.names[index]}")
         applies = copied.base.applies[index] if manifest.holds_deletes else None
         if applies is not None and applies.data_file is not None:
             applies = replace(applies, data_file=f"{location}/data/{applies.data_file}")
         record = record_bytes(file, kinds, spec, applies)
-        marked.append(
-            Marked(Status.EXISTING, record, file.rows, one.snapshot_id, one.sequence_number)
-        )
+        marked.append(Marked(Status.EXISTING, record, file.rows, snapshot, sequence))
     schema_id = metadata["current-schema-id"]
     avro, _, _ = manifest_bytes(schema, schema_id, spec, manifest.holds_deletes, marked)
     name = f"{uuid.uuid4().hex}-m.avro"
@@ -172,5 +182,13 @@ def _manifest(
         deleted=(0, 0),
         block=None,
     )
-    known[(manifest.entries, schema)] = made
+    known[(listed, schema)] = made
     return made
+
+
+def _with_copy(folder: Path, manifest: Manifest, entries: Entries) -> Manifest:
+    """Writes another JSON copy of a manifest, and returns the manifest with it."""
+    copied, head = copy_bytes(entries)
+    name = f"{uuid.uuid4().hex}-m.json"
+    write_durably(folder / "metadata" / name, copied)
+    return replace(manifest, entries=name, digest=hashlib.sha256(copied).hexdigest(), head=head)
