@@ -251,10 +251,14 @@ class _Adoption:
         def look(one: Told) -> Seen:
             return seen(data / one.name, is_data=one.applies is None)
 
-        with ThreadPoolExecutor(max_workers=_READ_AT_ONCE) as pool:
-            for one, found in zip(told, pool.map(look, told), strict=True):
-                self.files[one.name] = written_file(self.folder, one, found, kinds)
-                self.field_ids |= found.field_ids
+        if len(told) == 1:  # as most often: no thread has to be started for it
+            looked_at = [look(told[0])]
+        else:
+            with ThreadPoolExecutor(max_workers=_READ_AT_ONCE) as pool:
+                looked_at = list(pool.map(look, told))
+        for one, found in zip(told, looked_at, strict=True):
+            self.files[one.name] = written_file(self.folder, one, found, kinds)
+            self.field_ids |= found.field_ids
         for folder in {data / above for one in told for above in Path(one.name).parents}:
             sync_folder(folder)
 
