@@ -1,11 +1,13 @@
-"""Tables larger than memory: each act in a process of its own that cannot have more than 2 GiB.
+"""Tables larger than memory: each act in a process of its own, whose peak must be below 2 GiB.
 
-The system refuses what it asks for beyond that (RLIMIT_DATA: all private memory, touched or not),
-and its peak of resident memory, which counts mapped files too, is asserted.
+That is resident memory, mapped files too, as the system tells it at the end. Private memory, what
+an allocator keeps and nobody touches too, has a hard limit (RLIMIT_DATA) of 3 GiB: an act that
+holds a whole table fails there, at once.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import pytest
 
 from instep.canonical import JsonObject
 from instep.engines.duckdb import DuckDB
-from instep.engines.schema import Column, literal
+from instep.engines.schema import Column
 from instep.history.edits import Edit, publish
 from instep.history.repository import MAIN, create_repository
 from instep.tables.content import TableContent
@@ -39,7 +41,7 @@ COLUMNS = (
 
 _LIMITED = """
 import json, resource
-resource.setrlimit(resource.RLIMIT_DATA, (2 << 30, 2 << 30))
+resource.setrlimit(resource.RLIMIT_DATA, (3 << 30, 3 << 30))
 def told(found):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps([found, peak]))
@@ -101,9 +103,10 @@ schema:
 
 
 def _told(script: str, *arguments: str) -> list[Any]:  # what the script tells
-    """Runs a script in a process that cannot have more than 2 GiB; returns what it tells."""
+    """Runs a script in a process that takes less than 2 GiB of memory; returns what it tells."""
     command = [sys.executable, "-c", _LIMITED + script, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=7200, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=7200)
+    assert done.returncode == 0, done.stderr[-4000:]
     found, peak = json.loads(done.stdout.splitlines()[-1])
     print(f"peak of {peak / MIB:,.0f} MiB")
     assert peak < 2048 * MIB
@@ -127,35 +130,48 @@ ARRIVING = 20 * 1024 * MIB // (8 + 8 + TEXTS * (WIDTH + 4))
 """Rows of an arrival that is 20 GiB as Arrow."""
 
 
-def _source(path: Path, rows: int, options: str) -> Path:
-    """A file whose every ten thousandth row breaks the contract."""
-    texts = ", ".join(f"lpad((i % 999 + {n})::VARCHAR, {WIDTH}, 'x') AS t{n}" for n in range(TEXTS))
-    amount = "CASE WHEN i % 10000 = 17 THEN -1 ELSE i % 1000 END"
-    select = f"SELECT i AS k, ({amount})::DOUBLE AS amount, {texts} FROM range({rows}) r(i)"
-    with DuckDB(path.parent / "staging") as engine:
-        engine.allow(path.parent)
-        engine.run(f"COPY ({select}) TO {literal(str(path))} ({options})")
-    return path
+def _amount(row: int) -> int:
+    """Every ten thousandth row breaks the contract."""
+    return -1 if row % 10_000 == 17 else row % 1000
+
+
+def _parquet(path: Path, rows: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [pa.array([str(i + n).rjust(WIDTH, "x") for i in range(999)]) for n in range(TEXTS)]
+    kind = pa.dictionary(pa.int32(), pa.string())
+    fields: list[pa.Field[Any]] = [pa.field(f"t{n}", kind) for n in range(TEXTS)]  # of any type
+    fields = [pa.field("k", pa.int64()), pa.field("amount", pa.float64()), *fields]
+    schema = pa.schema(fields)
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for start in range(0, rows, 100_000):
+            some = range(start, min(start + 100_000, rows))
+            places = pa.array([i % 999 for i in some], pa.int32())
+            amounts = pa.array([float(_amount(i)) for i in some])
+            values = (pa.DictionaryArray.from_arrays(places, one) for one in texts)
+            columns: list[pa.Array[Any]] = [pa.array(some), amounts, *values]  # of three types
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def _csv(path: Path, rows: int) -> None:
+    texts = [",".join(str(i + n).rjust(WIDTH, "x") for n in range(TEXTS)) for i in range(999)]
+    with gzip.open(path, "wt", compresslevel=1) as file:
+        file.write(f"k,amount,{','.join(f't{n}' for n in range(TEXTS))}\n")
+        for i in range(rows):
+            file.write(f"{i},{_amount(i)},{texts[i % 999]}\n")
 
 
 @pytest.mark.parametrize(
-    ("rows", "name", "options"),
+    ("rows", "name"),
     [
-        pytest.param(50_000, "many.parquet", "FORMAT parquet, COMPRESSION zstd", id="small"),
-        pytest.param(30_000, "many.csv.gz", "FORMAT csv, COMPRESSION gzip", id="small-csv"),
-        pytest.param(
-            ARRIVING, "many.parquet", "FORMAT parquet, COMPRESSION zstd", id="20-gib",
-            marks=pytest.mark.long,
-        ),
-        pytest.param(
-            ARRIVING // 4, "many.csv.gz", "FORMAT csv, COMPRESSION gzip", id="5-gib-csv",
-            marks=pytest.mark.long,
-        ),
+        pytest.param(50_000, "many.parquet", id="small"),
+        pytest.param(30_000, "many.csv.gz", id="small-csv"),
+        pytest.param(ARRIVING, "many.parquet", id="20-gib", marks=pytest.mark.long),
+        pytest.param(ARRIVING // 5, "many.csv.gz", id="4-gib-csv", marks=pytest.mark.long),
     ],
-)  # fmt: skip
-def test_an_arrival_holds_no_whole_table(
-    tmp_path: Path, rows: int, name: str, options: str
-) -> None:
+)
+def test_an_arrival_holds_no_whole_table(tmp_path: Path, rows: int, name: str) -> None:
     repo = create_repository(tmp_path / "lake", lambda: AT, "ana")
     changes: dict[str, JsonObject | None] = {
         "contract/many": {
@@ -164,7 +180,8 @@ def test_an_arrival_holds_no_whole_table(
     }  # fmt: skip
     with repo.store.transaction() as tx:
         publish(tx, repo, MAIN, Edit(repo.resolve(MAIN), changes, "ana", "contract", "test"))
-    file = _source(tmp_path / name, rows, options)
+    file = tmp_path / name
+    (_parquet if name.endswith(".parquet") else _csv)(file, rows)
 
     state, read, aside = _told(_INGEST, str(repo.root), str(file))
 
