@@ -1,7 +1,7 @@
 """Tables larger than memory: each act in a process of its own, whose peak must be below 2 GiB.
 
 That is resident memory, mapped files too, as the system tells it at the end. Private memory, what
-an allocator keeps and nobody touches too, has a hard limit (RLIMIT_DATA) of 3 GiB: an act that
+an allocator keeps and nobody touches too, has a hard limit (RLIMIT_DATA) of 4 GiB: an act that
 holds a whole table fails there, at once.
 """
 
@@ -41,7 +41,7 @@ COLUMNS = (
 
 _LIMITED = """
 import json, resource
-resource.setrlimit(resource.RLIMIT_DATA, (3 << 30, 3 << 30))
+resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
 def told(found):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps([found, peak]))
