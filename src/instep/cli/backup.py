@@ -312,7 +312,7 @@ def _first_wrong(
     """Checks in the copy everything that the rows reach."""
     checked: Counter[str] = Counter()
     files = Files(folder, repo.root, checked, accepted=accepted)
-    history = Examination(repo, files.content, checked)
+    history = Examination(repo, files.content, checked, say)
     for finding in chain(history.findings(), check_references(repo, files, checked)):
         return finding, checked
     return None

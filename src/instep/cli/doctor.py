@@ -247,7 +247,7 @@ def examine(
         told = explained(tx)
     files = Files(repo.root, repo.root, checked, quick, accepted, told)
     try:
-        yield from Examination(repo, files.content, checked).findings()
+        yield from Examination(repo, files.content, checked, say).findings()
         yield from check_references(repo, files, checked)
         yield from files.others()
     except sqlite3.DatabaseError as error:

@@ -120,7 +120,7 @@ def _states_of(
             content = json.loads(body).get("leaf", {}).get(f"table/{table}")
             if content is not None:
                 folders.add(rooms.reach.folder(content))
-        named = take_snapshot(tx, rooms).tables
+        named = take_snapshot(tx, rooms, say).tables
         return {folder: found for folder, found in named.items() if folder in folders}
 
     return states

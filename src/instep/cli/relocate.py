@@ -80,7 +80,7 @@ def relocate_states(repo: Repository) -> int:
         yield from ()
 
     checked: Counter[str] = Counter()
-    for finding in Examination(repo, visit, checked).contents():
+    for finding in Examination(repo, visit, checked, say).contents():
         raise damaged(repo, finding, checked)
     return states
 

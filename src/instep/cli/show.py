@@ -11,6 +11,7 @@ import click
 from instep.canonical import Json, JsonObject
 from instep.cli.output import counted, emit, json_option, project_option, table
 from instep.cli.profiles import shown_profile
+from instep.cli.progress import say
 from instep.cli.project import open_project
 from instep.cli.review import review_of
 from instep.clock import format_instant
@@ -106,10 +107,10 @@ def show(
         emit(review_of(repo, int(what)), as_json)
         return
     commit = repo.commit(repo.resolve(what))
-    keys = {
-        key: _facts(repo, content) if key.startswith("table/") else content
-        for key, content in repo.entries(commit.id).items()
-    }
+    keys: dict[str, JsonObject] = {}
+    for key, content in repo.entries(commit.id).items():
+        say(f"reading {key}")
+        keys[key] = _facts(repo, content) if key.startswith("table/") else content
     emit(Shown(what, commit, keys), as_json)
 
 

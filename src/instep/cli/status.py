@@ -12,6 +12,7 @@ from instep.changes.records import Listed, State, list_changes
 from instep.cli.output import counted, emit, json_option, project_option, table
 from instep.cli.project import open_project
 from instep.clock import format_instant
+from instep.errors import some_of
 from instep.history.refs import RefKind, list_refs
 from instep.history.repository import MAIN
 from instep.pipelines.draft import DraftDifference, DraftState, draft_differences
@@ -65,7 +66,7 @@ class Status:
         held = ", ".join(counted(count, kind) for kind, count in sorted(self.counts.items()))
         lines = [f"{self.folder}", f"main is {self.main[:12]} with {held or 'nothing yet'}"]
         if self.branches:
-            lines.append(f"branches: {', '.join(self.branches)}")
+            lines.append(f"branches: {some_of(self.branches)}")
         lines += self._environment_lines()
         if self.drafts:
             lines.append("on disk, not on main:")

@@ -125,7 +125,7 @@ class _Collection:
         self.oldest = oldest_writer(self.repo.root)
         reached("gc.snapshot.before")
         with self.repo.store.reading() as tx:
-            seen = take_snapshot(tx, self.rooms)
+            seen = take_snapshot(tx, self.rooms, self.say)
         self.say(f"{len(seen.objects):,} objects and {len(seen.tables):,} tables are named")
         self.later.commits.update(seen.commits)
         self._objects(seen)

@@ -57,6 +57,7 @@ class Examination:
     repo: Repository
     visit: Visit
     checked: Counter[str]
+    say: Callable[[str], None] = lambda text: None
     _seen: Seen = field(default_factory=Seen, repr=False)
 
     def findings(self) -> Iterator[Finding]:
@@ -101,6 +102,7 @@ class Examination:
                     page = operation_rows(tx, ref, after, min(last, after + _PAGE))
                 yield from check_operations(ref, page, previous)
                 self.checked["operations"] += len(page)
+                self.say(f"checking operations, {self.checked['operations']:,} so far")
                 if not page:
                     yield damage("broken-chain", f'ref "{ref}"', "Its chain ends early.")
                     break
@@ -150,6 +152,7 @@ class Examination:
                     "The records that it names are not those that were sealed.",
                 )
             self.checked["seals"] += 1
+            self.say(f"checking seals, {self.checked['seals']:,} so far")
             previous = seal
         with self.repo.store.reading() as tx:
             row = tx.row("select max(seal) from sealed_records where seal <= ?", (last + 1,))
@@ -190,6 +193,7 @@ class Examination:
                     page = [row for row in page if row[0] in found or _at(row) >= forgotten]
                 yield from check_records(kept.table, page, found)
                 self.checked["records"] += len(page)
+                self.say(f"checking records, {self.checked['records']:,} so far")
                 if not names:
                     break
                 name = names[-1]
@@ -216,6 +220,7 @@ class Examination:
                     and tx.row("select 1 from commits where id = ?", (parent,)) is None
                 ]
             self.checked["commits"] += 1
+            self.say(f"checking commits, {self.checked['commits']:,} so far")
             if row is None:
                 yield damage(
                     "missing-commit",
@@ -239,6 +244,7 @@ class Examination:
             with self.repo.store.reading() as tx:
                 row = tx.row("select body from nodes where digest = ?", (digest,))
             self.checked["tree nodes"] += 1
+            self.say(f"checking commits, {self.checked['tree nodes']:,} nodes of trees so far")
             found = check_node(digest, row[0] if row else None, reached_by)
             if found or row is None:
                 yield from [found] if found else []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from instep.canonical import JsonObject
@@ -32,11 +32,14 @@ class Snapshot:
     staging: frozenset[str]
 
 
-def take_snapshot(tx: Transaction, rooms: Rooms) -> Snapshot:
+def take_snapshot(
+    tx: Transaction, rooms: Rooms, say: Callable[[str], None] = lambda text: None
+) -> Snapshot:
     """Returns what every commit there is, and every room's records, name now."""
     names = _Names(rooms.reach)
-    for content in _contents(tx):
+    for number, content in enumerate(_contents(tx), 1):
         names.add(content)
+        say(f"reading what commits name, {number:,} contents so far")
     records = rooms.records(tx)
     for named in records:
         names.objects.update(named.objects)
