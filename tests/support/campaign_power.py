@@ -41,6 +41,8 @@ def losses(
             looked += 1
             for problem in campaign.wrong_state(is_done=is_answered):
                 wrong.append(f"{act.name}, call {number} ({call.name}), {survives}: {problem}")
+            if is_answered and act.ask is None and act.check is not None:
+                act.check(world)
     assert is_answered, "no answer was seen"
     assert len(catalogs) == 1 + commits, "not every commit was seen"
     return looked, wrong

@@ -23,6 +23,7 @@ from forks import SECONDS, Ask, ask_once
 
 _WRITES = "openat,write,pwrite64,lseek,ftruncate,fsync,fdatasync,sendto"
 _NAMES = "rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat"
+_ALL = "syncfs,sync"
 _NOT_KNOWN = "writev,pwritev,pwritev2,sendfile,copy_file_range,fallocate,link,linkat,symlink"
 _LONGEST = 1 << 26
 """Bytes of one write that are recorded; none is longer."""
@@ -69,7 +70,7 @@ def recorded(
 
     With `ask` it is a server: it is asked when it is ready, and then told to stop.
     """
-    traced = ",".join((_WRITES, _NAMES, _NOT_KNOWN))
+    traced = ",".join((_WRITES, _NAMES, _ALL, _NOT_KNOWN))
     strace = ["strace", "--seccomp-bpf", "-f", "-y", "-xx", "-s", str(_LONGEST), "-e", traced]
     with subprocess.Popen(
         [*strace, "-o", str(to), sys.executable, "-m", "instep", *words],
@@ -150,6 +151,8 @@ class Disk:
                 self._change(call)
             case "fsync" | "fdatasync":
                 return self._sync(self._find(call.path))
+            case "syncfs" | "sync":
+                return self._sync_all(self._top)
             case "rename" | "renameat" | "renameat2":
                 places = (0, 1) if call.name == "rename" else (1, 3)
                 self._rename(*(call.named(place) for place in places))
@@ -208,6 +211,14 @@ class Disk:
             case Folder():
                 node.synced = dict(node.entries)
         return node is not None
+
+    def _sync_all(self, folder: Folder) -> bool:
+        for node in folder.entries.values():
+            if isinstance(node, Folder):
+                self._sync_all(node)
+            else:
+                self._sync(node)
+        return self._sync(folder)
 
     def _rename(self, before: Path, after: Path) -> None:
         node = self._entries(before).pop(before.name, None)

@@ -56,6 +56,7 @@ from instep.history.postgres import create_postgres
 from instep.history.repository import CATALOG, Repository, home_of, move_home
 from instep.history.sqlite import create_sqlite
 from instep.history.store import Database, Store, Transaction
+from instep.history.together import durable_together
 from instep.history.tree import Nodes
 from instep.pipelines.project import find_lake
 
@@ -148,8 +149,9 @@ def back_up(
     with repo.store.reading() as tx:
         rows = _write_lines(destination / _ROWS, dump_lines(tx))
         reached("backup.rows.after")
-        files = list(_copied(repo.root, destination / _LAKE))
-        _drop_others(destination / _LAKE, {name for name, _, _ in files})
+        with durable_together(destination):
+            files = list(_copied(repo.root, destination / _LAKE))
+            _drop_others(destination / _LAKE, {name for name, _, _ in files})
         reached("backup.files.after")
         _write_lines(destination / _FILES, (json.dumps(one) for one in files))
         snapshot = Repository(repo.root, repo.store, repo.objects, Nodes(repo.store), repo.clock)
@@ -203,12 +205,13 @@ def restore_backup(
     head = _head(source)
     _claim(root, CATALOG, {"backup": head["digests"]})
     files = 0
-    for line in _lines(source / _FILES):
-        name, size, digest = json.loads(line)
-        _refuse_outside(name)
-        _fetch(source / _LAKE / name, root / name, size, digest)
-        files += 1
-        say(f"restoring files, {files:,} so far")
+    with durable_together(root):
+        for line in _lines(source / _FILES):
+            name, size, digest = json.loads(line)
+            _refuse_outside(name)
+            _fetch(source / _LAKE / name, root / name, size, digest)
+            files += 1
+            say(f"restoring files, {files:,} so far")
     reached("restore.files.after")
     told: dict[str, Any] = {}  # filled by the one that fills the database
 
@@ -265,7 +268,7 @@ def _copied(root: Path, to: Path) -> Iterator[tuple[str, int, str]]:
     """Copies every file of a lake, and yields its name, size and digest."""
     for folder in _FOLDERS:
         place = here(root) if folder == PREDICTIONS else root
-        for path in sorted((place / folder).rglob("*")):
+        for path in sorted(_listed(place / folder)):
             name = path.relative_to(place).as_posix()
             if path.name.startswith(".") or not path.is_file():
                 continue
@@ -277,12 +280,19 @@ def _copied(root: Path, to: Path) -> Iterator[tuple[str, int, str]]:
             yield name, size, digest
 
 
+def _listed(folder: Path) -> Iterator[Path]:
+    for number, path in enumerate(folder.rglob("*"), 1):
+        say(f"listing files, {number:,} so far")
+        yield path
+
+
 def _copy(source: Path, target: Path) -> tuple[int, str]:
-    """Copies a file durably; one that has its size is only read, where files never change."""
+    """Copies a file; one that was copied before, and has its bytes, is left as it is."""
     size = source.stat().st_size
-    may_change = target.parent.name in (PREDICTIONS, "replacements")
-    if target.exists() and target.stat().st_size == size and not may_change:
-        return size, file_digest(target)
+    if target.exists() and target.stat().st_size == size:
+        known = file_digest(target)
+        if known == file_digest(source):
+            return size, known
     make_folder_durably(target.parent)
     digest, size = hashlib.sha256(), 0
     part = target.with_name(f".{target.name}.part")
@@ -300,7 +310,7 @@ def _copy(source: Path, target: Path) -> tuple[int, str]:
 
 def _drop_others(folder: Path, names: Collection[str]) -> None:
     """Removes what an interrupted backup copied and the lake does not have any more."""
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(_listed(folder)):
         if path.is_file() and path.relative_to(folder).as_posix() not in names:
             path.unlink()
             sync_folder(path.parent)

@@ -24,6 +24,7 @@ from instep.faults import reached
 from instep.history.locks import blobs_locked
 from instep.history.places import at_hand, drop_copy, here, keep_copy, on_s3
 from instep.history.s3 import CONNECTIONS
+from instep.history.together import is_together
 
 ERASED = ".erased"
 """Ends the name of the note that stands for erased bytes."""
@@ -293,6 +294,8 @@ def _put(path: Path, data: bytes) -> None:
 
 
 def _fsync(path: Path, place: str) -> None:
+    if is_together():
+        return
     reached(f"{place}.before")
     handle = os.open(path, os.O_RDONLY)
     try:
