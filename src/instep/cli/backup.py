@@ -5,8 +5,9 @@ A backup is `catalog.jsonl` (every row of the catalog, one state), `lake/` (its 
 in one reading transaction that stays open; then every file; then everything that the rows reach is
 verified in the copy. Files never change and are written before the rows that reach them, so none is
 missing, unless one was removed meanwhile because a ref was deleted: then the backup fails, and says
-so. Both acts can be done again after they were interrupted: what was copied is not copied again,
-and what went from the lake meanwhile, erased perhaps, goes from the backup too.
+so. Both acts can be done again after they were interrupted: what was copied whole is not copied
+again, and what went from the lake meanwhile, erased perhaps, goes from the backup too. Files become
+durable together, before what makes them a backup or a lake is written.
 """
 
 from __future__ import annotations
