@@ -334,6 +334,19 @@ def test_a_database_that_is_gone_is_unavailable(far: Repository, wire: Wire) -> 
     assert far.resolve("main") == before
 
 
+@pytest.mark.parametrize("lost", [rb"set lock_timeout", rb"set search_path", rb"isolation level"])
+def test_an_answer_that_is_lost_before_anything_is_asked_says_so_and_no_more(
+    far: Repository, wire: Wire, lost: bytes
+) -> None:
+    far.store.close()
+    wire.loses_answer_to = lost
+    with pytest.raises(UnavailableError) as caught:
+        far.resolve("main")
+    assert caught.value.kind == "database-unreachable"
+    assert "Nothing was changed" not in caught.value.message
+    assert wire.loses_answer_to is None
+
+
 def test_a_connection_that_broke_while_idle_is_opened_again(far: Repository, wire: Wire) -> None:
     wire.loses_answer_to = BEGIN
     assert put(far, "table/a", 1) == far.resolve("main")

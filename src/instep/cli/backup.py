@@ -153,6 +153,7 @@ def back_up(
         with durable_together(destination):
             files = list(_copied(repo.root, destination / _LAKE))
             _drop_others(destination / _LAKE, {name for name, _, _ in files})
+            say("making all copies durable")
         reached("backup.files.after")
         _write_lines(destination / _FILES, (json.dumps(one) for one in files))
         snapshot = Repository(repo.root, repo.store, repo.objects, Nodes(repo.store), repo.clock)
@@ -213,6 +214,7 @@ def restore_backup(
             _fetch(source / _LAKE / name, root / name, size, digest)
             files += 1
             say(f"restoring files, {files:,} so far")
+        say("making all files durable")
     reached("restore.files.after")
     told: dict[str, Any] = {}  # filled by the one that fills the database
 

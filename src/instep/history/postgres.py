@@ -184,7 +184,7 @@ class PostgresStore:
                 case _:
                     raise
             if not is_committing:
-                raise _unreachable(error) from error
+                raise _unreachable(error, " Nothing was changed.") from error
             self._local.transaction = None
             self._read_back(tx.number, error)
         finally:
@@ -250,7 +250,7 @@ class PostgresStore:
         if status == "committed":
             return
         if status == "aborted":
-            raise _unreachable(cause) from cause
+            raise _unreachable(cause, " Nothing was changed.") from cause
         raise OutcomeUnknownError(
             f"The answer to a commit was lost and its outcome is {status}: expected committed or "
             'aborted. See "instep log" before trying again.',
@@ -329,10 +329,10 @@ def _connect(database: Database, lock_wait_s: float) -> psycopg.Connection[Row]:
         connection: psycopg.Connection[Row] = psycopg.connect(
             database.url, autocommit=True, connect_timeout=CONNECT_WAIT_S
         )
+        connection.execute(f"set lock_timeout = '{round(lock_wait_s * 1000)}ms'")
+        connection.execute(f'set search_path = "{database.schema}"')
     except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
         raise _unreachable(error) from error
-    connection.execute(f"set lock_timeout = '{round(lock_wait_s * 1000)}ms'")
-    connection.execute(f'set search_path = "{database.schema}"')
     return connection
 
 
@@ -380,10 +380,11 @@ def _disk_full(error: Exception) -> UnavailableError:
     )
 
 
-def _unreachable(error: Exception) -> UnavailableError:
+def _unreachable(error: Exception, outcome: str = "") -> UnavailableError:
+    """Returns what is told of a database that does not answer; a read knows no `outcome`."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
     return UnavailableError(
         f"The catalog database cannot be reached ({reason}): expected PostgreSQL at the address "
-        "in lake: of instep.yaml. Nothing was changed. Start it, then try again.",
+        f"in lake: of instep.yaml.{outcome} Start it, then try again.",
         kind="database-unreachable",
     )
