@@ -13,6 +13,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable
+from threading import Lock
 
 ERRORS = {"full": errno.ENOSPC, "failing": errno.EIO, "read-only": errno.EROFS}
 
@@ -20,6 +21,7 @@ _seen: dict[str, int] = {}
 _fault = ""
 _trace: int | None = None
 _watcher: Callable[[str], None] | None = None
+_reaching = Lock()
 
 
 def arm(fault: str, trace: str = "") -> None:
@@ -43,6 +45,11 @@ def reached(place: str) -> None:
     """Says that the process is at `place`, such as "file.rename.before"."""
     if not _fault and _trace is None and _watcher is None:
         return
+    with _reaching:  # several threads may be at places at once
+        _reach(place)
+
+
+def _reach(place: str) -> None:
     if _watcher is not None:
         _watcher(place)
     _seen[place] = _seen.get(place, 0) + 1

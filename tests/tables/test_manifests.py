@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import uuid
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,10 @@ def _manifests(root: Path, table: TableContent) -> tuple[Manifest, ...]:
     return load_manifests(table_folder(root, table), load_metadata(root, table))
 
 
+def _tier(files: int) -> int:
+    return sum(files >= MERGED_MANIFESTS**tier for tier in range(1, 8))
+
+
 def _appended_often(root: Path, appends: int) -> None:
 
     table = create_table(root, "t", COLUMNS, at=AT)
@@ -77,8 +82,7 @@ def _appended_often(root: Path, appends: int) -> None:
     assert table.files == files_digest([file.digest for file in files])
     assert row_count(root, table) == 5 * appends
     manifests = _manifests(root, table)
-    tiers = 1 + sum(appends >= MERGED_MANIFESTS**tier for tier in (1, 2, 3))
-    assert len(manifests) <= (MERGED_MANIFESTS - 1) * tiers
+    assert len(manifests) <= MERGED_MANIFESTS * (1 + _tier(appends))
     assert sum(one.live_files for one in manifests) == appends
     metadata = load_metadata(root, table)
     assert len(metadata["snapshots"]) == 10
@@ -101,20 +105,33 @@ def test_metadata_and_manifests_stay_few_after_ten_thousand_appends(tmp_path: Pa
 
 @given(st.lists(st.tuples(st.integers(1, 3000), st.booleans()), max_size=300))
 @settings(max_examples=50, deadline=None)
-def test_merging_keeps_every_file_and_few_manifests_of_a_tier(
+def test_merging_keeps_every_file_one_tier_at_a_time_until_each_has_few_manifests(
     found: list[tuple[int, bool]],
 ) -> None:
-    sizes, kinds = [size for size, _ in found], [kind for _, kind in found]
-    groups = groups_to_write(sizes, kinds)
+    files = sum(size for size, _ in found)
+    while True:
+        sizes, kinds = [size for size, _ in found], [kind for _, kind in found]
+        groups = groups_to_write(sizes, kinds)
+        assert sorted(index for group in groups for index in group) == list(range(len(found)))
+        merged = [group for group in groups if len(group) > 1]
+        if not merged:
+            break
+        (one,) = merged
+        assert len({(_tier(sizes[index]), kinds[index]) for index in one}) == 1
+        found = [(sum(sizes[index] for index in group), kinds[group[0]]) for group in groups]
 
-    assert sorted(index for group in groups for index in group) == list(range(len(found)))
-    assert all(len({kinds[index] for index in group}) == 1 for group in groups)
-    tiers: dict[tuple[int, bool], int] = {}
-    for group in groups:
-        files = sum(sizes[index] for index in group)
-        tier = sum(files >= MERGED_MANIFESTS**n for n in range(1, 8))
-        tiers[tier, kinds[group[0]]] = tiers.get((tier, kinds[group[0]]), 0) + 1
+    assert sum(sizes) == files
+    tiers = Counter((_tier(size), kind) for size, kind in found)
     assert all(count < MERGED_MANIFESTS for count in tiers.values())
+
+
+def test_no_append_of_one_file_merges_more_than_eight_manifests() -> None:
+    sizes: list[int] = []
+    for appends in range(1, 5001):
+        groups = groups_to_write([*sizes, 1], [False] * (len(sizes) + 1))
+        assert max(map(len, groups)) <= MERGED_MANIFESTS
+        sizes = [sum([*sizes, 1][index] for index in group) for group in groups]
+        assert len(sizes) <= MERGED_MANIFESTS * (1 + _tier(appends))
 
 
 def test_appends_and_replacements_in_any_order_hold_what_a_plain_list_holds(

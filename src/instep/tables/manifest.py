@@ -15,7 +15,8 @@ from instep.engines.engine import ColumnStatistics, WrittenFile
 from instep.engines.schema import Schema
 
 MERGED_MANIFESTS = 8
-"""How many manifests of one tier are merged into one of the next: a list stays short."""
+"""How many manifests of one tier are merged into one of the next: more make the list longer and a
+merge dearer, fewer let each entry be written again more often."""
 
 BOUNDED_COLUMNS = 8
 """Of how many time columns a manifest list knows bounds; more would make each append dearer."""
@@ -267,22 +268,17 @@ def groups_to_write(sizes: Sequence[int], kinds: Sequence[object]) -> list[list[
     """Returns the manifests of a new snapshot as groups of old ones; one of one stays as it is.
 
     `sizes` are live files, `kinds` what must not be mixed (partition spec, data or deletes).
-    Tier n holds manifests of 32^n to 32^(n+1) - 1 files; as soon as a tier has 32 of a kind they
-    become one group, which counts in its own tier, and so on.
+    Tier n holds manifests of 8^n to 8^(n+1) - 1 files. One tier that has 8 or more of a kind, the
+    fullest, becomes one group; others that are full wait for the next snapshot, so that no append
+    pays for several.
     """
-    groups = [[index] for index in range(len(sizes))]
-    while True:
-        tiers: dict[tuple[int, object], list[list[int]]] = {}
-        for group in groups:
-            tier = _tier(sum(sizes[index] for index in group))
-            tiers.setdefault((tier, kinds[group[0]]), []).append(group)
-        full = next((found for found in tiers.values() if len(found) >= MERGED_MANIFESTS), None)
-        if full is None:
-            return groups
-        merged = [index for group in full for index in group]
-        groups = [group for group in groups if group not in full]
-        groups.append(merged)
-        groups.sort()
+    tiers: dict[tuple[int, object], list[int]] = {}
+    for index, files in enumerate(sizes):
+        tiers.setdefault((_tier(files), kinds[index]), []).append(index)
+    fullest = max(tiers.values(), key=len, default=[])
+    merged = fullest if len(fullest) >= MERGED_MANIFESTS else []
+    left = [[index] for index in range(len(sizes)) if index not in merged]
+    return sorted([merged, *left]) if merged else left
 
 
 def _tier(files: int) -> int:
