@@ -94,7 +94,7 @@ def _found(
     with TemporaryDirectory() as folder, DuckDB(Path(folder), threads=1) as engine:
         _view(engine, "old", before)
         _view(engine, "new", after)
-        find_apart(engine, sides, ranges)
+        find_apart(engine, sides, lambda _: ranges)
         rows = RowsApart(engine, NAMES, sides.columns)
         return rows.summary(sampled=100), rows.table().fetchall()
 

@@ -155,12 +155,14 @@ class DuckDB:
         for path in (*file_set.files, *position_files(file_set.deletes)):
             self.allow(self._lake / path)
 
-    def view(self, file_set: FileSet) -> None:
+    def view(self, file_set: FileSet, selected: str = "*") -> None:
         """Makes a file set readable under its SQL name; its slice is pushed down to the files.
+
+        `selected` is SQL of the columns of the view, of Instep's own.
 
         Raises: as `source`.
         """
-        select = f"SELECT * FROM {self.source(file_set)}{where(file_set)}"
+        select = f"SELECT {selected} FROM {self.source(file_set)}{where(file_set)}"
         with translated(f"view {file_set.name}"):
             self._connection.execute(f"CREATE OR REPLACE VIEW {quoted(file_set.name)} AS {select}")
 
@@ -228,15 +230,15 @@ class DuckDB:
         with translated("SQL"):
             return self._connection.execute(select).fetchall()
 
-    def run(self, text: str) -> None:
-        """Runs one statement of Instep's own, such as one that makes a temporary table.
+    def run(self, text: str) -> list[tuple[Any, ...]]:  # as above
+        """Returns the rows of one statement of Instep's own, of whatever kind.
 
         Raises:
             InvalidError (kind "sql-failed"), UnavailableError (kind "out-of-memory").
         """
         self.lock()
         with translated("SQL"):
-            self._connection.execute(text)
+            return self._connection.execute(text).fetchall()
 
     def describe(self, text: str) -> Schema:
         """Returns the columns of one SELECT as Iceberg types, with ids 0; reads no row.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from instep.clock import Window
@@ -35,15 +35,20 @@ class FileSet:
     def apart_from(self, other: FileSet) -> FileSet:
         """Returns this set without the files that `other` has too, with the same deletes."""
         other_files = set(other.files)
-        kept = tuple(
-            path
-            for path in self.files
-            if not (path in other_files and self._deleted(path) == other._deleted(path))
+        return self.only(
+            {
+                path
+                for path in self.files
+                if not (path in other_files and self._deleted(path) == other._deleted(path))
+            }
         )
+
+    def only(self, paths: Collection[str]) -> FileSet:
+        """Returns this set with those of its files that are among `paths`."""
         return replace(
             self,
-            files=kept,
-            deletes={path: self.deletes[path] for path in kept if path in self.deletes},
+            files=tuple(path for path in self.files if path in paths),
+            deletes={path: found for path, found in self.deletes.items() if path in paths},
         )
 
     def _deleted(self, path: str) -> frozenset[DeleteFile]:

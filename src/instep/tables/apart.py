@@ -9,7 +9,7 @@ Not here: what the columns are called, or how differences are shown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -72,8 +72,14 @@ class Sides:
         return [c.differs(f"{before}{n}", f"{after}{n}") for n, c in enumerate(self.columns)]
 
 
-def find_apart(engine: DuckDB, sides: Sides, ranges: Sequence[str]) -> None:
-    """Makes `apart` and `repeated`; `ranges` are conditions, of which each row meets one."""
+Cut = Callable[[int], Sequence[str]]
+"""Given the rows of the larger side, returns conditions, of which each row meets one."""
+
+
+def find_apart(engine: DuckDB, sides: Sides, cut: Cut) -> None:
+    """Makes `apart` and `repeated`, in one pass over the rows of each condition of `cut`."""
+    rows = _rows(engine, sides)
+    ranges = cut(max(rows))
     _make_apart(engine, sides)
     _make_repeated(engine, sides)
     if not sides.keys:
@@ -84,8 +90,12 @@ def find_apart(engine: DuckDB, sides: Sides, ranges: Sequence[str]) -> None:
     engine.run("CREATE TEMP SEQUENCE pairs")
     for condition in ranges:
         _insert_joined(engine, sides, (_side(sides.before), _side(sides.after)), condition)
-    if _is_paired_once(engine, sides):
-        _insert_repeated_of_apart(engine, sides)
+    removed, added, pairs = _outcome(engine)
+    # Pairs of a key are its rows before times its rows after, so their sum is that of the rows that
+    # met one only where each key stands once on each side.
+    if (pairs, pairs) == (rows[0] - removed, rows[1] - added):
+        if max(removed, added) > 1:
+            _insert_repeated_of_apart(engine, sides)
         return
     engine.run("DELETE FROM apart")
     _insert_repeated(engine, sides)
@@ -159,21 +169,20 @@ def _insert_joined(
     )
 
 
-def _is_paired_once(engine: DuckDB, sides: Sides) -> bool:
-    """Says whether no row met two of the other side.
-
-    Pairs of a key are its rows before times its rows after, so their sum is that of the rows that
-    met one only where each key stands once on each side.
-    """
-    ((next_pair,),) = engine.rows("SELECT nextval('pairs')")
-    ((before, after),) = engine.rows(
+def _rows(engine: DuckDB, sides: Sides) -> tuple[int, int]:
+    ((before, after),) = engine.run(
         f"SELECT (SELECT count(*) FROM {sides.before}), (SELECT count(*) FROM {sides.after})"
     )
-    ((removed, added),) = engine.rows(
-        "SELECT count(*) FILTER (change = 'removed'), count(*) FILTER (change = 'added') FROM apart"
+    return before, after
+
+
+def _outcome(engine: DuckDB) -> tuple[int, int, int]:
+    """Returns how many rows met none, before and after, and how many pairs there were."""
+    ((removed, added, next_pair),) = engine.run(
+        "SELECT count(*) FILTER (change = 'removed'), count(*) FILTER (change = 'added'), "
+        "(SELECT nextval('pairs')) FROM apart"
     )
-    pairs = next_pair - 1
-    return bool(pairs == before - removed and pairs == after - added)
+    return removed, added, next_pair - 1
 
 
 def _insert_repeated_of_apart(engine: DuckDB, sides: Sides) -> None:

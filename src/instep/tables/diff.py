@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,7 +151,7 @@ def open_diff(
         for one in (old, new):
             _view(engine, one, columns)
         if old.files and new.files:
-            find_apart(engine, sides, _ranges(engine, sides, old, new, pairs))
+            find_apart(engine, sides, partial(_ranges, engine, sides, old, new, pairs))
         else:
             find_one_sided(engine, sides, is_added=bool(new.files))
         yield RowsApart(engine, names, columns)
@@ -263,8 +264,8 @@ def _without_compacted(
         return old, new
     sides = []
     for content, one in ((before, old), (after, new)):
-        told = counted_as(root, content)
-        sides.append({path: told[path] for path in one.files if path not in one.deletes})
+        whole = [path for path in one.files if path not in one.deletes]
+        sides.append(counted_as(root, content, whole))
     apart = unshared(*sides)
     left, right = (
         replace(one, files=tuple(p for p in one.files if p in kept or p in one.deletes))
@@ -280,13 +281,17 @@ def _place(pairs: Sequence[_Pair], part: Slice) -> int:
 
 def _view(engine: DuckDB, one: FileSet, columns: Sequence[Compared]) -> None:
     """Registers one side under its name, in the types of both sides."""
-    engine.view(replace(one, name=f"{one.name}_files"))
-    casts = ", ".join(f"c{n}::{column.sql_type} AS c{n}" for n, column in enumerate(columns))
-    engine.connection.execute(f"CREATE VIEW {one.name} AS SELECT {casts} FROM {one.name}_files")
+    casts = (f"c{n}::{column.sql_type} AS c{n}" for n, column in enumerate(columns))
+    engine.view(one, ", ".join(casts))
 
 
 def _ranges(
-    engine: DuckDB, sides: Sides, old: FileSet, new: FileSet, pairs: Sequence[_Pair]
+    engine: DuckDB,
+    sides: Sides,
+    old: FileSet,
+    new: FileSet,
+    pairs: Sequence[_Pair],
+    rows: int,
 ) -> tuple[str, ...]:
     """Rows are cut by a column of the key; all columns can serve where there is none."""
     if old.slice is not None:
@@ -296,9 +301,6 @@ def _ranges(
         for n, pair in enumerate(pairs)
         if n < sides.keys or not sides.keys
     ]
-    ((rows,),) = engine.rows(
-        "SELECT greatest((SELECT count(*) FROM old), (SELECT count(*) FROM new))"
-    )
     return range_conditions(engine, (old.files, new.files), candidates, rows, len(pairs))
 
 

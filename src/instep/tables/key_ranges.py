@@ -26,6 +26,7 @@ WORST_REREAD = 1.6
 above this, one pass that spills was as fast (10 M rows, 10 columns)."""
 
 EVERYTHING = ("true",)
+"""One range of all rows."""
 
 _ORDERED = ("int", "long", "date", "timestamp", "timestamptz", "string", "decimal")
 """Types whose bounds in Parquet are the order of their values, without NaN."""
@@ -115,7 +116,7 @@ def _spans(
         _bounds_of([engine.at_hand(path) for path in files], field_id, candidate.sql_type)
         for files, field_id in zip(sides, candidate.field_ids, strict=True)
     ]
-    found = engine.rows(
+    found = engine.run(
         f"WITH bounds AS MATERIALIZED ({' UNION ALL '.join(parts)}), ranked AS ("
         "SELECT value, row_number() OVER (ORDER BY value) AS rank FROM ("
         "SELECT lower AS value FROM bounds UNION SELECT upper FROM bounds)) "

@@ -5,7 +5,8 @@ both changed, and not alike, is a conflict, and so is a row that one side remove
 changed. Rows are compared exactly. Without a key the files that each side added are kept; where
 both rewrote a file, their new rows, and it is a conflict if theirs lost rows by that. Nothing is
 written while a conflict is left.
-Files that neither side changed are not read, but for the keys of those that hold a row to change.
+Files that neither side changed are not read; of ours only rows under keys that theirs changed are
+compared, so a merge costs one row diff, that of their side, and the writing of what it changes.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as renamed
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instep.engines.engine import FileSet
-from instep.engines.schema import Schema, literal, quoted
+from instep.engines.schema import Column, Schema, literal, quoted
 from instep.errors import ConflictError, InvalidError
 from instep.tables.apart import Compared, Sides, find_apart, forget_apart
 from instep.tables.content import TableContent
@@ -83,7 +85,7 @@ def merge_rows(
         target = _Target(root, widened, columns.schema, engine, at)
         if not key:
             return _files_merged(target, mine, yours, taken)
-        return _Rows(target, columns, key, own).merged(mine, yours, taken, resolution)
+        return _Rows(target, columns, key, mine, yours).merged(before, own, taken, resolution)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ def _files_merged(
     engine = target.engine
     for name, files in (("gone", yours.before), ("come", yours.after)):
         engine.view(renamed(files, name=name, schema=target.schema))
-    gone = engine.rows("SELECT count(*) FROM gone")[0][0]
+    gone = engine.run("SELECT count(*) FROM gone")[0][0]
     if not yours.is_whole:
         taken = target.written("SELECT * FROM come")
     content = target.replaced(taken, set(yours.before.files) - both)
@@ -128,12 +130,12 @@ def _files_merged(
 def _added_rows_merged(target: _Target, yours: _Side, both: Collection[str]) -> RowMerge:
     """Adds their new rows where both rewrote files and theirs lost no row, as by a compaction."""
     engine, columns = target.engine, target.schema.columns
-    schema = Schema(tuple(renamed(one, name=f"c{n}") for n, one in enumerate(columns)))
+    schema = _numbered(columns)
     for name, files in (("before", yours.before), ("after", yours.after)):
         engine.view(renamed(files, name=name, schema=schema))
     compared = tuple(Compared(one.sql_type, is_key=False) for one in columns)
-    find_apart(engine, Sides("before", "after", compared), EVERYTHING)
-    if engine.rows("SELECT 1 FROM apart WHERE change = 'removed' LIMIT 1"):
+    find_apart(engine, Sides("before", "after", compared), lambda _: EVERYTHING)
+    if engine.run("SELECT 1 FROM apart WHERE change = 'removed' LIMIT 1"):
         return RowMerge(None, conflicting=len(both), files=tuple(sorted(both)))
     names = ", ".join(f"n{n} AS {quoted(one.name)}" for n, one in enumerate(columns))
     added = target.written(f"SELECT {names} FROM apart")
@@ -141,14 +143,18 @@ def _added_rows_merged(target: _Target, yours: _Side, both: Collection[str]) -> 
 
 
 class _Rows:
-    """The rows that either side changed, as tables of one DuckDB session.
+    """The rows that theirs changed, beside what ours has under their keys, in one DuckDB session.
 
-    Columns are called c0, c1, ...: those of the key first, then the others of the merged schema,
-    then those that one side dropped, which are only looked at.
+    Columns are called c0, c1, ...: those of the key first, then the others of the merged schema.
     """
 
     def __init__(
-        self, target: _Target, columns: MergedColumns, key: Sequence[str], ours: FileSet
+        self,
+        target: _Target,
+        columns: MergedColumns,
+        key: Sequence[str],
+        mine: _Side,
+        yours: _Side,
     ) -> None:
         keys = [columns.schema.column(name) for name in key]
         others = [column for column in columns.schema.columns if column not in keys]
@@ -157,82 +163,93 @@ class _Rows:
         self.columns = [*keys, *others]
         self.dropped = columns.dropped
         self.keys = [f"c{n}" for n in range(len(keys))]
-        self.values = [f"c{n}" for n in range(len(keys), len(self.columns))]
-        every = [*self.columns, *self.dropped]
-        self.schema = Schema(tuple(renamed(one, name=f"c{n}") for n, one in enumerate(every)))
-        self.ours = renamed(ours, name="ours", schema=self.schema)
-        self._met = f"mine o JOIN yours t ON {_same('o', 't', self.keys)}"
+        self.values = range(len(keys), len(self.columns))
+        self.schema = _numbered(self.columns)
+        self.mine, self.yours = mine, yours
 
     def merged(
         self,
-        mine: _Side,
-        yours: _Side,
+        before: FileSet,
+        own: FileSet,
         taken: tuple[DataFile, ...],
         resolution: Resolution | None,
     ) -> RowMerge:
         self.engine.connection.execute("SET parquet_metadata_cache = true")
-        self.engine.view(self.ours)
-        for side, name in ((mine, "mine"), (yours, "yours")):
-            self.engine.view(renamed(side.before, name=f"{name}_before", schema=self.schema))
-            self.engine.view(renamed(side.after, name=f"{name}_after", schema=self.schema))
-        for side, name in ((mine, "mine"), (yours, "yours")):
-            self._changes(name, side)
-        keys = ", ".join(f"o.{c}" for c in self.keys)
-        self._refuse_repeated(f"SELECT {keys} FROM {self._met} WHERE o.had <> t.had")
+        mine, yours = self.mine, self.yours
+        for files in (mine.before, mine.after, yours.before, yours.after):
+            self.engine.allow_files(files)
         lost = self._changed_where_dropped()
         if lost:
             return RowMerge(None, columns=lost)
+        # Files that all three share hold no row that theirs changed.
+        before = before.only({*mine.before.files, *yours.before.files})
+        ours = own.only({*mine.after.files, *yours.before.files})
+        self._find_changed(*(renamed(one, schema=self.schema) for one in (before, ours)))
         self._conflicts(resolution or Resolution())
         settled, left = self._count("settled WHERE take IS NOT NULL"), self._open()
         if left:
             return RowMerge(None, settled=settled, conflicting=left, conflicts=self._listed())
         self._apply()
-        added, changed, removed = self.engine.rows(
+        added, changed, removed = self.engine.run(
             "SELECT count(*) FILTER (NOT had), count(*) FILTER (had AND NOT gone), "
             "count(*) FILTER (had AND gone) FROM apply"
         )[0]
         apart = yours.is_whole and not set(mine.before.files) & set(yours.before.files)
-        if apart and not self._count(self._met):
+        if apart and not self._count("changed WHERE is_met"):
             content = self.target.replaced(taken, yours.before.files)
         else:
-            content = self._written()
+            content = self._written(ours)
         return RowMerge(content, added, changed, removed, settled)
 
-    def _changes(self, name: str, side: _Side) -> None:
-        """Makes table `name` of the rows that a side changed: before as b0..., after as a0...."""
-        sides = Sides(
-            f"{name}_before",
-            f"{name}_after",
-            tuple(
-                Compared(column.sql_type, n < len(self.keys))
-                for n, column in enumerate(self.schema.columns)
-            ),
+    def _find_apart(self, columns: Sequence[Column], side: _Side) -> None:
+        """Makes `apart` of the rows that a side changed; `columns` begin with the key."""
+        schema = _numbered(columns)
+        compared = tuple(
+            Compared(column.sql_type, n < len(self.keys)) for n, column in enumerate(columns)
         )
-        find_apart(self.engine, sides, self._ranges(sides, side))
-        keys = ", ".join(f"coalesce(o{c[1:]}, n{c[1:]}) AS {c}" for c in self.keys)
-        values = ", ".join(f"o{n} AS b{n}, n{n} AS a{n}" for n in range(len(sides.columns)))
-        self.engine.run(
-            f"CREATE TEMP TABLE {name} AS SELECT {keys}, change <> 'added' AS had, "
-            f"change <> 'removed' AS has, {values} FROM apart"
-        )
-        forget_apart(self.engine)
-        keys = ", ".join(self.keys)
-        self._refuse_repeated(f"SELECT {keys} FROM {name} GROUP BY ALL HAVING count(*) > 1")
+        for files, name in ((side.before, "before"), (side.after, "after")):
+            self.engine.view(renamed(files, name=name, schema=schema))
+        sides = Sides("before", "after", compared)
+        find_apart(self.engine, sides, partial(self._ranges, schema, side))
+        keys = ", ".join(f"coalesce(o{n}, n{n})" for n in range(len(self.keys)))
+        self._refuse_repeated(f"SELECT {keys} FROM apart GROUP BY ALL HAVING count(*) > 1")
 
-    def _ranges(self, sides: Sides, side: _Side) -> tuple[str, ...]:
-        if not side.before.files or not side.after.files:
-            return EVERYTHING
-        rows = max(self._count(sides.before), self._count(sides.after))
-        keys = self.schema.columns[: len(self.keys)]
+    def _ranges(self, schema: Schema, side: _Side, rows: int) -> tuple[str, ...]:
         candidates = [
             Candidate(n, column.type, column.sql_type, (column.id, column.id))
-            for n, column in enumerate(keys)
+            for n, column in enumerate(schema.columns[: len(self.keys)])
         ]
         files = side.before.files, side.after.files
-        return range_conditions(self.engine, files, candidates, rows, len(sides.columns))
+        return range_conditions(self.engine, files, candidates, rows, len(schema.columns))
+
+    def _find_changed(self, before: FileSet, ours: FileSet) -> None:
+        """Makes table `changed`: each key that theirs changed, and what ours has there.
+
+        `had`, `here` and `has` say whether the base, ours and theirs have the row, b0, o0, t0, ...
+        its values in them; `file` is where ours has it, and `is_met` that ours changed it too.
+        """
+        self._find_apart(self.columns, self.yours)
+        keys = ", ".join(f"coalesce(o{c[1:]}, n{c[1:]}) AS {c}" for c in self.keys)
+        values = "".join(f", o{n} AS b{n}, n{n} AS t{n}" for n in self.values)
+        theirs = f"SELECT {keys}, change <> 'added' AS had, change <> 'removed' AS has{values}"
+        own = "".join(f", r.c{n} AS o{n}" for n in self.values)
+        differs = " OR ".join(f"b{n} IS DISTINCT FROM r.c{n}" for n in self.values) or "false"
+        source = self.engine.source(ours, file_name="file")
+        self.engine.run(
+            f"CREATE TEMP TABLE changed AS SELECT t.*, file, file IS NOT NULL AS here{own}, "
+            f"had <> here OR (here AND ({differs})) AS is_met "
+            f"FROM ({theirs} FROM apart) t LEFT JOIN {source} r ON {_same('t', 'r', self.keys)}"
+        )
+        names = ", ".join(self.keys)
+        self._refuse_repeated(f"SELECT {names} FROM changed GROUP BY ALL HAVING count(*) > 1")
+        # What both added was not there before, or theirs has its key twice.
+        self._refuse_repeated(
+            f"SELECT {names} FROM {self.engine.source(before)} r "
+            f"SEMI JOIN (FROM changed WHERE here AND NOT had) p ON {_same('p', 'r', self.keys)}"
+        )
 
     def _refuse_repeated(self, keys: str) -> None:
-        found = self.engine.rows(f"{keys} LIMIT {NAMED_KEYS + 1}")
+        found = self.engine.run(f"{keys} LIMIT {NAMED_KEYS + 1}")
         if not found:
             return
         named = ", ".join(" ".join(str(part) for part in row) for row in found[:NAMED_KEYS])
@@ -249,35 +266,45 @@ class _Rows:
 
     def _changed_where_dropped(self) -> tuple[ColumnConflict, ...]:
         """A column that one side dropped, while the other gave rows other values in it."""
-        conflicts = []
-        for n, column in enumerate(self.dropped, len(self.columns)):
-            counts = [
-                self._count(f"{side} WHERE has AND b{n} IS DISTINCT FROM a{n} AND a{n} IS NOT NULL")
-                for side in ("mine", "yours")
-            ]
-            said = [f"changed in {count} rows" if count else "dropped" for count in counts]
-            if any(counts):
-                conflicts.append(ColumnConflict(column.name, column.type, *said))
-        return tuple(conflicts)
+        if not self.dropped:
+            return ()
+        places = range(len(self.keys), len(self.keys) + len(self.dropped))
+        given = ", ".join(
+            f"count(*) FILTER (o{n} IS DISTINCT FROM n{n} AND n{n} IS NOT NULL)" for n in places
+        )
+        counts = []
+        for side in (self.mine, self.yours):
+            self._find_apart([*self.columns[: len(self.keys)], *self.dropped], side)
+            counts += self.engine.run(f"SELECT {given} FROM apart")
+            forget_apart(self.engine)
+        return tuple(
+            ColumnConflict(
+                column.name,
+                column.type,
+                *(f"changed in {count} rows" if count else "dropped" for count in found),
+            )
+            for column, *found in zip(self.dropped, *counts, strict=True)
+            if any(found)
+        )
 
     def _conflicts(self, resolution: Resolution) -> None:
         """Makes table `settled`: each conflict, and whose value it takes (null while open)."""
         cells = ", ".join(
-            f"{{n: {n}, base: o.b{n}::VARCHAR, ours: o.a{n}::VARCHAR, theirs: t.a{n}::VARCHAR, "
-            f"clash: o.has AND t.has AND {_both_changed(n)}}}"
-            for n in range(len(self.keys), len(self.columns))
+            f"{{n: {n}, base: b{n}::VARCHAR, ours: o{n}::VARCHAR, theirs: t{n}::VARCHAR, "
+            f"clash: here AND has AND {_both_changed(n)}}}"
+            for n in self.values
         )
         row = (
-            "{n: -1, base: 'here', ours: CASE WHEN o.has THEN 'here' ELSE 'removed' END, "
-            "theirs: CASE WHEN t.has THEN 'here' ELSE 'removed' END, clash: o.has <> t.has}"
+            "{n: -1, base: 'here', ours: CASE WHEN here THEN 'here' ELSE 'removed' END, "
+            "theirs: CASE WHEN has THEN 'here' ELSE 'removed' END, clash: here <> has}"
         )
-        keys = ", ".join(f"o.{c}" for c in self.keys)
-        texts = ", ".join(f"o.{c}::VARCHAR" for c in self.keys)
+        keys = ", ".join(self.keys)
+        texts = ", ".join(f"{c}::VARCHAR" for c in self.keys)
         listed = ", ".join(part for part in (row, cells) if part)
         self.engine.connection.execute(
             f"CREATE TEMP TABLE conflict AS SELECT {keys}, [{texts}] AS texts, "
             f"unnest(list_filter([{listed}], lambda x: x.clash), recursive := true) "
-            f"FROM {self._met}"
+            "FROM changed WHERE is_met"
         )
         self._given(resolution)
         otherwise = literal(resolution.otherwise) if resolution.otherwise else "NULL"
@@ -300,7 +327,7 @@ class _Rows:
             self._check_given()
 
     def _check_given(self) -> None:
-        unknown = self.engine.rows(
+        unknown = self.engine.run(
             "SELECT texts, n FROM given g ANTI JOIN conflict c ON c.texts = g.texts AND c.n = g.n "
             "ORDER BY ALL LIMIT 1"
         )
@@ -311,7 +338,7 @@ class _Rows:
                 kind="no-such-conflict",
             )
         for n, column in enumerate(self.columns):
-            wrong = self.engine.rows(
+            wrong = self.engine.run(
                 f"SELECT texts, n, value FROM given WHERE n = {n} AND value IS NOT NULL AND "
                 f"TRY_CAST(value AS {column.sql_type}) IS NULL ORDER BY ALL LIMIT 1"
             )
@@ -333,7 +360,7 @@ class _Rows:
         return self._count("settled WHERE take IS NULL")
 
     def _listed(self) -> tuple[Conflict, ...]:
-        rows = self.engine.rows(
+        rows = self.engine.run(
             "SELECT texts, n, base, ours, theirs FROM settled WHERE take IS NULL "
             f"ORDER BY {', '.join(self.keys)}, n LIMIT {LISTED_CONFLICTS}"
         )
@@ -344,75 +371,43 @@ class _Rows:
 
     def _apply(self) -> None:
         """Makes table `apply`: rows as they shall be (or gone), and whether ours has them now."""
-        keys = ", ".join(f"t.{c}" for c in self.keys)
-        picked = "".join(f", t.a{c[1:]} AS {c}" for c in self.values)
-        mixed = "".join(f", {self._cell(int(c[1:]))} AS {c}" for c in self.values)
-        own = ", ".join(self.keys)
+        keys = ", ".join(self.keys)
         self.engine.connection.execute(
-            "CREATE TEMP TABLE chosen AS SELECT "
-            f"{own}, map(list(n), list({{take: take, value: value}})) AS by FROM settled "
-            f"GROUP BY {own}"
+            f"CREATE TEMP TABLE chosen AS SELECT {keys}, "
+            "map(list(n), list({take: take, value: value})) AS by FROM settled GROUP BY ALL"
         )
+        keys = ", ".join(f"c.{key}" for key in self.keys)
+        cells = "".join(f", {self._cell(n)} AS c{n}" for n in self.values)
         self.engine.connection.execute(
-            f"CREATE TEMP TABLE apply AS SELECT {keys}, t.had, NOT t.has AS gone{picked} "
-            f"FROM yours t ANTI JOIN mine o ON {_same('o', 't', self.keys)} "
-            f"UNION ALL SELECT {keys}, o.has AS had, NOT t.has AS gone{mixed} "
-            f"FROM yours t JOIN mine o ON {_same('o', 't', self.keys)} "
-            f"LEFT JOIN chosen s ON {_same('s', 't', self.keys)} "
-            "WHERE (o.has OR t.has) AND coalesce(s.by[-1].take, 'theirs') = 'theirs'"
+            f"CREATE TEMP TABLE apply AS SELECT {keys}, file, here AS had, NOT has AS gone{cells} "
+            f"FROM changed c LEFT JOIN chosen s ON {_same('s', 'c', self.keys)} "
+            "WHERE (here OR has) AND coalesce(s.by[-1].take, 'theirs') = 'theirs'"
         )
 
     def _cell(self, n: int) -> str:
-        column = self.columns[n]
         return (
-            f"CASE WHEN NOT o.has THEN t.a{n} "
-            f"WHEN o.a{n} IS NOT DISTINCT FROM t.a{n} OR t.b{n} IS NOT DISTINCT FROM t.a{n} "
-            f"AND t.had THEN o.a{n} "
-            f"WHEN o.b{n} IS NOT DISTINCT FROM o.a{n} AND o.had THEN t.a{n} "
-            f"WHEN s.by[{n}].take = 'theirs' THEN t.a{n} "
+            f"CASE WHEN NOT here THEN t{n} "
+            f"WHEN o{n} IS NOT DISTINCT FROM t{n} OR b{n} IS NOT DISTINCT FROM t{n} AND had "
+            f"THEN o{n} WHEN b{n} IS NOT DISTINCT FROM o{n} AND had THEN t{n} "
+            f"WHEN s.by[{n}].take = 'theirs' THEN t{n} "
             f"WHEN s.by[{n}].take = 'given' THEN CAST(s.by[{n}].value AS "
-            f"{column.sql_type}) ELSE o.a{n} END"
+            f"{self.columns[n].sql_type}) ELSE o{n} END"
         )
 
-    def _written(self) -> TableContent:
+    def _written(self, ours: FileSet) -> TableContent:
         """Rewrites the files of ours that hold a row to change, each with all of its rows."""
-        affected = self._affected()
-        kept = set(affected)
-        self.engine.view(
-            renamed(
-                self.ours,
-                name="affected",
-                files=affected,
-                deletes={path: found for path, found in self.ours.deletes.items() if path in kept},
-            )
-        )
+        found = self.engine.run("SELECT DISTINCT file FROM apply WHERE had")
+        affected = {path for (path,) in found}
+        self.engine.view(renamed(ours.only(affected), name="affected", schema=self.schema))
         names = ", ".join(f"c{n} AS {quoted(column.name)}" for n, column in enumerate(self.columns))
         files = self.target.written(
-            f"SELECT {names} FROM affected r WHERE NOT EXISTS "
-            f"(SELECT 1 FROM apply p WHERE {_same('p', 'r', self.keys)}) "
+            f"SELECT {names} FROM affected r ANTI JOIN apply p ON {_same('p', 'r', self.keys)} "
             f"UNION ALL SELECT {names} FROM apply WHERE NOT gone"
         )
         return self.target.replaced(files, affected)
 
-    def _affected(self) -> tuple[str, ...]:
-        """The files of ours that hold a row to change; each such row must be there once."""
-        if not self.ours.files:
-            return ()
-        same = _same("p", "r", self.keys)
-        named = self.engine.source(self.ours, file_name="file")
-        found = self.engine.rows(
-            f"SELECT r.file, count(*) FROM {named} r SEMI JOIN apply p ON {same} GROUP BY ALL"
-        )
-        if sum(count for _, count in found) != self._count("apply WHERE had"):
-            keys = ", ".join(f"r.{key}" for key in self.keys)
-            self._refuse_repeated(
-                f"SELECT {keys} FROM ours r JOIN apply p ON {same} GROUP BY {keys}, p.had "
-                "HAVING count(*) > p.had::INTEGER"
-            )
-        return tuple(sorted(path for path, _ in found))
-
     def _count(self, what: str) -> int:
-        return int(self.engine.rows(f"SELECT count(*) FROM {what}")[0][0])
+        return int(self.engine.run(f"SELECT count(*) FROM {what}")[0][0])
 
 
 def _same(one: str, two: str, keys: Sequence[str]) -> str:
@@ -422,6 +417,10 @@ def _same(one: str, two: str, keys: Sequence[str]) -> str:
 def _both_changed(n: int) -> str:
     """SQL: both sides gave the cell another value than it had, and not the same one."""
     return (
-        f"(o.a{n} IS DISTINCT FROM t.a{n}) AND (NOT o.had OR o.b{n} IS DISTINCT FROM o.a{n}) "
-        f"AND (NOT t.had OR t.b{n} IS DISTINCT FROM t.a{n})"
+        f"o{n} IS DISTINCT FROM t{n} AND (NOT had OR "
+        f"(b{n} IS DISTINCT FROM o{n} AND b{n} IS DISTINCT FROM t{n}))"
     )
+
+
+def _numbered(columns: Sequence[Column]) -> Schema:
+    return Schema(tuple(renamed(one, name=f"c{n}") for n, one in enumerate(columns)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,17 +99,23 @@ def data_files(
     return tuple(data_file(folder, copies[one.manifest.entries], one.index) for one in planned)
 
 
-def counted_as(root: Path, content: TableContent) -> dict[str, tuple[str, ...]]:
-    """Returns, by the path of each live data file, the digests that tell its rows."""
+def counted_as(
+    root: Path, content: TableContent, paths: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    """Returns, by path, the digests that tell the rows of some of the live data files."""
     folder = table_folder(root, content)
+    data = f"{folder}/data/"
+    wanted = {path.removeprefix(data) for path in paths}
     found: dict[str, tuple[str, ...]] = {}
     for manifest in load_manifests(folder, load_metadata(root, content)):
         if manifest.holds_deletes or not manifest.live_files:
             continue
-        origins = load_origins(folder, manifest)
-        names, digests = load_base(folder, manifest).names, load_digests(folder, manifest)
-        for index, (name, digest) in enumerate(zip(names, digests, strict=True)):
-            found[f"{folder}/data/{name}"] = origins.get(index) or (digest,)
+        names = load_base(folder, manifest).names
+        here = [index for index, name in enumerate(names) if name in wanted]
+        if here:
+            origins, digests = load_origins(folder, manifest), load_digests(folder, manifest)
+            for index in here:
+                found[f"{data}{names[index]}"] = origins.get(index) or (digests[index],)
     return found
 
 

@@ -124,9 +124,7 @@ class RowsApart:
         key = self._names[: self._keys]
         if self._engine is None:
             return RowDiff(key, 0, 0, 0, ())
-        kinds = ", ".join(f"count(*) FILTER (change = '{kind}')" for kind in RowChange)
-        ((added, removed, changed),) = self._engine.rows(f"SELECT {kinds} FROM apart")
-        ((repeated,),) = self._engine.rows("SELECT count(*) FROM repeated")
+        added, removed, changed, repeated, *cells = self._counts()
         return RowDiff(
             key=key,
             added=added,
@@ -141,7 +139,9 @@ class RowsApart:
                 )
                 for row in (self._sample(kind, sampled) if rows else ())
             ),
-            changed_cells=self._changed_cells() if changed else (),
+            changed_cells=tuple(
+                (name, count) for name, count in zip(self._names, cells, strict=True) if count
+            ),
             repeated_keys=repeated,
             repeated=self._repeated(sampled) if repeated else (),
         )
@@ -204,7 +204,7 @@ class RowsApart:
 
     def _rows(self, text: str) -> list[tuple[Any, ...]]:  # values of any SQL type
         assert self._engine is not None
-        return self._engine.rows(text)
+        return self._engine.run(text)
 
     def _sample(self, kind: RowChange, sampled: int) -> list[RowSample]:
         side = "o" if kind is RowChange.REMOVED else "n"
@@ -229,10 +229,15 @@ class RowsApart:
         key = before if kind is RowChange.REMOVED else after
         return RowSample(kind, tuple(key[: self._keys]), cells)
 
-    def _changed_cells(self) -> tuple[tuple[str, int], ...]:
-        counts = ", ".join(f"count(*) FILTER ({one})" for one in self._differs())
-        (found,) = self._rows(f"SELECT {counts} FROM apart WHERE change = 'changed'")
-        return tuple((name, count) for name, count in zip(self._names, found, strict=True) if count)
+    def _counts(self) -> tuple[int, ...]:
+        """Returns how many rows of each kind there are, repeated keys, and changes by column."""
+        wanted = [
+            *(f"count(*) FILTER (change = '{kind}')" for kind in RowChange),
+            "(SELECT count(*) FROM repeated)",
+            *(f"count(*) FILTER (change = 'changed' AND {one})" for one in self._differs()),
+        ]
+        (found,) = self._rows(f"SELECT {', '.join(wanted)} FROM apart")
+        return found
 
     def _repeated(self, sampled: int) -> tuple[RepeatedKey, ...]:
         keys = [f"k{n}" for n in range(self._keys)]
