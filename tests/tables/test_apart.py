@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instep.engines.duckdb import DuckDB
-from instep.tables.apart import Compared, Sides, Tolerance, find_apart, find_one_sided
+from instep.tables.apart import Compared, Range, Sides, Tolerance, find_apart, find_one_sided
 from instep.tables.row_diff import RowChange, RowDiff, RowsApart
 
 Row = tuple[int | None, str | None, float | None]
@@ -94,7 +94,7 @@ def _found(
     with TemporaryDirectory() as folder, DuckDB(Path(folder), threads=1) as engine:
         _view(engine, "old", before)
         _view(engine, "new", after)
-        find_apart(engine, sides, lambda _: ranges)
+        find_apart(engine, sides, lambda _: [Range(one, "old", "new") for one in ranges])
         rows = RowsApart(engine, NAMES, sides.columns)
         return rows.summary(sampled=100), rows.table().fetchall()
 

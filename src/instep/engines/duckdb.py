@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from instep.engines.deletes import position_files, positions_sql, vector_positio
 from instep.engines.duckdb_errors import damaged, translated
 from instep.engines.engine import FileSet, WrittenFile
 from instep.engines.fixed import has_fixed, write_fixed
-from instep.engines.held import Held, held_alike, layouts_sql
+from instep.engines.held import Held, Node, held_alike, layouts_sql
 from instep.engines.layout import (
     PLAIN,
     Layout,
@@ -81,6 +81,7 @@ class DuckDB:
         self._folder = Path(tempfile.mkdtemp(prefix="duckdb-", dir=local.resolve()))
         self._files: set[str] = set()
         self._folders: list[Path] = [self._folder / "out", self._folder / "in"]
+        self._layouts: dict[str, list[Node]] = {}
         self._locked = False
         self._folders[0].mkdir()
         # Without a limit on spilled bytes one wrong join could fill the disk of the lake.
@@ -185,6 +186,11 @@ class DuckDB:
             self._find_deleted(file_set)
         found = scan(file_set, held, row_number=row_number, file_name=file_name)
         return self._named_as_in_lake(found, file_name) if file_name else found
+
+    def source_of_some(self, file_set: FileSet, paths: Collection[str]) -> str:
+        """Returns SQL as `source` does, of some files of a set that `view` was given as a whole."""
+        some = brought(file_set.only(paths), self._lake, self._folders[1])
+        return scan(some, self._held(some))
 
     def _named_as_in_lake(self, source: str, column: str) -> str:
         """SQL in which a column of paths has those of the lake, wherever the files were read."""
@@ -360,11 +366,18 @@ class DuckDB:
         return statements[0]
 
     def _held(self, file_set: FileSet) -> tuple[Held, ...]:
-        if not file_set.files:
-            return ()
-        paths = ", ".join(literal(path) for path in file_set.files)
-        layouts = self._connection.execute(layouts_sql(f"[{paths}]")).fetchall()
-        return tuple(held_alike(files, nodes, file_set.schema) for files, nodes in layouts)
+        """How the files hold their columns; of each file that is asked once."""
+        new = [path for path in file_set.files if path not in self._layouts]
+        if new:
+            paths = ", ".join(literal(path) for path in new)
+            found = self._connection.execute(layouts_sql(f"[{paths}]")).fetchall()
+            self._layouts |= {path: nodes for files, nodes in found for path in files}
+        alike: dict[int, list[str]] = {}
+        for path in file_set.files:
+            alike.setdefault(id(self._layouts[path]), []).append(path)
+        return tuple(
+            held_alike(files, self._layouts[files[0]], file_set.schema) for files in alike.values()
+        )
 
     def _find_deleted(self, file_set: FileSet) -> None:
         """Makes the table of a file set's deleted rows; none when there are no delete files."""

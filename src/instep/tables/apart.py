@@ -72,24 +72,33 @@ class Sides:
         return [c.differs(f"{before}{n}", f"{after}{n}") for n, c in enumerate(self.columns)]
 
 
-Cut = Callable[[int], Sequence[str]]
-"""Given the rows of the larger side, returns conditions, of which each row meets one."""
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Rows that are compared alone: those that meet `condition`; the sides are SQL after FROM."""
+
+    condition: str
+    before: str
+    after: str
+
+
+Cut = Callable[[int], Sequence[Range]]
+"""Given the rows of the larger side, returns ranges; each row is in one of them."""
 
 
 def find_apart(engine: DuckDB, sides: Sides, cut: Cut) -> None:
-    """Makes `apart` and `repeated`, in one pass over the rows of each condition of `cut`."""
+    """Makes `apart` and `repeated`, in one pass over the rows of each range."""
     rows = _rows(engine, sides)
     ranges = cut(max(rows))
     _make_apart(engine, sides)
     _make_repeated(engine, sides)
     if not sides.keys:
-        for condition in ranges:
-            _insert_multiset(engine, sides, condition)
+        for one in ranges:
+            _insert_multiset(engine, sides, one)
         return
     # DuckDB cannot both count the pairs and return only those that differ; the sequence counts.
     engine.run("CREATE TEMP SEQUENCE pairs")
-    for condition in ranges:
-        _insert_joined(engine, sides, (_side(sides.before), _side(sides.after)), condition)
+    for one in ranges:
+        _insert_joined(engine, sides, one)
     removed, added, pairs = _outcome(engine)
     # Pairs of a key are its rows before times its rows after, so their sum is that of the rows that
     # met one only where each key stands once on each side.
@@ -99,10 +108,9 @@ def find_apart(engine: DuckDB, sides: Sides, cut: Cut) -> None:
         return
     engine.run("DELETE FROM apart")
     _insert_repeated(engine, sides)
-    for condition in ranges:
-        once = (_side(sides.before, "ANTI", sides.keys), _side(sides.after, "ANTI", sides.keys))
-        _insert_joined(engine, sides, once, condition)
-        _insert_repeated_rows(engine, sides, condition)
+    for one in ranges:
+        _insert_joined(engine, sides, _with_repeated(one, "ANTI", sides.keys))
+        _insert_repeated_rows(engine, sides, _with_repeated(one, "SEMI", sides.keys))
 
 
 def find_one_sided(engine: DuckDB, sides: Sides, *, is_added: bool) -> None:
@@ -141,24 +149,22 @@ def _make_repeated(engine: DuckDB, sides: Sides) -> None:
     engine.run(f"CREATE TEMP TABLE repeated ({keys}before BIGINT, after BIGINT)")
 
 
-def _side(view: str, only: str = "", keys: int = 0) -> str:
-    """A side as a FROM clause; SEMI or ANTI keeps the rows whose key is, or is not, repeated."""
-    if not only:
-        return view
+def _with_repeated(one: Range, join: str, keys: int) -> Range:
+    """A range with the rows whose key is repeated (SEMI), or with those whose is not (ANTI)."""
     on = " AND ".join(f"c{n} IS NOT DISTINCT FROM k{n}" for n in range(keys))
-    return f"{view} {only} JOIN repeated ON {on}"
+    before, after = (f"{side} {join} JOIN repeated ON {on}" for side in (one.before, one.after))
+    return Range(one.condition, before, after)
 
 
-def _insert_joined(
-    engine: DuckDB, sides: Sides, froms: tuple[str, str], condition: str, place: str = ""
-) -> None:
+def _insert_joined(engine: DuckDB, sides: Sides, one: Range, place: str = "") -> None:
     """Pairs rows by key in one full join, and keeps those that are not equal."""
     keys = [*sides.names[: sides.keys], *([place] if place else [])]
     on = " AND ".join(f"o.{name} IS NOT DISTINCT FROM n.{name}" for name in keys)
     differs = " OR ".join(sides.differs("o.c", "n.c")[sides.keys :]) or "false"
     columns = ", ".join(f"o.c{n}, n.c{n}" for n in range(len(sides.columns)))
     before, after = (
-        f"(SELECT *, true AS here FROM (SELECT * FROM {one}) WHERE {condition})" for one in froms
+        f"(SELECT *, true AS here FROM (SELECT * FROM {side}) WHERE {one.condition})"
+        for side in (one.before, one.after)
     )
     engine.run(
         "INSERT INTO apart SELECT CASE WHEN o.here IS NULL THEN 'added' "
@@ -206,40 +212,40 @@ def _insert_repeated(engine: DuckDB, sides: Sides) -> None:
     )
 
 
-def _insert_repeated_rows(engine: DuckDB, sides: Sides, condition: str) -> None:
+def _insert_repeated_rows(engine: DuckDB, sides: Sides, one: Range) -> None:
     """Rows of repeated keys: equal ones cancel, the rest are paired in the order of their values.
 
     Each row has a place among the rest of its key and side, which joins like a key.
     """
     names, keys = ", ".join(sides.names), ", ".join(sides.names[: sides.keys])
-    froms = (_side(sides.before, "SEMI", sides.keys), _side(sides.after, "SEMI", sides.keys))
     engine.run(
         f"CREATE OR REPLACE TEMP TABLE placed AS SELECT *, row_number() OVER "
         f"(PARTITION BY {keys}, step > 0 ORDER BY {names}) AS place FROM "
-        f"({_uncancelled(sides, froms, condition)})"
+        f"({_uncancelled(sides, one)})"
     )
-    _insert_joined(
-        engine, sides, ("placed WHERE step < 0", "placed WHERE step > 0"), "true", "place"
-    )
+    placed = Range("true", "placed WHERE step < 0", "placed WHERE step > 0")
+    _insert_joined(engine, sides, placed, "place")
     engine.run("DROP TABLE placed")
 
 
-def _insert_multiset(engine: DuckDB, sides: Sides, condition: str) -> None:
-    rest = _uncancelled(sides, (sides.before, sides.after), condition)
+def _insert_multiset(engine: DuckDB, sides: Sides, one: Range) -> None:
     columns = ", ".join(
         f"CASE WHEN step < 0 THEN c{n} END, CASE WHEN step > 0 THEN c{n} END"
         for n in range(len(sides.columns))
     )
     engine.run(
         f"INSERT INTO apart SELECT CASE WHEN step < 0 THEN 'removed' ELSE 'added' END, {columns} "
-        f"FROM ({rest})"
+        f"FROM ({_uncancelled(sides, one)})"
     )
 
 
-def _uncancelled(sides: Sides, froms: tuple[str, str], condition: str) -> str:
+def _uncancelled(sides: Sides, one: Range) -> str:
     """SQL of the rows that remain when equal ones of both sides cancel; step -1 is before."""
     names = ", ".join(sides.names)
-    before, after = (f"SELECT * FROM (SELECT * FROM {one}) WHERE {condition}" for one in froms)
+    before, after = (
+        f"SELECT * FROM (SELECT * FROM {side}) WHERE {one.condition}"
+        for side in (one.before, one.after)
+    )
     return (
         f"SELECT {names}, sign(total) AS step, unnest(range(abs(total)::BIGINT)) AS copy FROM ("
         f"SELECT {names}, sum(step) AS total FROM (SELECT {names}, -1 AS step FROM ({before}) "

@@ -20,9 +20,9 @@ from instep.engines.engine import FileSet, Slice
 from instep.engines.schema import Column, Schema, sql_type_of
 from instep.engines.types import is_castable
 from instep.errors import InvalidError
-from instep.tables.apart import Compared, Sides, Tolerance, find_apart, find_one_sided
+from instep.tables.apart import Compared, Range, Sides, Tolerance, find_apart, find_one_sided
 from instep.tables.content import TableContent
-from instep.tables.key_ranges import EVERYTHING, Candidate, range_conditions
+from instep.tables.key_ranges import Candidate, everything, ranges_of_key
 from instep.tables.read import counted_as, file_set, schema_of
 from instep.tables.row_diff import RowDiff, RowsApart
 from instep.tables.shared import unshared
@@ -145,13 +145,16 @@ def open_diff(
     from instep.engines.duckdb import DuckDB
 
     with DuckDB(root / "staging") as engine:
-        # Each range opens the files again; their footers are read once.
+        # Several questions open the files; their footers are read once.
         engine.connection.execute("SET parquet_metadata_cache = true")
         sides = Sides("old", "new", columns)
+        # In the types of both sides.
+        selected = ", ".join(f"c{n}::{one.sql_type} AS c{n}" for n, one in enumerate(columns))
         for one in (old, new):
-            _view(engine, one, columns)
+            engine.view(one, selected)
         if old.files and new.files:
-            find_apart(engine, sides, partial(_ranges, engine, sides, old, new, pairs))
+            cut = partial(_cut, engine, (old, new), selected, pairs, is_keyed)
+            find_apart(engine, sides, cut)
         else:
             find_one_sided(engine, sides, is_added=bool(new.files))
         yield RowsApart(engine, names, columns)
@@ -279,29 +282,28 @@ def _place(pairs: Sequence[_Pair], part: Slice) -> int:
     return next(n for n, pair in enumerate(pairs) if pair.after == column)
 
 
-def _view(engine: DuckDB, one: FileSet, columns: Sequence[Compared]) -> None:
-    """Registers one side under its name, in the types of both sides."""
-    casts = (f"c{n}::{column.sql_type} AS c{n}" for n, column in enumerate(columns))
-    engine.view(one, ", ".join(casts))
-
-
-def _ranges(
+def _cut(
     engine: DuckDB,
-    sides: Sides,
-    old: FileSet,
-    new: FileSet,
+    files: tuple[FileSet, FileSet],
+    selected: str,
     pairs: Sequence[_Pair],
+    is_keyed: bool,
     rows: int,
-) -> tuple[str, ...]:
+) -> Sequence[Range]:
     """Rows are cut by a column of the key; all columns can serve where there is none."""
-    if old.slice is not None:
-        return EVERYTHING  # the slice has cut them
+    if files[0].slice is not None:
+        return everything(files)  # the slice has cut them
     candidates = [
-        Candidate(n, pair.after.type, pair.sql_type, (pair.before.id, pair.after.id))
+        Candidate(
+            n,
+            (pair.before.type, pair.after.type),
+            pair.sql_type,
+            (pair.before.id, pair.after.id),
+        )
         for n, pair in enumerate(pairs)
-        if n < sides.keys or not sides.keys
+        if pair.is_key or not is_keyed
     ]
-    return range_conditions(engine, (old.files, new.files), candidates, rows, len(pairs))
+    return ranges_of_key(engine, files, selected, candidates, rows)
 
 
 def _typed(column: Column) -> str:

@@ -24,7 +24,7 @@ from instep.engines.schema import Column, Schema, literal, quoted
 from instep.errors import ConflictError, InvalidError
 from instep.tables.apart import Compared, Sides, find_apart, forget_apart
 from instep.tables.content import TableContent
-from instep.tables.key_ranges import EVERYTHING, Candidate, range_conditions
+from instep.tables.key_ranges import Candidate, ranges_of_key
 from instep.tables.merge_columns import ColumnConflict, MergedColumns, merge_columns
 from instep.tables.read import DataFile, data_files, file_set, layout_of, schema_of
 from instep.tables.row_merge import Conflict, Resolution, RowMerge
@@ -130,11 +130,7 @@ def _files_merged(
 def _added_rows_merged(target: _Target, yours: _Side, both: Collection[str]) -> RowMerge:
     """Adds their new rows where both rewrote files and theirs lost no row, as by a compaction."""
     engine, columns = target.engine, target.schema.columns
-    schema = _numbered(columns)
-    for name, files in (("before", yours.before), ("after", yours.after)):
-        engine.view(renamed(files, name=name, schema=schema))
-    compared = tuple(Compared(one.sql_type, is_key=False) for one in columns)
-    find_apart(engine, Sides("before", "after", compared), lambda _: EVERYTHING)
+    _find_apart(engine, columns, 0, yours)
     if engine.run("SELECT 1 FROM apart WHERE change = 'removed' LIMIT 1"):
         return RowMerge(None, conflicting=len(both), files=tuple(sorted(both)))
     names = ", ".join(f"n{n} AS {quoted(one.name)}" for n, one in enumerate(columns))
@@ -203,24 +199,9 @@ class _Rows:
 
     def _find_apart(self, columns: Sequence[Column], side: _Side) -> None:
         """Makes `apart` of the rows that a side changed; `columns` begin with the key."""
-        schema = _numbered(columns)
-        compared = tuple(
-            Compared(column.sql_type, n < len(self.keys)) for n, column in enumerate(columns)
-        )
-        for files, name in ((side.before, "before"), (side.after, "after")):
-            self.engine.view(renamed(files, name=name, schema=schema))
-        sides = Sides("before", "after", compared)
-        find_apart(self.engine, sides, partial(self._ranges, schema, side))
-        keys = ", ".join(f"coalesce(o{n}, n{n})" for n in range(len(self.keys)))
-        self._refuse_repeated(f"SELECT {keys} FROM apart GROUP BY ALL HAVING count(*) > 1")
-
-    def _ranges(self, schema: Schema, side: _Side, rows: int) -> tuple[str, ...]:
-        candidates = [
-            Candidate(n, column.type, column.sql_type, (column.id, column.id))
-            for n, column in enumerate(schema.columns[: len(self.keys)])
-        ]
-        files = side.before.files, side.after.files
-        return range_conditions(self.engine, files, candidates, rows, len(schema.columns))
+        _find_apart(self.engine, columns, len(self.keys), side)
+        listed = ", ".join(f"coalesce(o{n}, n{n})" for n in range(len(self.keys)))
+        self._refuse_repeated(f"SELECT {listed} FROM apart GROUP BY ALL HAVING count(*) > 1")
 
     def _find_changed(self, before: FileSet, ours: FileSet) -> None:
         """Makes table `changed`: each key that theirs changed, and what ours has there.
@@ -408,6 +389,24 @@ class _Rows:
 
     def _count(self, what: str) -> int:
         return int(self.engine.run(f"SELECT count(*) FROM {what}")[0][0])
+
+
+def _find_apart(engine: DuckDB, columns: Sequence[Column], keys: int, side: _Side) -> None:
+    """Makes `apart` of what a side did to its files; the first columns are the keys, if any."""
+    schema = _numbered(columns)
+    before, after = (
+        renamed(files, name=name, schema=schema)
+        for name, files in (("before", side.before), ("after", side.after))
+    )
+    engine.view(before)
+    engine.view(after)
+    compared = tuple(Compared(one.sql_type, n < keys) for n, one in enumerate(columns))
+    candidates = [
+        Candidate(n, (one.type, one.type), one.sql_type, (one.id, one.id))
+        for n, one in enumerate(columns[: keys or len(columns)])
+    ]
+    cut = partial(ranges_of_key, engine, (before, after), "*", candidates)
+    find_apart(engine, Sides("before", "after", compared), cut)
 
 
 def _same(one: str, two: str, keys: Sequence[str]) -> str:
