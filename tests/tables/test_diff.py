@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace as replaced
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,7 @@ from instep.tables.apart import Tolerance
 from instep.tables.content import TableContent
 from instep.tables.diff import diff_rows, diff_schema, open_diff
 from instep.tables.read import data_files, schema_of
-from instep.tables.row_diff import Cell, RowChange
+from instep.tables.row_diff import Cell, RowChange, RowDiff
 from instep.tables.write import (
     append,
     create_table,
@@ -252,6 +253,60 @@ def test_ranges_of_the_key_give_what_one_range_gives(
     assert (cut.added, cut.removed, cut.changed) == (0, 0, 400)
     assert asked
     assert all(asked)
+
+
+def _in_small_ranges(
+    root: Path, before: TableContent, after: TableContent, key: list[str]
+) -> RowDiff:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(key_ranges, "CELLS_PER_RANGE", 4)
+        patch.setattr(key_ranges, "WORST_REREAD", 100.0)
+        return diff_rows(root, before, after, key, sampled=20)
+
+
+def _same(one: RowDiff, two: RowDiff) -> bool:
+    """Whether two diffs are alike but for the order of what they show."""
+    without = [replaced(diff, sample=(), repeated=()) for diff in (one, two)]
+    return (
+        without[0] == without[1]
+        and Counter(one.sample) == Counter(two.sample)
+        and set(one.repeated) == set(two.repeated)
+    )
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    before=st.lists(any_rows, min_size=1, max_size=3),
+    after=st.lists(any_rows, min_size=1, max_size=3),
+    key=st.sampled_from([["k"], ["v"], []]),
+)
+def test_ranges_that_read_only_their_files_give_what_one_range_gives(
+    before: list[list[Row]], after: list[list[Row]], key: list[str]
+) -> None:
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        old = new = create_table(root, "t", COLUMNS, at=AT)
+        for rows in before:
+            old = _added(root, old, rows)
+        for rows in after:
+            new = _added(root, new, rows)
+        once = diff_rows(root, old, new, key, sampled=20)
+        assert _same(once, _in_small_ranges(root, old, new, key))
+
+
+def test_files_without_the_column_of_the_ranges_are_read_by_each(tmp_path: Path) -> None:
+    table = create_table(tmp_path, "t", COLUMNS, at=AT)
+    before = _added(tmp_path, table, [(1, "a", 0.5), (2, "b", 1.5)])
+    wider = set_columns(tmp_path, before, (*COLUMNS, Column(0, "z", "long")), at=AT)
+    after = wider
+    for n in range(3):
+        after = _selected(tmp_path, after, f"SELECT {n}::BIGINT k, '' v, 0.0::DOUBLE d, {n} z")
+    gone = [file.path for file in data_files(tmp_path, before)]
+    after = replace(tmp_path, after, (), gone, at=AT)
+
+    once = diff_rows(tmp_path, wider, after, ["z"], sampled=20)
+    assert (once.added, once.removed, once.repeated_keys) == (3, 2, 1)
+    assert _same(once, _in_small_ranges(tmp_path, wider, after, ["z"]))
 
 
 def test_the_table_of_differing_rows_is_written_as_parquet(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from instep.errors import ConflictError, InvalidError
 from instep.tables.compact import compact_state
 from instep.tables.content import TableContent
 from instep.tables.merge import merge_rows
-from instep.tables.read import data_files, file_set, schema_of
+from instep.tables.read import data_files, file_set, row_count, schema_of
 from instep.tables.row_merge import Choice, Conflict, Place, Resolution, RowMerge, Take
 from instep.tables.rows import delete_rows
 from instep.tables.write import (
@@ -308,3 +308,24 @@ def test_rows_that_share_a_key_cannot_be_merged_and_are_named(tmp_path: Path) ->
         merge_rows(tmp_path, base, ours, theirs, ["k"], at=AT)
     assert caught.value.kind == "repeated-key"
     assert "(k): 2." in caught.value.message
+    # Keys that theirs did not change are no matter of the merge.
+    theirs = _become(tmp_path, base, BASE, {**BASE, 1: ("b", 0.5)})
+    merged = merge_rows(tmp_path, base, ours, theirs, ["k"], at=AT)
+    assert merged.content is not None
+    assert row_count(tmp_path, merged.content) == 5
+
+
+@pytest.mark.parametrize("ours", [BASE, {**BASE, 4: ("x", 0.5)}])
+def test_a_row_added_under_a_key_that_was_there_is_refused(tmp_path: Path, ours: Rows) -> None:
+    base, mine, _ = _forked(tmp_path, ours, BASE)
+    theirs = _added(tmp_path, base, {2: ("again", None)})
+    theirs = replace(
+        tmp_path,
+        theirs,
+        _files(tmp_path, theirs, _sql({2: ("a", 0.5), 4: ("a", 0.5)})),
+        [file.path for file in data_files(tmp_path, base) if _holds(file, {2: ("a", 0.5)})],
+        at=AT,
+    )
+    with pytest.raises(ConflictError) as caught:
+        merge_rows(tmp_path, base, mine, theirs, ["k"], at=AT)
+    assert caught.value.kind == "repeated-key"

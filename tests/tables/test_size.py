@@ -23,8 +23,8 @@ from instep.engines.schema import Column
 from instep.history.edits import Edit, publish
 from instep.history.repository import MAIN, create_repository
 from instep.tables.content import TableContent
-from instep.tables.read import row_count, schema_of
-from instep.tables.write import append, create_table, data_folder
+from instep.tables.read import data_files, row_count, schema_of
+from instep.tables.write import append, create_table, data_folder, replace
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 MIB = 1024**2
@@ -111,6 +111,18 @@ def _told(script: str, *arguments: str) -> list[Any]:  # what the script tells
     print(f"peak of {peak / MIB:,.0f} MiB")
     assert peak < 2048 * MIB
     return list(found)
+
+
+_MERGE = """
+import json, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from instep.tables.content import TableContent
+from instep.tables.merge import merge_rows
+states = [TableContent.from_content(json.loads(one)) for one in sys.argv[2:5]]
+done = merge_rows(Path(sys.argv[1]), *states, ["k"], at=datetime(2026, 1, 2, tzinfo=UTC))
+told([done.added, done.changed, done.removed, done.content.to_content()])
+"""
 
 
 def _written(
@@ -230,3 +242,27 @@ def test_a_compaction_holds_no_whole_table(tmp_path: Path, rows: int, file_bytes
 
     assert after < before / 2
     assert row_count(tmp_path, state) == rows
+
+
+@pytest.mark.parametrize("key", ["i", "hash(i) >> 1"], ids=["ordered", "scattered"])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        pytest.param(300_000, id="small"),
+        pytest.param(WHOLE // 3, id="20-gib", marks=pytest.mark.long),
+    ],
+)
+def test_a_merge_holds_no_whole_table(tmp_path: Path, key: str, rows: int) -> None:
+    base = _written(tmp_path, create_table(tmp_path, "t", COLUMNS, at=AT), rows, key, "i")
+    whole = [file.path for file in data_files(tmp_path, base)]
+    ours, theirs = (
+        replace(tmp_path, _written(tmp_path, base, rows, key, amount), (), whole, at=AT)
+        for amount in (f"CASE WHEN i % 100 = {n} THEN i + 0.5 ELSE i END" for n in (0, 1))
+    )
+    states = [json.dumps(one.to_content()) for one in (base, ours, theirs)]
+
+    added, changed, removed, merged = _told(_MERGE, str(tmp_path), *states)
+
+    assert (added, changed, removed) == (0, (rows + 98) // 100, 0)
+    assert row_count(tmp_path, TableContent.from_content(merged)) == rows
+    assert not any((tmp_path / "staging").iterdir())
