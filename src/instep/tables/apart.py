@@ -85,6 +85,16 @@ Cut = Callable[[int], Sequence[Range]]
 """Given the rows of the larger side, returns ranges; each row is in one of them."""
 
 
+def make_ready(engine: DuckDB) -> None:
+    """Sets what comparisons need, before the first statement of a session.
+
+    DuckDB takes any file set whose schema is given for one row, and would hold the larger side of a
+    join in memory; so the side on the right of a join is the one it holds. Footers are read once.
+    """
+    engine.connection.execute("SET disabled_optimizers = 'build_side_probe_side'")
+    engine.connection.execute("SET parquet_metadata_cache = true")
+
+
 def find_apart(engine: DuckDB, sides: Sides, cut: Cut) -> None:
     """Makes `apart` and `repeated`, in one pass over the rows of each range."""
     rows = _rows(engine, sides)

@@ -20,7 +20,15 @@ from instep.engines.engine import FileSet, Slice
 from instep.engines.schema import Column, Schema, sql_type_of
 from instep.engines.types import is_castable
 from instep.errors import InvalidError
-from instep.tables.apart import Compared, Range, Sides, Tolerance, find_apart, find_one_sided
+from instep.tables.apart import (
+    Compared,
+    Range,
+    Sides,
+    Tolerance,
+    find_apart,
+    find_one_sided,
+    make_ready,
+)
 from instep.tables.content import TableContent
 from instep.tables.key_ranges import Candidate, everything, ranges_of_key
 from instep.tables.read import counted_as, file_set, schema_of
@@ -145,8 +153,7 @@ def open_diff(
     from instep.engines.duckdb import DuckDB
 
     with DuckDB(root / "staging") as engine:
-        # Several questions open the files; their footers are read once.
-        engine.connection.execute("SET parquet_metadata_cache = true")
+        make_ready(engine)
         sides = Sides("old", "new", columns)
         # In the types of both sides.
         selected = ", ".join(f"c{n}::{one.sql_type} AS c{n}" for n, one in enumerate(columns))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from instep.engines.engine import FileSet
 from instep.engines.schema import Column, Schema, literal, quoted
 from instep.errors import ConflictError, InvalidError
-from instep.tables.apart import Compared, Sides, find_apart, forget_apart
+from instep.tables.apart import Compared, Sides, find_apart, forget_apart, make_ready
 from instep.tables.content import TableContent
 from instep.tables.key_ranges import Candidate, ranges_of_key
 from instep.tables.merge_columns import ColumnConflict, MergedColumns, merge_columns
@@ -82,6 +82,7 @@ def merge_rows(
     from instep.engines.duckdb import DuckDB
 
     with DuckDB(root / "staging") as engine:
+        make_ready(engine)
         target = _Target(root, widened, columns.schema, engine, at)
         if not key:
             return _files_merged(target, mine, yours, taken)
@@ -170,7 +171,6 @@ class _Rows:
         taken: tuple[DataFile, ...],
         resolution: Resolution | None,
     ) -> RowMerge:
-        self.engine.connection.execute("SET parquet_metadata_cache = true")
         mine, yours = self.mine, self.yours
         for files in (mine.before, mine.after, yours.before, yours.after):
             self.engine.allow_files(files)
@@ -219,7 +219,7 @@ class _Rows:
         self.engine.run(
             f"CREATE TEMP TABLE changed AS SELECT t.*, file, file IS NOT NULL AS here{own}, "
             f"had <> here OR (here AND ({differs})) AS is_met "
-            f"FROM ({theirs} FROM apart) t LEFT JOIN {source} r ON {_same('t', 'r', self.keys)}"
+            f"FROM {source} r RIGHT JOIN ({theirs} FROM apart) t ON {_same('t', 'r', self.keys)}"
         )
         names = ", ".join(self.keys)
         self._refuse_repeated(f"SELECT {names} FROM changed GROUP BY ALL HAVING count(*) > 1")
