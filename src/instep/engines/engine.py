@@ -28,10 +28,6 @@ class FileSet:
     deletes: Mapping[str, tuple[DeleteFile, ...]] = field(default_factory=dict)
     """The delete files that apply, by the path of the data file."""
 
-    def only(self, files: Iterable[str], name: str = "") -> FileSet:
-        """Returns this set with only some of its files, perhaps under another name."""
-        return replace(self, name=name or self.name, files=tuple(files))
-
     def apart_from(self, other: FileSet) -> FileSet:
         """Returns this set without the files that `other` has too, with the same deletes."""
         other_files = set(other.files)
@@ -43,12 +39,15 @@ class FileSet:
             }
         )
 
-    def only(self, paths: Collection[str]) -> FileSet:
-        """Returns this set with those of its files that are among `paths`."""
+    def only(self, paths: Iterable[str], name: str = "") -> FileSet:
+        """Returns this set with those of its files that are among `paths`, under its own name or
+        another."""
+        kept = set(paths)
         return replace(
             self,
-            files=tuple(path for path in self.files if path in paths),
-            deletes={path: found for path, found in self.deletes.items() if path in paths},
+            name=name or self.name,
+            files=tuple(path for path in self.files if path in kept),
+            deletes={path: found for path, found in self.deletes.items() if path in kept},
         )
 
     def _deleted(self, path: str) -> frozenset[DeleteFile]:
