@@ -21,6 +21,7 @@ from instep.pipelines.project import find_lake, lake_config
 from instep.pipelines.records import commits_of_runs, named_by_runs
 from instep.tables import reach
 from instep.tables.content import TableContent
+from instep.tables.erased_copies import forget_erased
 from instep.tables.read import file_set, row_count, schema_of
 
 if TYPE_CHECKING:
@@ -178,7 +179,9 @@ def open_lake(project: str | Path = ".", clock: Clock = system_clock) -> Lake:
         RefusedError (kind "lake-moved").
     """
     place = find_lake(Path(project).resolve())
-    return Lake(open_repository(place.root, clock, place.database))
+    repo = open_repository(place.root, clock, place.database)
+    forget_erased(repo)
+    return Lake(repo)
 
 
 def _rules(repo: Repository) -> Rules:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -14,13 +13,13 @@ from typing import Any
 
 import garbage
 import pytest
-from databases import on_both
+from databases import on_both, on_every
 from garbage import AT_ONCE, gc, needs, on_disk
+from histories import STEPS, History
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from instep import faults
-from instep.canonical import JsonObject, from_microseconds, to_microseconds
+from instep.canonical import from_microseconds, to_microseconds
 from instep.changes.gate import open_change
 from instep.changes.records import Kind, State, end_change
 from instep.errors import InternalError, NotFoundError, UnavailableError
@@ -41,7 +40,6 @@ from instep.history.retention import (
 )
 from instep.history.store import Database
 from instep.history.tokens import TOKEN_DAYS, keep_done
-from instep.tables.content import TableContent
 
 FOUND = Found("objects/aa/aa", "1:2:3", 3)
 BEFORE = Condemned("objects/aa/aa", 5, 10, "1:2:3", 3)
@@ -66,7 +64,7 @@ def test_what_is_done_with_something_unreached(
     assert decide(FOUND, before, lived=lived, keep_days=keep, oldest=oldest) is verdict
 
 
-@on_both
+@on_every
 def test_what_nothing_names_goes_and_what_is_named_stays(repo: Repository) -> None:
     table = garbage.grown(repo, garbage.new_table(repo), "kept")
     garbage.commit(
@@ -133,7 +131,7 @@ def test_a_change_keeps_its_commits_unless_it_was_refused(repo: Repository, stat
     assert repo.objects.has(blob["blob"]) == (state is not State.REFUSED)
 
 
-@on_both
+@on_every
 def test_a_writer_that_began_before_the_condemnation_keeps_what_it_wrote(repo: Repository) -> None:
     with writing(repo.root, repo.store):
         blob = garbage.contract(repo, "under way")
@@ -146,6 +144,7 @@ def test_a_writer_that_began_before_the_condemnation_keeps_what_it_wrote(repo: R
     assert on_disk(repo) == needs(repo).paths
 
 
+@on_every
 def test_a_writer_that_finds_condemned_bytes_makes_them_wanted_again(repo: Repository) -> None:
     repo.objects.put(b"twice")
     gc(repo)
@@ -174,17 +173,17 @@ def test_a_dead_writer_holds_nothing_up(repo: Repository) -> None:
     ) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        assert oldest_writer(repo.root) == 0
+        assert oldest_writer(repo.root, repo.store) == 0
         repo.objects.put(b"left")
         gc(repo)
         assert gc(repo).count(Verdict.NEEDED) == 1
         child.kill()
-    assert oldest_writer(repo.root) is None
+    assert oldest_writer(repo.root, repo.store) is None
     assert gc(repo).count(Verdict.DELETE) == 1
 
 
 def test_one_collection_at_a_time(repo: Repository) -> None:
-    with collecting(repo.root), pytest.raises(UnavailableError) as caught:
+    with collecting(repo.root, repo.store), pytest.raises(UnavailableError) as caught:
         gc(repo)
     assert caught.value.kind == "collecting"
 
@@ -285,19 +284,6 @@ def _running(repo: Repository, run: str) -> None:
         )
 
 
-STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(
-            ["branch", "delete", "blob", "grow", "rewrite", "new", "orphan", "propose", "refuse",
-             "gc", "gc", "remove", "again", "begin", "publish", "give up"]
-        ),
-        st.integers(0, 3),
-        st.integers(0, 3),
-    ),
-    max_size=40,
-)  # fmt: skip
-
-
 def _settings(examples: int) -> settings:
     return settings(
         max_examples=examples,
@@ -327,7 +313,7 @@ def _live_through(folder: Path, steps: list[tuple[str, int, int]]) -> None:
     """Takes the steps; nothing needed is lost after any, and only what is needed stays at last."""
     instants = (datetime(2013, 12, 1, tzinfo=UTC) + timedelta(seconds=n) for n in count())
     repo = create_repository(folder / "lake", lambda: next(instants), "ana")
-    history = _History(repo)
+    history = History(repo)
     for step, one, other in steps:
         history.take(step, one, other)
         needs(repo)
@@ -338,94 +324,6 @@ def _live_through(folder: Path, steps: list[tuple[str, int, int]]) -> None:
     kept = needs(repo).paths
     assert on_disk(repo) == kept
     repo.store.close()
-
-
-class _History:
-    """A few branches with a few keys, moved at random."""
-
-    def __init__(self, repo: Repository) -> None:
-        self.repo = repo
-        self.branches = ["main"]
-        self.open: list[int] = []
-        self.made = 0
-        self.work: list[_Work] = []
-
-    def take(self, step: str, one: int, other: int) -> None:
-        repo, ref = self.repo, self.branches[one % len(self.branches)]
-        key = f"table__t{other}"
-        match step:
-            case "branch":
-                self.made += 1
-                garbage.branch(repo, f"b{self.made}", ref)
-                self.branches.append(f"b{self.made}")
-            case "delete" if ref != "main":
-                garbage.delete_branch(repo, ref)
-                self.branches.remove(ref)
-            case "blob":
-                garbage.commit(repo, ref, **{f"contract__{other}": self._contract(one + other)})
-            case "new":
-                table = garbage.grown(repo, garbage.new_table(repo), f"{one} {other}")
-                garbage.commit(repo, ref, **{key: table.to_content()})
-            case "grow" | "rewrite" | "orphan" | "again":
-                self._change(ref, key, step)
-            case "remove":
-                garbage.commit(repo, ref, **{f"contract__{other}": None})
-            case "propose":
-                self._propose(self._contract(10 + one))
-            case "refuse" if self.open:
-                with repo.store.transaction() as tx:
-                    number = self.open.pop()
-                    end_change(tx, number, State.REFUSED, actor="ben", at=repo.clock(), why="")
-            case "begin" if len(self.work) < 3:
-                self.work.append(_Work(repo, one, repo.find(repo.resolve(ref), f"table/t{other}")))
-            case "publish" if self.work:
-                work = self.work.pop(one % len(self.work))
-                garbage.commit(repo, ref, **{"contract__w": work.blob, key: work.table})
-                work.lock.close()
-            case "give up" if self.work:
-                self.work.pop(one % len(self.work)).lock.close()
-            case "gc":
-                gc(repo)
-            case _:
-                pass
-
-    def _contract(self, number: int) -> dict[str, str]:
-        return garbage.contract(self.repo, f"terms {number}")
-
-    def _change(self, ref: str, key: str, step: str) -> None:
-        repo = self.repo
-        found = repo.find(repo.resolve(ref), key.replace("__", "/"))
-        if found is None:
-            return
-        table = TableContent.from_content(found)
-        match step:
-            case "grow":
-                after = garbage.grown(repo, table, "more")
-            case "rewrite":
-                after = garbage.rewritten(repo, table, "other")
-            case _:
-                garbage.grown(repo, table, "never committed")
-                repo.objects.put(b"terms 99")
-                return
-        garbage.commit(repo, ref, **{key: after.to_content()})
-
-    def _propose(self, content: dict[str, str]) -> None:
-        repo = self.repo
-        with repo.store.transaction() as tx:
-            edit = Edit(get_ref(tx, "main").commit, {"contract/p": content}, "ana", "p", "test")
-            change = open_change(tx, repo, kind=Kind.PROJECT, title="p", edit=edit, evidence={})
-        self.open.append(change.number)
-
-
-class _Work:
-    """A writer that has read, found and written what it will publish, or not."""
-
-    def __init__(self, repo: Repository, number: int, found: JsonObject | None) -> None:
-        self.lock = ExitStack()
-        self.lock.enter_context(writing(repo.root, repo.store))
-        self.blob = garbage.contract(repo, f"terms {number}")
-        table = TableContent.from_content(found) if found else garbage.new_table(repo)
-        self.table = garbage.grown(repo, table, "under way").to_content()
 
 
 CRASH = """

@@ -1,4 +1,4 @@
-"""The protocol of garbage collection, checked in every order of its steps by spin."""
+"""The protocols of garbage collection, checked in every order of their steps by spin."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-MODEL = Path(__file__).parents[1] / "models_checked" / "gc.pml"
+MODELS = Path(__file__).parents[1] / "models_checked"
+FOLDER, FENCE = MODELS / "gc.pml", MODELS / "fence.pml"
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("spin") and shutil.which("gcc")),
@@ -16,11 +17,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def check(folder: Path, *defined: str) -> str:
+def check(folder: Path, model: Path, *defined: str) -> str:
     """Returns what the checker says of the model with parts of the protocol left out."""
     options = [f"-D{name}" for name in defined]
     for command in (
-        ["spin", *options, "-a", str(MODEL)],
+        ["spin", *options, "-a", str(model)],
         ["gcc", "-O2", "-w", "-DSAFETY", "-DMEMLIM=2048", "-o", "pan", "pan.c"],
         ["./pan", "-m100000"],
     ):
@@ -31,12 +32,29 @@ def check(folder: Path, *defined: str) -> str:
     return ended.stdout
 
 
-def test_no_order_of_steps_loses_what_a_commit_names(tmp_path: Path) -> None:
-    said = check(tmp_path)
+@pytest.mark.parametrize(
+    ("model", "defined"),
+    [
+        pytest.param(FOLDER, (), id="folder"),
+        pytest.param(FENCE, ("ONE_COLLECTOR",), id="s3, one collector"),
+        pytest.param(FENCE, (), id="s3", marks=pytest.mark.long),
+    ],
+)
+def test_no_order_of_steps_loses_what_a_commit_names(
+    tmp_path: Path, model: Path, defined: tuple[str, ...]
+) -> None:
+    said = check(tmp_path, model, *defined)
     assert "errors: 0" in said
     assert "max search depth too small" not in said
 
 
 @pytest.mark.parametrize("part", ["NO_WRITERS", "NO_WANTED", "WRITERS_LAST", "FORGET_FIRST"])
 def test_every_part_of_the_protocol_is_needed(tmp_path: Path, part: str) -> None:
-    assert "errors: 1" in check(tmp_path, part)
+    assert "errors: 1" in check(tmp_path, FOLDER, part)
+
+
+@pytest.mark.parametrize(
+    "part", ["NO_SESSION", "NO_CHECK", "CHECK_FIRST", "SAME_NAME", "LOOK_FIRST"]
+)
+def test_every_part_of_the_fence_is_needed(tmp_path: Path, part: str) -> None:
+    assert "errors: 1" in check(tmp_path, FENCE, part)

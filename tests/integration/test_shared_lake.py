@@ -135,17 +135,77 @@ def test_a_lake_is_backed_up_to_a_folder_and_restored_from_it(
     restored.must("doctor")
 
 
-def test_what_cannot_be_done_on_s3_says_so(
+def test_a_backup_is_restored_to_a_bucket(
     colleague: Callable[..., Shop], tmp_path: Path, bucket: Bucket
 ) -> None:
-    shop = colleague("one")
-    shop.must("init")
-    for words, kind in (
-        (["gc"], "not-on-s3"),
-        (["init"], "lake-exists"),
-    ):
-        done = shop.instep(*words, "--json")
-        assert json.loads(done.out)["error"]["kind"] == kind
+    shop = colleague("one").merged()
+    shop.must("ingest", shop.month(1))
+    then = shop.must("show", "main", "--json").json["keys"]["table/sales"]
+    shop.must("backup", copy := str(tmp_path / "copy"))
+    other = colleague("two")
+    path = other.folder / "instep.yaml"
+    config = path.read_text().replace(f"{bucket.address}'", f"{bucket.address}-2'")
+    path.write_text(config.replace("schema: shared_", "schema: again_"))
+    killed = other.instep("restore", copy, env={"INSTEP_FAULT": "restore.files.after"})
+    assert killed.code == -9
+    other.must("restore", copy)
+    now = other.must("show", "main", "--json").json["keys"]["table/sales"]
+    assert now["rows"] == then["rows"] == 300
+    assert now["metadata_location"].startswith(f"{bucket.address}-2/")
+    other.must("doctor")
+    done = other.instep("restore", copy, "--json")
+    assert json.loads(done.out)["error"]["kind"] == "lake-exists"
+
+
+HELD = """
+import sys
+from instep import faults
+places = sys.argv.pop(1).split(",")
+
+def wait(place):
+    if places and place == places[0]:
+        del places[0]
+        print(place, flush=True)
+        sys.stdin.readline()
+
+faults.watch(wait)
+from instep.cli.main import main
+main()
+"""
+
+
+@pytest.mark.long
+def test_a_writer_in_the_middle_of_an_arrival_loses_nothing_to_a_collection_elsewhere(
+    colleague: Callable[..., Shop],
+) -> None:
+    shop, other = colleague("one").merged(), colleague("two")
+    shop.must("ingest", shop.month(1))
+    places = ["ingest.keep.after", "engine.copy.after", "file.write.after"]
+    with subprocess.Popen(
+        [sys.executable, "-c", HELD, ",".join(places), "ingest", shop.month(2)],
+        cwd=shop.folder,
+        env={**os.environ, "INSTEP_ACTOR": "ana"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as held:
+        assert held.stdin is not None
+        assert held.stdout is not None
+        for place in places:
+            assert held.stdout.readline() == f"{place}\n"
+            found = [other.must("gc", "--keep", "0", "--json").json for _ in range(2)]
+            assert sum(line["verdict"] == "needed" for line in found[1]["unreached"])
+            held.stdin.write("go on\n")
+            held.stdin.flush()
+        held.communicate(timeout=SECONDS)
+    assert held.returncode == 0
+    for _ in range(3):
+        other.must("gc", "--keep", "0")
+    colleague("three").must("doctor")
+    assert other.must("show", "main", "--json").json["keys"]["table/sales"]["rows"] == 600
+
+
+def test_a_catalog_in_a_file_has_no_files_on_s3(tmp_path: Path, bucket: Bucket) -> None:
     config = f"lake: {{folder: lake, files: '{bucket.address}'}}\npeople: [ana]\n"
     (make_shop(tmp_path / "two").folder / "instep.yaml").write_text(config)
     done = Shop(tmp_path / "two").instep("init", "--json")
@@ -155,7 +215,9 @@ def test_what_cannot_be_done_on_s3_says_so(
 def test_another_catalog_does_not_take_a_place_that_has_a_lake(
     colleague: Callable[..., Shop],
 ) -> None:
-    colleague("one").must("init")
+    one = colleague("one")
+    one.must("init")
+    assert json.loads(one.instep("init", "--json").out)["error"]["kind"] == "lake-exists"
     other = colleague("two")
     path = other.folder / "instep.yaml"
     path.write_text(path.read_text().replace("schema: shared_", "schema: other_"))

@@ -14,6 +14,7 @@ from instep.engines.engine import WrittenFile
 from instep.engines.schema import Column
 from instep.history.collection import Collected, collect
 from instep.history.edits import Edit, publish
+from instep.history.listing import files_below
 from instep.history.operations import append_operation
 from instep.history.refs import RefKind, create_ref, get_ref, list_refs
 from instep.history.repository import Repository
@@ -67,7 +68,7 @@ def new_table(repo: Repository) -> TableContent:
 def file_in(repo: Repository, table: TableContent, text: str) -> WrittenFile:
     """Writes a data file; retention never looks inside."""
     path = data_folder(repo.root, table) / f"{uuid.uuid4().hex}.parquet"
-    path.write_text(text)
+    path.write_bytes(text.encode())
     digest = hashlib.sha256(text.encode()).hexdigest()
     return WrittenFile(str(path), 1, len(text), digest, ())
 
@@ -133,7 +134,9 @@ def needs(repo: Repository) -> Needs:
             blobs = files.values() if isinstance(files, Mapping) else [content["blob"]]
             for digest in map(str, blobs):
                 repo.objects.get(digest)
-                paths.add(f"objects/{digest[:2]}/{digest}")
+                paths |= {
+                    path.relative_to(repo.root).as_posix() for path in repo.objects.files(digest)
+                }
     for path in paths:
         assert (repo.root / path).exists(), f"{path} was lost"
     return Needs(frozenset(paths))
@@ -141,8 +144,11 @@ def needs(repo: Repository) -> Needs:
 
 def on_disk(repo: Repository) -> frozenset[str]:
     """Returns the files there are, of objects and of tables."""
-    files = [path for part in ("objects", "tables") for path in (repo.root / part).rglob("*")]
-    return frozenset(path.relative_to(repo.root).as_posix() for path in files if path.is_file())
+    return frozenset(
+        f"{part}/{below}{entry.name}"
+        for part in ("objects", "tables")
+        for below, entry in files_below(repo.root / part)
+    )
 
 
 def _of_table(repo: Repository, table: TableContent) -> set[str]:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from traces import holds
 
 from instep.canonical import JsonObject
 from instep.cli.doctor import check, examine
@@ -104,43 +104,6 @@ def _filled(repo: Repository) -> list[str]:
     return commits
 
 
-def _plain(value: object) -> object:
-    """An Avro record as lists of what it holds, bounds as the text they are."""
-    match value:
-        case bytes():
-            return value.decode(errors="replace")
-        case dict():
-            return [_plain(one) for one in value.values()]
-        case list() | tuple():
-            return [_plain(one) for one in value]
-    data = getattr(value, "_data", None)
-    return [_plain(one) for one in data] if data is not None else value
-
-
-def _holds(root: Path, text: str) -> list[Path]:
-    """Returns the files of tables in which a text is found, compressed pages read as well."""
-    found = []
-    for path in sorted(root.glob("tables/**/*")):
-        if not path.is_file():
-            continue
-        data = path.read_bytes()
-        if path.suffix == ".parquet":
-            with DuckDB(root / "staging") as engine:
-                engine.allow(path)
-                held = str(engine.rows(f"SELECT * FROM read_parquet('{path}')")).encode()
-            data += held
-        if path.suffix == ".avro":
-            from pyiceberg.avro.file import AvroFile
-            from pyiceberg.io.pyarrow import PyArrowFileIO
-
-            file: AvroFile[Any] = AvroFile(PyArrowFileIO().new_input(str(path)))  # of any record
-            with file as entries:
-                data += str([_plain(one) for one in entries]).encode()
-        if text.encode() in data:
-            found.append(path)
-    return found
-
-
 def test_rows_are_gone_from_every_commit_and_every_file_and_the_rest_is_as_it_was(
     tmp_path: Path,
 ) -> None:
@@ -149,7 +112,7 @@ def test_rows_are_gone_from_every_commit_and_every_file_and_the_rest_is_as_it_wa
     repo = _repo(tmp_path)
     commits = _filled(repo)
     before = [_rows(repo, commit) for commit in commits]
-    assert _holds(repo.root, SECRET)
+    assert holds(repo.root, SECRET)
 
     told = erased_rows(repo, "sales", f"who = '{SECRET}'", "Request 4711.", "ben", True)
     assert isinstance(told, WouldErase)
@@ -163,7 +126,7 @@ def test_rows_are_gone_from_every_commit_and_every_file_and_the_rest_is_as_it_wa
     assert (record.rows, record.files, record.actor) == (3, 3, "ben")
     assert record.ended_at is not None
     assert any("backups" in one for one in record.remains)
-    assert _holds(repo.root, SECRET) == []
+    assert holds(repo.root, SECRET) == []
     expected = [Counter({row: n for row, n in one.items() if row[1] != SECRET}) for one in before]
     assert [_rows(repo, commit) for commit in commits] == expected
     for commit, rows in zip(commits, expected, strict=True):
@@ -207,11 +170,11 @@ def test_rows_go_from_files_in_folders_of_other_writers(tmp_path: Path) -> None:
         columns = {"n": "long", "who": "string", "g": "string"}
         edit.create("sales", columns=columns, partition=["g"])
         edit.catalog.load_table("default.sales").append(rows)
-    assert any(path.parent.name == "g=a" for path in _holds(repo.root, SECRET))
+    assert any(path.parent.name == "g=a" for path in holds(repo.root, SECRET))
 
     erased_rows(repo, "sales", f"who = '{SECRET}'", "Request 4711.", "ben", False)
 
-    assert _holds(repo.root, SECRET) == []
+    assert holds(repo.root, SECRET) == []
     assert _rows(repo, repo.resolve("work")) == Counter([(2, "ben")])
     check(repo)
 
@@ -273,7 +236,7 @@ def test_while_an_older_writer_is_at_work_files_stay_and_a_second_act_ends_it(
     assert isinstance(done, ErasedRows)
     assert done.erasure.id == error.value.facts["erasure"]
     assert all(who != SECRET for _, who in _rows(repo, last))
-    assert _holds(repo.root, SECRET) == []
+    assert holds(repo.root, SECRET) == []
     check(repo)
 
 
@@ -331,7 +294,7 @@ def _killed_everywhere(tmp_path: Path, every: bool) -> None:
             assert Counter({r: n for r, n in there.items() if r[1] != SECRET}) == rows, place
         assert _run(repo.root, {}) == 0, place
         assert [_rows(repo, commit) for commit in commits] == expected, place
-        assert _holds(repo.root, SECRET) == [], place
+        assert holds(repo.root, SECRET) == [], place
         check(open_repository(repo.root, _clock()))
 
 
@@ -481,7 +444,7 @@ def _history(folder: Path, steps: Sequence[tuple[str, int, int]]) -> None:
                     commit: Counter({r: n for r, n in rows.items() if r[1] != f"p{value}"})
                     for commit, rows in model.items()
                 }
-                assert _holds(repo.root, f"p{value}") == []
+                assert holds(repo.root, f"p{value}") == []
             case "gc":
                 collect(repo, retention_of(repo), Policy(keep_days=0))
     for commit, expected in model.items():

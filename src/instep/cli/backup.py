@@ -44,6 +44,7 @@ from instep.history.erasure import erased_digests
 from instep.history.examine import Examination
 from instep.history.objects import (
     Objects,
+    blob_of,
     file_digest,
     is_unpublished,
     make_durable,
@@ -52,9 +53,17 @@ from instep.history.objects import (
     sync_folder,
     write_durably,
 )
-from instep.history.places import here, refuse_on_s3
+from instep.history.places import here, on_s3
 from instep.history.postgres import create_postgres
-from instep.history.repository import CATALOG, Repository, home_of, move_home
+from instep.history.repository import (
+    CATALOG,
+    MARK,
+    Repository,
+    check_root,
+    claim_root,
+    home_of,
+    move_home,
+)
 from instep.history.sqlite import create_sqlite
 from instep.history.store import Database, Store, Transaction
 from instep.history.together import durable_together
@@ -200,18 +209,17 @@ def restore_backup(
         InvalidError (kinds "bad-backup", "folder-not-empty").
         ConflictError (kind "lake-exists").
         InternalError (kind "damaged-lake").
-        RefusedError (kind "not-on-s3"): the new lake's files would be on S3.
     """
     source, root = source.resolve(), root.resolve()
-    refuse_on_s3(root, "A restore", "Leave out lake.files, and restore it to a folder.")
     head = _head(source)
-    _claim(root, CATALOG, {"backup": head["digests"]})
+    _claim_lake(root, {"backup": head["digests"]})
     files = 0
-    with durable_together(root):
+    with durable_together(here(root)):
         for line in _lines(source / _FILES):
             name, size, digest = json.loads(line)
             _refuse_outside(name)
-            _fetch(source / _LAKE / name, root / name, size, digest)
+            place = here(root) if name.startswith(f"{PREDICTIONS}/") else root
+            _fetch(source / _LAKE / name, place / name, size, digest)
             files += 1
             say(f"restoring files, {files:,} so far")
         say("making all files durable")
@@ -220,7 +228,7 @@ def restore_backup(
 
     def fill(store: Store, tx: Transaction) -> None:
         told["rows"] = load_lines(tx, _lines(source / _ROWS))
-        repo = Repository(root, store, Objects(root / "objects"), Nodes(store), clock)
+        repo = Repository(root, store, Objects(root / "objects", store), Nodes(store), clock)
         before = home_of(tx)
         told["states"] = relocate_states(repo)
         told["home"] = before
@@ -236,8 +244,21 @@ def restore_backup(
     )
     store.close()
     reached("restore.catalog.after")
-    (root / UNFINISHED).unlink()
+    if on_s3(root):
+        write_durably(root / MARK, told["home"].id.encode())
+    else:
+        (root / UNFINISHED).unlink()
     return Restored(root, told["home"].id, told["is_same"], told["rows"], files, told["states"])
+
+
+def _claim_lake(root: Path, mark: dict[str, Json]) -> None:
+    """Begins, or goes on with, a lake at `root`; nothing else may be there."""
+    if on_s3(root):
+        check_root(root)
+        claim_root(root, json.dumps(mark, sort_keys=True))
+        make_folder_durably(here(root))
+    else:
+        _claim(root, CATALOG, mark)
 
 
 def _claim(folder: Path, final: str, mark: dict[str, Json]) -> None:
@@ -271,10 +292,13 @@ def _copied(root: Path, to: Path) -> Iterator[tuple[str, int, str]]:
     """Copies every file of a lake, and yields its name, size and digest."""
     for folder in _FOLDERS:
         place = here(root) if folder == PREDICTIONS else root
+        known: set[str] = set()
         for path in sorted(_listed(place / folder)):
-            name = path.relative_to(place).as_posix()
-            if path.name.startswith(".") or not path.is_file():
+            # On S3 a blob may have copies: here it has the one name that it has in a folder.
+            name = path.with_name(blob_of(path.name)).relative_to(place).as_posix()
+            if path.name.startswith(".") or name in known or not path.is_file():
                 continue
+            known.add(name)
             try:
                 size, digest = _copy(path, to / name)
             except FileNotFoundError:
@@ -298,7 +322,8 @@ def _copy(source: Path, target: Path) -> tuple[int, str]:
             return size, known
     make_folder_durably(target.parent)
     digest, size = hashlib.sha256(), 0
-    part = target.with_name(f".{target.name}.part")
+    part = here(target.with_name(f".{target.name}.part"))
+    part.parent.mkdir(parents=True, exist_ok=True)
     try:
         with source.open("rb") as reader, part.open("wb") as writer:
             while chunk := reader.read(_CHUNK_BYTES):

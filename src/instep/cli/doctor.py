@@ -27,7 +27,7 @@ from instep.findings import Finding
 from instep.history.erasure import erased_digests
 from instep.history.examine import Examination
 from instep.history.forgetting import forgotten_commits
-from instep.history.objects import Objects, file_digest
+from instep.history.objects import Objects, blob_of, file_digest
 from instep.history.places import here
 from instep.history.repository import Repository, open_repository
 from instep.history.seals import Seal, take_seal
@@ -61,6 +61,7 @@ class Files:
     explained: Collection[str] | None = None
     """Digests of metadata that an erasure put in a state's stead; None where nobody can know."""
     _seen: Seen = field(default_factory=Seen, repr=False)
+    _blobs: set[str] = field(default_factory=set, repr=False)
     _listed: set[str] = field(default_factory=set, repr=False)
 
     def content(self, key: str, content: JsonObject, reached_by: str) -> Iterator[Finding]:
@@ -72,8 +73,12 @@ class Files:
             yield from self.blob(digest, place)
 
     def blob(self, digest: str, place: str) -> Iterator[Finding]:
-        path = Objects(self.folder / "objects").path(digest)
-        yield from self._file(Required(path, digest, None), "blobs", place)
+        if digest in self._blobs:
+            return
+        self._blobs.add(digest)
+        blobs = Objects(self.folder / "objects")
+        for path in blobs.files(digest) or (blobs.path(digest),):
+            yield from self._file(Required(path, digest, None), "blobs", place)
 
     def others(self) -> Iterator[Finding]:
         """Yields what is wrong with files that no commit names but that name their own digest."""
@@ -81,8 +86,9 @@ class Files:
             return
         for folder in sorted(self.folder.glob("objects/??")):
             for path in sorted(folder.iterdir()):
-                if len(path.name) == 64 and str(path) not in self._seen:
-                    required = Required(path, path.name, None)
+                digest = blob_of(path.name)
+                if len(digest) == 64 and str(path) not in self._seen:
+                    required = Required(path, digest, None)
                     yield from self._file(required, "blobs", "no commit", may_go=True)
         for folder in sorted(self.folder.glob("tables/*/profiles")):
             for path in damaged_profiles(folder):

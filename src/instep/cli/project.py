@@ -10,6 +10,7 @@ from instep.clock import system_clock
 from instep.errors import NotFoundError
 from instep.history.repository import Repository, open_repository
 from instep.pipelines.project import FILE, ProjectConfig, find_lake
+from instep.tables.erased_copies import forget_erased
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,4 +54,6 @@ def open_project(given: Path | None) -> Project:
     """Opens the lake of a project."""
     folder = find_folder(given)
     place = find_lake(folder)
-    return Project(folder, open_repository(place.root, system_clock, place.database))
+    repo = open_repository(place.root, system_clock, place.database)
+    forget_erased(repo)
+    return Project(folder, repo)

@@ -274,12 +274,13 @@ class DuckDB:
         folder: Path,
         target_bytes: int = TARGET_FILE_BYTES,
         layout: Layout = PLAIN,
+        stem: str = "",
     ) -> tuple[WrittenFile, ...]:
         """Writes the rows of one SELECT as Parquet files of `schema`; streams, and spills.
 
         Columns are matched by name, ignoring case, and cast only where nothing is lost. The files
         are durable under names of their own when this returns; zero rows give zero files. A file
-        holds rows of one partition of `layout`, in its sort order.
+        holds rows of one partition of `layout`, in its sort order; its name begins with `stem`.
 
         Raises:
             InvalidError (kind "not-a-select", "sql-failed", "unsupported-type", "type-mismatch",
@@ -300,7 +301,7 @@ class DuckDB:
                 found = [
                     replace(one, size_bytes=write_fixed(Path(one.path), schema)) for one in found
                 ]
-            return tuple(_published(found, folder))
+            return tuple(_published(found, folder, stem))
         finally:
             shutil.rmtree(out, ignore_errors=True)
 
@@ -431,11 +432,11 @@ def _bare(text: str) -> str:
     return data[:end].decode()
 
 
-def _published(files: Sequence[WrittenFile], folder: Path) -> list[WrittenFile]:
+def _published(files: Sequence[WrittenFile], folder: Path, stem: str) -> list[WrittenFile]:
     """Gives files their digests and names of their own in a folder, durably; several at once."""
 
     def publish(file: WrittenFile) -> WrittenFile:
-        path = folder.resolve() / f"{uuid.uuid4().hex}.parquet"
+        path = folder.resolve() / f"{stem}{uuid.uuid4().hex}.parquet"
         digest = file_digest(Path(file.path))
         publish_durably(Path(file.path), path)
         return replace(file, path=str(path), digest=digest)

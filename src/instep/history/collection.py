@@ -6,10 +6,7 @@ delete"); what may be deleted is decided in `retention`.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
@@ -21,12 +18,22 @@ from instep.canonical import Json, to_microseconds
 from instep.errors import InstepError
 from instep.faults import reached
 from instep.history.forgetting import COMMIT, forget
+from instep.history.listing import (
+    Entry,
+    copies_below,
+    files_below,
+    files_in,
+    folders_in,
+    mark_of,
+)
 from instep.history.locks import blobs_locked, collecting, current_generation, oldest_writer
 from instep.history.naming import Later, Snapshot, take_snapshot
-from instep.history.objects import ERASED
-from instep.history.places import refuse_on_s3
+from instep.history.objects import ERASED, blob_of
+from instep.history.places import drop_copies, here, on_s3
 from instep.history.repository import Repository
 from instep.history.retention import Condemned, Found, Policy, Rooms, Verdict, decide
+from instep.history.s3 import S3Path, remove_all
+from instep.history.staging import clear_gone, remove_staged, staged, staging_prefix
 from instep.history.store import Transaction
 from instep.history.tokens import PRUNED_AT_ONCE, TOKEN_DAYS, prune_tokens
 
@@ -35,9 +42,6 @@ _PAGE = 2_000
 """Names condemned in one transaction."""
 _DELETED_AT_ONCE = 500
 """Files deleted in one transaction, which others wait for: some 25 ms."""
-
-_GONE = ".gone-"
-"""Begins the name of a staging folder whose deletion is decided."""
 
 _PREFIXES = re.compile(r"[0-9a-f]{2}")
 
@@ -93,10 +97,8 @@ def collect(
 
     Raises:
         UnavailableError (kind "collecting"): another process does so.
-        RefusedError (kind "not-on-s3"): the lake's files are on S3.
     """
-    refuse_on_s3(repo.root, "A collection", "Let be what nothing names: it harms nobody.")
-    with nullcontext() if is_dry else collecting(repo.root):
+    with nullcontext() if is_dry else collecting(repo.root, repo.store):
         later = Later(repo, rooms.reach)
         return _Collection(repo, rooms, policy, is_dry, say, later).perform()
 
@@ -122,7 +124,7 @@ class _Collection:
         self.lived = self._live_today()
         # Writers first, records after: whoever began earlier and has ended meanwhile has published
         # what these records show.
-        self.oldest = oldest_writer(self.repo.root)
+        self.oldest = oldest_writer(self.repo.root, self.repo.store)
         reached("gc.snapshot.before")
         with self.repo.store.reading() as tx:
             seen = take_snapshot(tx, self.rooms, self.say)
@@ -130,7 +132,7 @@ class _Collection:
         self.later.commits.update(seen.commits)
         self._objects(seen)
         self._tables(seen)
-        self._area("staging/", self._staging(seen))
+        self._staging(seen)
         self._commits(seen)
         self._tokens()
         self._record()
@@ -159,24 +161,23 @@ class _Collection:
 
     def _objects(self, seen: Snapshot) -> None:
         root = self.repo.objects.folder
-        unfinished = [entry for entry in _files(root) if entry.name.startswith(".")]
+        unfinished = [entry for entry in files_in(root) if entry.name.startswith(".")]
         self._area("objects/.", still_there(unfinished, "objects/"))
-        for folder in sorted(root.iterdir()) if root.is_dir() else []:
-            if not _PREFIXES.fullmatch(folder.name):
-                continue
-            prefix = f"objects/{folder.name}/"
-            unnamed = []
-            for entry in _files(folder):
-                if entry.name in seen.objects:
+        for folder in filter(_PREFIXES.fullmatch, self._folders(root)):
+            prefix = f"objects/{folder}/"
+            copies, names, unnamed = copies_below(root / folder), [], []
+            for entry in files_in(root / folder):
+                names.append(entry.name)
+                if blob_of(entry.name) in seen.objects:
                     self.reached += 1
                 elif not entry.name.endswith(ERASED):
                     unnamed.append(entry)
             self._area(prefix, still_there(unnamed, prefix))
+            self._forget(root / folder, copies.difference(names))
 
     def _tables(self, seen: Snapshot) -> None:
         root = self.repo.root / "tables"
-        found = root.iterdir() if root.is_dir() else ()
-        folders = sorted(path.name for path in found if path.is_dir())
+        folders = self._folders(root)
         for number, folder in enumerate(folders, 1):
             if number % 100 == 0:
                 self.say(f"{number:,} of {len(folders):,} tables looked at")
@@ -187,40 +188,38 @@ class _Collection:
             except InstepError as error:
                 self.spared.append(f"{prefix}: {error.message}")
                 continue
-            self._area(prefix, self._unnamed(root / folder, prefix, named))
+            open_ended = tuple(name[:-1] for name in named if name.endswith("*"))
+            copies, names, unnamed = copies_below(root / folder), [], []
+            for below, entry in files_below(root / folder):
+                name = below + entry.name
+                names.append(name)
+                if name in named or name.startswith(open_ended):
+                    self.reached += 1
+                else:
+                    unnamed += still_there([entry], prefix + below)
+            self._area(prefix, unnamed)
+            self._forget(root / folder, copies.difference(names))
 
-    def _unnamed(self, folder: Path, prefix: str, named: Collection[str]) -> list[Found]:
-        """Returns the files below a table's folder that nothing names; other writers nest them."""
-        open_ended = tuple(name[:-1] for name in named if name.endswith("*"))
-        found: list[Found] = []
-        parts = sorted((path.name for path in folder.iterdir() if path.is_dir()), reverse=True)
-        while parts:
-            below = f"{parts.pop()}/"
-            with os.scandir(folder / below) as entries:
-                for entry in entries:
-                    name = below + entry.name
-                    if name in named or name.startswith(open_ended):
-                        self.reached += 1
-                    elif entry.is_dir(follow_symlinks=False):
-                        parts.append(name)
-                    else:
-                        found += still_there([entry], prefix + below)
+    def _folders(self, root: Path) -> list[str]:
+        """Returns the folders in one; of those that it has no more, copies here are dropped."""
+        copied = folders_in(here(root)) if on_s3(root) else []
+        found = folders_in(root)
+        for name in set(copied).difference(found):
+            self._forget(root / name, ["**/*"])
         return found
 
-    def _staging(self, seen: Snapshot) -> list[Found]:
-        folder = self.repo.here / "staging"
-        entries = sorted(os.scandir(folder), key=lambda e: e.name) if folder.is_dir() else []
-        found = []
-        for entry in entries:
-            if entry.name.startswith(_GONE):
-                continue
-            if entry.name in seen.staging:
-                self.reached += 1
-                continue
-            # A folder's time moves while somebody works in it; its number does not.
-            mark = str(entry.inode())
-            found.append(Found(f"staging/{entry.name}", mark, _size_of(Path(entry.path))))
-        return found
+    def _forget(self, folder: Path, gone: Collection[str]) -> None:
+        """Drops copies that this machine had before the folder was listed, and it has no more."""
+        if not self.is_dry:
+            drop_copies(folder, gone)
+
+    def _staging(self, seen: Snapshot) -> None:
+        prefix = staging_prefix(self.repo, is_dry=self.is_dry)
+        under_way, others = staged(self.repo, prefix, seen.staging)
+        self.reached += under_way
+        self._area(prefix, others)
+        if not self.is_dry:
+            clear_gone(self.repo)
 
     def _area(self, prefix: str, unnamed: Sequence[Found]) -> None:
         """Judges what is unnamed in one folder; what was condemned there and is named is spared."""
@@ -243,8 +242,6 @@ class _Collection:
         self._condemn(judged[Verdict.CONDEMN], spared)
         for some in _pages(judged[Verdict.DELETE], _DELETED_AT_ONCE):
             self._delete(some)
-        if prefix == "staging/":
-            self._clear_gone()
 
     def _count(self, verdict: Verdict, found: Found) -> None:
         self.counts[verdict, _kind(found.name)] += 1
@@ -279,27 +276,32 @@ class _Collection:
             self.later.look(tx)
         with self.repo.store.transaction() as tx:
             named = self.later.look(tx)
-            for found in some:
-                if found.name in named:
-                    continue
-                reached("gc.delete.before")
-                self._unlink(found)
-                reached("gc.delete.after")
+            going = [found for found in some if _as_named(found.name) not in named]
+            self._remove(going)
+            for found in going:
                 tx.execute("delete from condemned where name = ?", (found.name,))
 
-    def _clear_gone(self) -> None:
-        """Deletes folders that lost their name, now or in a collection that was killed."""
-        for path in (self.repo.here / "staging").glob(f"{_GONE}*"):
-            shutil.rmtree(path, ignore_errors=True)
+    def _remove(self, going: Sequence[Found]) -> None:
+        """Removes files; those on S3 together, each under a name that nobody will use again."""
+        far: list[S3Path] = []
+        for found in going:
+            path = self.repo.root / found.name
+            if not found.name.startswith("staging/") and (remote := on_s3(path)):
+                far.append(remote)
+                continue
+            reached("gc.delete.before")
+            self._unlink(found, path)
+            reached("gc.delete.after")
+        reached("gc.remove.before")
+        remove_all(far)
+        reached("gc.remove.after")
 
-    def _unlink(self, found: Found) -> None:
-        path = self.repo.root / found.name
-        if found.name.startswith("staging/") and path.is_dir():
-            # Only its name goes while others wait; what is in it may be large.
-            path.rename(path.with_name(f"{_GONE}{uuid.uuid4().hex}"))
+    def _unlink(self, found: Found, path: Path) -> None:
+        if found.name.startswith("staging/"):
+            remove_staged(self.repo, found.name)
         elif found.name.startswith("objects/"):
             with blobs_locked(self.repo.objects.folder, alone=True):
-                if path.exists() and _mark(path.stat()) == found.mark:
+                if path.exists() and mark_of(path.stat()) == found.mark:
                     path.unlink()
         else:
             path.unlink(missing_ok=True)
@@ -379,13 +381,7 @@ def _condemned(tx: Transaction, prefix: str) -> dict[str, Condemned]:
     return {str(row[0]): Condemned(*row) for row in rows}
 
 
-def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
-    if folder.is_dir():
-        with os.scandir(folder) as entries:
-            yield from (entry for entry in entries if not entry.is_dir(follow_symlinks=False))
-
-
-def still_there(entries: Iterable[os.DirEntry[str]], prefix: str) -> list[Found]:
+def still_there(entries: Iterable[Entry], prefix: str) -> list[Found]:
     """Returns the files that are there still: a writer gives its own their names, or removes them.
 
     Each is looked at on its own, so a file that went takes no other with it.
@@ -394,22 +390,14 @@ def still_there(entries: Iterable[os.DirEntry[str]], prefix: str) -> list[Found]
     for entry in entries:
         with suppress(FileNotFoundError):
             stat = entry.stat(follow_symlinks=False)
-            found.append(Found(f"{prefix}{entry.name}", _mark(stat), stat.st_size))
+            found.append(Found(f"{prefix}{entry.name}", mark_of(stat), stat.st_size))
     return found
 
 
-def _size_of(folder: Path) -> int:
-    """Returns the bytes of a folder's files, also while somebody works in it."""
-    size = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                size += os.lstat(Path(parent, name)).st_size
-    return size
-
-
-def _mark(stat: os.stat_result) -> str:
-    return f"{stat.st_ino}:{stat.st_mtime_ns}:{stat.st_size}"
+def _as_named(name: str) -> str:
+    """Returns the path by which a record names a file: of a blob, its digest."""
+    folder, _, last = name.rpartition("/")
+    return f"{folder}/{blob_of(last)}" if name.startswith("objects/") else name
 
 
 def _kind(name: str) -> str:

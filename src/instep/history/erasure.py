@@ -19,7 +19,7 @@ from instep.faults import reached
 from instep.history.held import Held, Holding
 from instep.history.locks import blobs_locked
 from instep.history.objects import sync_folder, write_durably
-from instep.history.places import drop_copy
+from instep.history.places import drop_copies
 from instep.history.repository import Repository
 from instep.history.store import Transaction
 
@@ -135,16 +135,17 @@ def refuse_erased(tx: Transaction, digests: Iterable[str]) -> None:
 
 
 def _remove(repo: Repository, erasure: Erasure) -> None:
-    note, path = repo.objects.note(erasure.digest), repo.objects.path(erasure.digest)
+    note = repo.objects.note(erasure.digest)
     text = f"by {erasure.actor} at {format_instant(erasure.at)}: {erasure.why}"
     with blobs_locked(repo.objects.folder, alone=True):
         reached("erase.note.before")
         if not note.exists():
             write_durably(note, text.encode())
         reached("erase.bytes.before")
-        path.unlink(missing_ok=True)
-        drop_copy(path)
-        sync_folder(path.parent)
+        for path in repo.objects.files(erasure.digest):
+            path.unlink(missing_ok=True)
+        drop_copies(note.parent, [f"{erasure.digest}*"])
+        sync_folder(note.parent)
         reached("erase.bytes.after")
 
 

@@ -1,9 +1,12 @@
 """Blobs by digest, and the writing of files: complete and durable, or not there.
 
 Order in a folder: write to a temporary name, fsync the file, rename, fsync the folder. On S3 one
-request does all of that. Who stores a blob that is there already marks it as wanted again, so that
-a collection under way spares it. Bytes go in two ways only: collected, because nothing names them,
-or erased, and then a note beside says so.
+request does all of that. Bytes go in two ways only: collected, because nothing names them, or
+erased, and then a note beside says so.
+Who stores a blob that is there already makes sure that a collection under way spares it. In a
+folder its mark changes, under a lock. On S3 no lock would reach a collector that was suspended in
+the middle of a deletion: there a blob may have several copies, each under a name that is never used
+again, and one that is condemned counts as not there.
 """
 
 from __future__ import annotations
@@ -15,15 +18,16 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from instep.errors import InternalError, NotFoundError, RefusedError
 from instep.faults import reached
 from instep.history.locks import blobs_locked
-from instep.history.places import at_hand, drop_copy, here, keep_copy, on_s3
+from instep.history.places import at_hand, drop_copies, here, keep_copy, on_s3
 from instep.history.s3 import CONNECTIONS
+from instep.history.store import Store
 from instep.history.together import is_together
 
 ERASED = ".erased"
@@ -33,6 +37,7 @@ _CHUNK_BYTES = 1 << 20
 _SYNCED_AT_ONCE = 8
 """Files of one state that are synced at the same time: an append has five."""
 
+_COPY = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{32}")
 _UNPUBLISHED = re.compile(r"\.[0-9a-f]{32}")
 _WANTED_NS = 2_000_000_000
 """How far a file's time moves when it is wanted again: a counter, not a clock, and coarse enough
@@ -40,14 +45,30 @@ for every file system."""
 
 
 @dataclass(frozen=True, slots=True)
+class _There:
+    """The files with a blob's bytes, and whether a note says that these were erased."""
+
+    files: tuple[Path, ...]
+    is_erased: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Objects:
-    """The blob folder of one lake."""
+    """The blob folder of one lake; `store` tells which copies on S3 are condemned.
+
+    Without it a copy that is found on S3 is not relied on: another is made.
+    """
 
     folder: Path
+    store: Store | None = None
 
     def path(self, digest: str) -> Path:
-        """Returns where the blob is, or would be."""
+        """Returns where the blob is in a folder, or would be."""
         return self.folder / digest[:2] / digest
+
+    def files(self, digest: str) -> tuple[Path, ...]:
+        """Returns the files that have the blob's bytes, by name: one, none, or on S3 several."""
+        return self._look(digest).files
 
     def note(self, digest: str) -> Path:
         """Returns where the note about erased bytes is, or would be."""
@@ -55,7 +76,8 @@ class Objects:
 
     def has(self, digest: str) -> bool:
         """Says whether the blob can be read: it is there, and was not erased."""
-        return self.path(digest).is_file() and not self.note(digest).is_file()
+        found = self._look(digest)
+        return bool(found.files) and not found.is_erased
 
     def existing(self, digest: str) -> Path:
         """Returns a file of this machine with the blob's bytes.
@@ -63,9 +85,11 @@ class Objects:
         Raises:
             NotFoundError (kinds "erased", "no-such-object").
         """
-        if not self.has(digest):
-            raise self._missing(digest)
-        return at_hand(self.path(digest))
+        found = self._look(digest)
+        for path in () if found.is_erased else found.files:
+            with suppress(FileNotFoundError):  # one of several may go meanwhile
+                return at_hand(path)
+        raise self._missing(digest)
 
     def put(self, data: bytes) -> str:
         """Returns the SHA-256 of `data` after it has been stored durably.
@@ -74,9 +98,9 @@ class Objects:
             RefusedError (kind "erased"): these bytes were erased from the lake.
         """
         digest = hashlib.sha256(data).hexdigest()
-        with self._storing(digest) as is_there:
-            if not is_there:
-                write_durably(self.path(digest), data)
+        with self._storing(digest) as path:
+            if path is not None:
+                write_durably(path, data)
         return digest
 
     def put_file(self, source: Path) -> str:
@@ -93,9 +117,9 @@ class Objects:
                 shutil.copyfileobj(reader, writer, _CHUNK_BYTES)
             reached("file.write.after")
             digest = file_digest(temporary)
-            with self._storing(digest) as is_there:
-                if not is_there:
-                    publish_durably(temporary, self.path(digest))
+            with self._storing(digest) as path:
+                if path is not None:
+                    publish_durably(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
         return digest
@@ -107,10 +131,8 @@ class Objects:
             NotFoundError (kinds "erased", "no-such-object").
             InternalError (kind "damaged-object"): its bytes no longer have this digest.
         """
-        if self.note(digest).is_file():
-            raise self._missing(digest)
         try:
-            data = at_hand(self.path(digest)).read_bytes()
+            data = self.existing(digest).read_bytes()
         except FileNotFoundError:
             raise self._missing(digest) from None
         if hashlib.sha256(data).hexdigest() != digest:
@@ -130,23 +152,52 @@ class Objects:
         """
         return self.get(digest).decode(errors="replace")
 
-    @contextmanager
-    def _storing(self, digest: str) -> Iterator[bool]:
-        """Gives whether a blob is there already, while nobody collects or erases blobs.
+    def _look(self, digest: str) -> _There:
+        """Looks what there is; on S3 with one request, and copies here of erased bytes go."""
+        path, note = self.path(digest), self.note(digest)
+        if not on_s3(self.folder):
+            return _There((path,) if path.is_file() else (), note.is_file())
+        found = sorted(path.parent.glob(f"{digest}*"))
+        if note in found:
+            drop_copies(path.parent, [f"{digest}*"])
+        return _There(tuple(one for one in found if one != note), note in found)
 
-        On S3 no lock would reach other machines. There the note is looked for last, so that of a
-        writer and an eraser at the same time one removes the bytes; and nothing is collected.
+    @contextmanager
+    def _storing(self, digest: str) -> Iterator[Path | None]:
+        """Gives where to write a blob, or None where it is, while nobody collects or erases it.
+
+        On S3 who erases writes the note before looking for files, and who stores looks for the note
+        after writing one: so of the two at the same time one removes the bytes.
         """
         if not on_s3(self.folder):
             with blobs_locked(self.folder, alone=False):
-                yield self._wanted(digest)
+                yield None if self._wanted(digest) else self.path(digest)
             return
-        path = self.path(digest)
-        yield path.is_file()
+        # First this: what is condemned later stays as long as who found it is at work.
+        condemned = self._condemned(digest)
+        found = self._look(digest)
+        if found.is_erased:
+            raise self._was_erased(digest)
+        if condemned is not None and any(path.name not in condemned for path in found.files):
+            yield None
+            return
+        path = self.path(digest).with_name(f"{digest}.{uuid.uuid4().hex}")
+        yield path
         if self.note(digest).is_file():
             path.unlink(missing_ok=True)
-            drop_copy(path)
+            drop_copies(path.parent, [f"{digest}*"])
             raise self._was_erased(digest)
+
+    def _condemned(self, digest: str) -> frozenset[str] | None:
+        """Returns the names of the blob's files that are condemned; None where nobody can tell."""
+        if self.store is None:
+            return None
+        first = f"{self.folder.name}/{digest[:2]}/{digest}"
+        with self.store.reading() as tx:
+            rows = tx.rows(
+                "select name from condemned where name >= ? and name < ?", (first, first + "\x7f")
+            )
+        return frozenset(str(name).rpartition("/")[2] for (name,) in rows)
 
     def _wanted(self, digest: str) -> bool:
         """Says whether the blob is there, and marks it as wanted again.
@@ -187,6 +238,14 @@ class Objects:
             kind="no-such-object",
             digest=digest,
         )
+
+
+def blob_of(name: str) -> str:
+    """Returns the digest of the blob that a file of this name holds; its name where it holds none.
+
+    On S3 a copy has a name of its own after the digest.
+    """
+    return name[:64] if _COPY.fullmatch(name) else name
 
 
 def file_digest(path: Path) -> str:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
-from instep.errors import RefusedError
 from instep.history.s3 import Bucket, S3Path
 
 KEPT_BYTES = 20 << 30
@@ -41,20 +41,6 @@ def s3_root(address: str, folder: Path, endpoint: str | None, region: str | None
 def on_s3(path: object) -> S3Path | None:
     """Returns a path that is on S3 as such, None for one of this machine."""
     return path if isinstance(path, S3Path) else None
-
-
-def refuse_on_s3(root: Path, act: str, instead: str) -> None:
-    """Holds that a lake's files are in a folder, for an act that other machines would not know of.
-
-    Raises:
-        RefusedError (kind "not-on-s3").
-    """
-    if on_s3(root):
-        raise RefusedError(
-            f"{act} is not possible for the lake in {root}: expected its files in a folder, where "
-            f"locks tell who is at work. Nothing was changed. {instead}",
-            kind="not-on-s3",
-        )
 
 
 def here(path: Path) -> Path:
@@ -125,6 +111,15 @@ def drop_copy(path: Path) -> None:
     """Removes this machine's copy of a file on S3."""
     if on_s3(path) is not None:
         here(path).unlink(missing_ok=True)
+
+
+def drop_copies(folder: Path, names: Iterable[str]) -> None:
+    """Removes this machine's copies of files below a folder on S3; names may be patterns."""
+    if on_s3(folder) is not None:
+        for name in names:
+            for copy in here(folder).glob(name):
+                if copy.is_file():
+                    copy.unlink(missing_ok=True)
 
 
 def _temporary(copy: Path) -> Path:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -43,6 +43,12 @@ _COMMIT: Statement = ("commit", ())
 
 CONNECT_WAIT_S = 10
 """How long a connection may take to open."""
+
+_QUIET_S, _ASKED_EVERY_S, _ASKED_TIMES = 30, 10, 6
+"""When each side asks whether the other is there: a machine that vanished is noticed after 90 s."""
+
+Rejoin = Callable[["psycopg.Connection[Row]"], None]
+"""What a thread does on a new connection before anything else; it may raise."""
 
 
 @dataclass(slots=True)
@@ -223,6 +229,41 @@ class PostgresStore:
             connection.close()
             del self._local.connection
 
+    @contextmanager
+    def rejoining(self, rejoin: Rejoin) -> Iterator[None]:
+        """Has `rejoin` called on every new connection of this thread before that is used."""
+        held: list[Rejoin] = self._local.__dict__.setdefault("held", [])
+        held.append(rejoin)
+        try:
+            yield
+        finally:
+            held.remove(rejoin)
+
+    def ask(self, sql: str, values: Sequence[Value] = ()) -> Row:
+        """Returns the row of one statement in this thread's session, outside of a transaction.
+
+        Raises:
+            UnavailableError (kind "database-unreachable").
+        """
+        import psycopg
+
+        try:
+            return row_of(self._connection(), sql, values)
+        except psycopg.OperationalError as error:
+            self.close()
+            raise _unreachable(error) from error
+
+    def release(self, sql: str, values: Sequence[Value]) -> None:
+        """Runs a statement that gives up what the session holds; a session that fails is ended."""
+        import psycopg
+
+        connection = getattr(self._local, "connection", None)
+        if connection is not None and not connection.closed:
+            try:
+                connection.execute(_translated(sql), values)
+            except psycopg.Error:
+                self.close()
+
     def _busy(self) -> UnavailableError:
         return UnavailableError(
             f"The lake {self.database.schema} could not be locked: another process writes to it "
@@ -236,17 +277,17 @@ class PostgresStore:
         import psycopg
 
         try:
-            with self.reading() as tx:
-                row = tx.row("select pg_xact_status(?::text::xid8)", (str(number),))
+            # Not the thread's own connection: on that one something may have to be held first.
+            with _connect(self.database, self.lock_wait_s) as asking:
+                row = row_of(asking, "select pg_xact_status(?::text::xid8)", (str(number),))
         except (psycopg.Error, UnavailableError) as error:
             raise OutcomeUnknownError(
                 "The answer to a commit was lost and the database cannot be asked whether it "
-                "happened: expected an answer. When it is reachable again, see "
-                '"instep log" before trying again.',
+                'happened: expected an answer. When it can, see "instep log" before trying again.',
                 kind="commit-unknown",
                 transaction=number,
             ) from error
-        status = row[0] if row else None
+        status = row[0]
         if status == "committed":
             return
         if status == "aborted":
@@ -262,8 +303,19 @@ class PostgresStore:
         connection: psycopg.Connection[Row] | None = getattr(self._local, "connection", None)
         if connection is None or connection.closed:
             connection = _connect(self.database, self.lock_wait_s)
+            with ExitStack() as unless_joined:
+                unless_joined.callback(connection.close)
+                for rejoin in getattr(self._local, "held", ()):
+                    rejoin(connection)
+                unless_joined.pop_all()
             self._local.connection = connection
         return connection
+
+
+def row_of(connection: psycopg.Connection[Row], sql: str, values: Sequence[Value]) -> Row:
+    row = connection.execute(_translated(sql), values).fetchone()
+    assert row is not None, "the statement always gives a row"
+    return row
 
 
 def create_postgres(database: Database, fill: Fill) -> PostgresStore:
@@ -327,10 +379,19 @@ def _connect(database: Database, lock_wait_s: float) -> psycopg.Connection[Row]:
 
     try:
         connection: psycopg.Connection[Row] = psycopg.connect(
-            database.url, autocommit=True, connect_timeout=CONNECT_WAIT_S
+            database.url,
+            autocommit=True,
+            connect_timeout=CONNECT_WAIT_S,
+            keepalives_idle=_QUIET_S,
+            keepalives_interval=_ASKED_EVERY_S,
+            keepalives_count=_ASKED_TIMES,
         )
-        connection.execute(f"set lock_timeout = '{round(lock_wait_s * 1000)}ms'")
-        connection.execute(f'set search_path = "{database.schema}"')
+        connection.execute(
+            f"set lock_timeout = '{round(lock_wait_s * 1000)}ms'; "
+            f'set search_path = "{database.schema}"; set tcp_keepalives_idle = {_QUIET_S}; '
+            f"set tcp_keepalives_interval = {_ASKED_EVERY_S}; "
+            f"set tcp_keepalives_count = {_ASKED_TIMES}"
+        )
     except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
         raise _unreachable(error) from error
     return connection

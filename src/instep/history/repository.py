@@ -128,8 +128,11 @@ def check_root(root: Path) -> None:
         check_bucket(remote)
 
 
-def claim_root(root: Path, identifier: str) -> None:
+def claim_root(root: Path, text: str) -> None:
     """Takes a place on S3 for one lake, so that no other collects its files as garbage.
+
+    Who took it with the same `text` before, and was interrupted, may go on. Of a folder nothing is
+    asked.
 
     Raises:
         ConflictError (kind "lake-exists").
@@ -139,8 +142,10 @@ def claim_root(root: Path, identifier: str) -> None:
         return
     mark = remote / MARK
     try:
-        mark.claim(identifier.encode())
+        mark.claim(text.encode())
     except FileExistsError:
+        if mark.read_bytes() == text.encode():
+            return
         raise ConflictError(
             f"There is a lake in {root} already: expected a place without one. Name another in "
             f"lake.files, or remove {mark} if the making of a lake was interrupted there.",
@@ -179,7 +184,7 @@ def open_unchecked(root: Path, clock: Clock, database: Database | None = None) -
     """
     root = root.resolve()
     store: Store = open_sqlite(root / CATALOG) if database is None else open_postgres(database)
-    return Repository(root, store, Objects(root / "objects"), Nodes(store), clock)
+    return Repository(root, store, Objects(root / "objects", store), Nodes(store), clock)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -40,6 +40,8 @@ CONNECTIONS = 16
 
 _PAUSE_S = 0.1
 """The longest pause before a stream is read a second time; the last is at most eight times this."""
+_REMOVED_AT_ONCE = 1_000
+"""Objects removed by one request: the most that S3 takes."""
 
 _SCHEME = "s3://"
 _THROTTLED = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded",
@@ -231,6 +233,23 @@ class S3Path:
         """
         self.claim(b"") if not exist_ok else self.write_bytes(b"")
 
+    def version(self) -> str | None:
+        """Returns what tells these bytes from others under the same name; None without any."""
+        try:
+            return str(self._ask("head_object")["ETag"])
+        except FileNotFoundError:
+            return None
+
+    def swap(self, data: bytes, version: str | None) -> None:
+        """Makes the object have these bytes, if its version is `version` still, or as `claim`.
+
+        Raises: FileExistsError, FileNotFoundError.
+        """
+        if version is None:
+            self.claim(data)
+        else:
+            self._ask("put_object", Body=data, IfMatch=version)
+
     def claim(self, data: bytes) -> None:
         """Makes the object, if nobody has made it yet.
 
@@ -268,9 +287,15 @@ class S3Path:
             for one in page.get("Contents", ()):
                 yield S3Path(one["Key"], self.bucket)
 
-    def objects(self) -> Iterator[tuple[S3Path, Stat]]:
-        """Yields every object below, by name, with what is known of it."""
-        for page in self._pages(f"{self.key}/", ""):
+    def folders(self) -> Iterator[S3Path]:
+        """Yields the common beginnings directly below, by name."""
+        for page in self._pages(f"{self.key}/", "/"):
+            for common in page.get("CommonPrefixes", ()):
+                yield S3Path(common["Prefix"].rstrip("/"), self.bucket)
+
+    def objects(self, delimiter: str = "") -> Iterator[tuple[S3Path, Stat]]:
+        """Yields every object below, by name, with what is known of it; with "/" those directly."""
+        for page in self._pages(f"{self.key}/", delimiter):
             for one in page.get("Contents", ()):
                 yield S3Path(one["Key"], self.bucket), Stat(one["Size"], _mark(one))
 
@@ -309,6 +334,18 @@ class S3Path:
         client = self.bucket.client()
         with _translated(str(self), self):
             return getattr(client, act)(Bucket=self.bucket.name, **about, **values)
+
+
+def remove_all(paths: Sequence[S3Path]) -> None:
+    """Removes objects of one bucket, many in each request; those that are gone are no error."""
+    from botocore.exceptions import ClientError
+
+    for start in range(0, len(paths), _REMOVED_AT_ONCE):
+        some = paths[start : start + _REMOVED_AT_ONCE]
+        wanted = {"Objects": [{"Key": path.key} for path in some], "Quiet": True}
+        told = some[0]._ask("delete_objects", key=None, Delete=wanted)
+        for error in told.get("Errors", ()):
+            raise _of_answer(error["Key"], some[0], ClientError({"Error": error}, "DeleteObjects"))
 
 
 def check_bucket(path: S3Path) -> None:

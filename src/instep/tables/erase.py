@@ -9,7 +9,6 @@ of its name, so that a run finds the files of a period again.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,10 +19,12 @@ from instep.engines.engine import DeleteFile, FileSet, WrittenFile
 from instep.engines.schema import Schema, quoted
 from instep.errors import UnavailableError
 from instep.faults import reached
+from instep.history.listing import files_below
 from instep.history.locks import collecting, current_generation, oldest_writer, rewriting, writing
 from instep.history.objects import sync_folder
-from instep.history.places import refuse_on_s3
+from instep.history.places import at_hand, drop_copy, on_s3
 from instep.history.repository import Repository
+from instep.history.s3 import remove_all
 from instep.history.store import Transaction
 from instep.tables.compact import Say
 from instep.tables.condition import enclosed
@@ -133,7 +134,6 @@ def erase_rows(
             stay until the writers have ended and this is done again.
         UnavailableError (kinds "rewriting", "collecting").
     """
-    refuse_on_s3(repo.root, "Erasing rows", "Replace the table, where that is enough.")
     find_rows(repo, states, newest, predicate)
     reached("erase.rows.begin.before")
     with repo.store.transaction() as tx:
@@ -150,12 +150,15 @@ def erase_rows(
                     changed += one.erase(repo, erasure.id, say)
         if attempt and not changed:
             break
-        folders = [repo.root / "tables" / folder for folder in every]
-        listed = [path for folder in folders for path in sorted(folder.rglob("*"))]
+        listed = [
+            repo.root / "tables" / folder / below / entry.name
+            for folder in every
+            for below, entry in files_below(repo.root / "tables" / folder)
+        ]
         _end_of_writers(repo, erasure)
     else:
         raise _at_work(erasure)
-    with collecting(repo.root):
+    with collecting(repo.root, repo.store):
         _delete_unnamed(repo, states, listed)
     reached("erase.rows.end.before")
     with repo.store.transaction() as tx:
@@ -274,7 +277,7 @@ class _Table:
 
     def _without_rows(self, engine: DuckDB, variant: _Variant) -> WrittenFile | None:
         """Writes a file again without the rows; its columns stay as they are, by id and type."""
-        own = _columns_in(Path(variant.file.path), variant.schema)
+        own = _columns_in(at_hand(self.root / variant.file.path), variant.schema)
         more = [one for one in self.newest.columns if all(one.id != c.id for c in own.columns)]
         inner = Schema(tuple(replace(c, name=f"_column_{c.id}") for c in (*own.columns, *more)))
         path = variant.file.path
@@ -291,14 +294,12 @@ class _Table:
             _optional(own),
             self.folder / "data",
             1 << 40,
+            stem=f"{stem_of(path)}.",
         )
         if not written:
             return None
         (file,) = written
-        named_path = Path(path).with_name(f"{stem_of(path)}.{uuid.uuid4().hex[:8]}.parquet")
-        Path(file.path).rename(named_path)
-        sync_folder(named_path.parent)
-        return replace(file, path=str(named_path), partition=variant.file.partition)
+        return replace(file, partition=variant.file.partition)
 
     def _told(self, variant: _Variant, made: WrittenFile | None, rows: int) -> ErasedFile:
         name = Path(made.path).name if made else ""
@@ -384,7 +385,7 @@ def _end_of_writers(repo: Repository, erasure: RowErasure) -> None:
             "insert into collections (generation, at) values (?, ?)",
             (generation, to_microseconds(repo.clock())),
         )
-    oldest = oldest_writer(repo.root)
+    oldest = oldest_writer(repo.root, repo.store)
     if oldest is not None and oldest < generation:
         raise _at_work(erasure)
 
@@ -407,14 +408,19 @@ def _delete_unnamed(repo: Repository, states: States, listed: Sequence[Path]) ->
     for folder, contents in every.items():
         named |= {f"{folder}/{name}" for name in files_of(repo.root, folder, contents)}
     open_ended = tuple(name[:-1] for name in named if name.endswith("*"))
-    folders: set[Path] = set()
-    for path in listed:
-        name = path.relative_to(repo.root / "tables").as_posix()
-        if name in named or name.startswith(open_ended) or not path.is_file():
-            continue
-        reached("erase.rows.delete.before")
-        path.unlink(missing_ok=True)
-        folders.add(path.parent)
-    for place in folders:
+    going = [
+        path
+        for path in listed
+        if (name := path.relative_to(repo.root / "tables").as_posix()) not in named
+        and not name.startswith(open_ended)
+    ]
+    reached("erase.rows.delete.before")
+    remove_all([remote for path in going if (remote := on_s3(path))])
+    for path in going:
+        if on_s3(path):
+            drop_copy(path)
+        else:
+            path.unlink(missing_ok=True)
+    for place in {path.parent for path in going}:
         sync_folder(place)
     reached("erase.rows.delete.after")

@@ -46,6 +46,7 @@ def written_again(
     folder: Path,
     target_bytes: int,
     layout: Layout = PLAIN,
+    stem: str = "",
 ) -> tuple[WrittenFile, ...]:
     """Writes the rows of one SELECT as `DuckDB.write` does, then reads them back.
 
@@ -56,7 +57,7 @@ def written_again(
         InvalidError, UnavailableError: as `DuckDB.write`.
     """
     read = _sum(engine, f"({select})", schema)
-    files = engine.write(select, schema, folder, target_bytes, layout)
+    files = engine.write(select, schema, folder, target_bytes, layout, stem)
     engine.view(FileSet("written", tuple(file.path for file in files), schema))
     check_same(read, _sum(engine, "written", schema))
     return files

@@ -111,6 +111,19 @@ def erasures_of(tx: Transaction, table: str) -> tuple[RowErasure, ...]:
     return tuple(_erasure(tx, row) for row in rows)
 
 
+def erased_tables(tx: Transaction) -> dict[str, frozenset[str]]:
+    """Returns the folders of tables whose rows are gone for good, by the id of the record."""
+    found: dict[str, set[str]] = {}
+    for identifier, uuid in tx.rows(
+        "select id, uuid from row_erasures join erased_files on erasure = id "
+        "where ended_at is not null union "
+        "select id, uuid from row_erasures join erased_states on erasure = id "
+        "where ended_at is not null"
+    ):
+        found.setdefault(str(identifier), set()).add(str(uuid))
+    return {identifier: frozenset(folders) for identifier, folders in found.items()}
+
+
 def end_erasure(tx: Transaction, identifier: str, at: datetime) -> RowErasure:
     """Records that the last byte is gone."""
     tx.execute(
