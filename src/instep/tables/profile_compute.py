@@ -55,6 +55,9 @@ HASH_SPACE = 1 << 63
 
 _PICKED = "instep picked"
 
+_SCANNED_HASHES = "NULL"
+"""SQL of a sample's hashes: those of all rows are there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Counted:
@@ -243,12 +246,14 @@ def _counted(connection: duckdb.DuckDBPyConnection, source: str, column: Column)
         f"ORDER BY v LIMIT {FETCHED_VALUES + 1}"
     ).fetchall()
     if len(found) > FETCHED_VALUES:
-        return _counted_in_sql(connection, source, column)
+        return _counted_in_sql(connection, source, column, _smallest_hashes(column))
     counts = [Counted(*row) for row in found]
     return part_of_counts(column, counts, smallest(one.hash for one in counts))
 
 
-def _counted_in_sql(connection: duckdb.DuckDBPyConnection, source: str, column: Column) -> Part:
+def _counted_in_sql(
+    connection: duckdb.DuckDBPyConnection, source: str, column: Column, hashes_sql: str
+) -> Part:
     name = quoted(column.name)
     number = is_number(column.type)
     moments = "sum(CAST(v AS DOUBLE) * n) / sum(n)" if number else "any_value(NULL)"
@@ -269,8 +274,7 @@ def _counted_in_sql(connection: duckdb.DuckDBPyConnection, source: str, column: 
             (SELECT list([v::VARCHAR, n::VARCHAR] ORDER BY n DESC, v)
              FROM (FROM g WHERE v IS NOT NULL ORDER BY n DESC, v LIMIT {FREQUENT_VALUES + 1})),
             (SELECT coalesce(sum(n), 0)::BIGINT FROM k),
-            (SELECT list(h ORDER BY h) FROM (SELECT DISTINCT {hash_of(column.type, "v")} AS h
-             FROM g WHERE v IS NOT NULL ORDER BY h LIMIT {KEPT_HASHES}))
+            {hashes_sql}
         """,
     )
     count, nulls, (low, high), distinct, mean, deviation, ranked, frequent, numbers, hashes = row
@@ -295,6 +299,13 @@ def _counted_in_sql(connection: duckdb.DuckDBPyConnection, source: str, column: 
     return Part(figures, Sketch(array("q", hashes or ()), array("d", points or ()), finite))
 
 
+def _smallest_hashes(column: Column) -> str:
+    return (
+        f"(SELECT list(h ORDER BY h) FROM (SELECT DISTINCT {hash_of(column.type, 'v')} AS h "
+        f"FROM g WHERE v IS NOT NULL ORDER BY h LIMIT {KEPT_HASHES}))"
+    )
+
+
 def _deviation(number: bool) -> str:
     if not number:
         return "NULL"
@@ -309,15 +320,19 @@ def _ranked(number: bool) -> str:
     return f"""(
             WITH c AS (SELECT v::DOUBLE AS v, sum(n) OVER (ORDER BY v) - n AS before FROM k),
             p AS (SELECT i, (SELECT sum(n) - 1 FROM k) * i / 100 AS place FROM range(101) r(i)),
-            low AS (SELECT i, place, v FROM p ASOF JOIN c ON floor(place) >= before),
-            high AS (SELECT i, v FROM p ASOF JOIN c ON ceil(place) >= before),
-            s AS (SELECT i, greatest(((SELECT sum(n) FROM k) * i + {GRID - 1}) // {GRID} - 1, 0)
-                  AS place FROM range({GRID + 1}) r(i)),
-            step AS (SELECT i, v FROM s ASOF JOIN c ON s.place >= c.before)
+            wanted AS (
+              SELECT 'low' AS what, i, floor(place) AS at, place - floor(place) AS rest FROM p
+              UNION ALL SELECT 'high', i, ceil(place), 0 FROM p
+              UNION ALL SELECT 'step', i,
+                greatest(((SELECT sum(n) FROM k) * i + {GRID - 1}) // {GRID} - 1, 0), 0
+              FROM range({GRID + 1}) r(i)),
+            found AS MATERIALIZED (
+              SELECT what, i, rest, v FROM wanted ASOF JOIN c ON wanted.at >= c.before),
+            low AS (FROM found WHERE what = 'low'), high AS (FROM found WHERE what = 'high')
             SELECT [
-              (SELECT list(low.v + (high.v - low.v) * (place - floor(place)) ORDER BY low.i)
+              (SELECT list(low.v + (high.v - low.v) * low.rest ORDER BY low.i)
                FROM low JOIN high ON low.i = high.i),
-              (SELECT list(v ORDER BY i) FROM step)])"""
+              (SELECT list(v ORDER BY i) FROM found WHERE what = 'step')])"""
 
 
 def _estimated(
@@ -344,7 +359,10 @@ def _estimated(
         found = _one(connection, f"SELECT {figures} FROM _scan")
         return {
             column.name: _scaled(
-                _counted_in_sql(connection, "_sample", column), rows, about[column.name][1], scanned
+                _counted_in_sql(connection, "_sample", column, _SCANNED_HASHES),
+                rows,
+                about[column.name][1],
+                scanned,
             )
             for column, scanned in zip(columns, found, strict=True)
         }
