@@ -31,7 +31,7 @@ MIB = 1024**2
 TEXTS = 8
 ARROW_BYTES_PER_ROW = 8 + 8 + TEXTS * (32 + 4)
 WHOLE = 20 * 1024 * MIB // ARROW_BYTES_PER_ROW
-"""Rows that are 20 GiB as Arrow, both sides of a diff together."""
+"""Rows that are 20 GiB as Arrow, all sides of a diff or merge together."""
 
 COLUMNS = (
     Column(0, "k", "long"),
@@ -68,6 +68,17 @@ from instep.tables.content import TableContent
 table = TableContent.from_content(json.loads(sys.argv[2]))
 done = compact_state(Path(sys.argv[1]), table, at=datetime(2026, 1, 2, tzinfo=UTC))
 told([done.before.files, done.after.files])
+"""
+
+_MERGE = """
+import json, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from instep.tables.content import TableContent
+from instep.tables.merge import merge_rows
+states = [TableContent.from_content(json.loads(one)) for one in sys.argv[2:5]]
+done = merge_rows(Path(sys.argv[1]), *states, ["k"], at=datetime(2026, 1, 2, tzinfo=UTC))
+told([done.added, done.changed, done.removed, done.content.to_content()])
 """
 
 _INGEST = """
@@ -111,18 +122,6 @@ def _told(script: str, *arguments: str) -> list[Any]:  # what the script tells
     print(f"peak of {peak / MIB:,.0f} MiB")
     assert peak < 2048 * MIB
     return list(found)
-
-
-_MERGE = """
-import json, sys
-from datetime import UTC, datetime
-from pathlib import Path
-from instep.tables.content import TableContent
-from instep.tables.merge import merge_rows
-states = [TableContent.from_content(json.loads(one)) for one in sys.argv[2:5]]
-done = merge_rows(Path(sys.argv[1]), *states, ["k"], at=datetime(2026, 1, 2, tzinfo=UTC))
-told([done.added, done.changed, done.removed, done.content.to_content()])
-"""
 
 
 def _written(

@@ -28,26 +28,23 @@ class FileSet:
     deletes: Mapping[str, tuple[DeleteFile, ...]] = field(default_factory=dict)
     """The delete files that apply, by the path of the data file."""
 
-    def apart_from(self, other: FileSet) -> FileSet:
-        """Returns this set without the files that `other` has too, with the same deletes."""
-        other_files = set(other.files)
-        return self.only(
-            {
-                path
-                for path in self.files
-                if not (path in other_files and self._deleted(path) == other._deleted(path))
-            }
-        )
-
     def only(self, paths: Iterable[str], name: str = "") -> FileSet:
-        """Returns this set with those of its files that are among `paths`, under its own name or
-        another."""
+        """Returns this set with only those of its files, perhaps under another name."""
         kept = set(paths)
         return replace(
             self,
             name=name or self.name,
             files=tuple(path for path in self.files if path in kept),
             deletes={path: found for path, found in self.deletes.items() if path in kept},
+        )
+
+    def apart_from(self, other: FileSet) -> FileSet:
+        """Returns this set without the files that `other` has too, with the same deletes."""
+        other_files = set(other.files)
+        return self.only(
+            path
+            for path in self.files
+            if not (path in other_files and self._deleted(path) == other._deleted(path))
         )
 
     def _deleted(self, path: str) -> frozenset[DeleteFile]:
