@@ -68,7 +68,7 @@ def merge_rows(
     Raises:
         InvalidError (kind "no-such-column"): a column of `key` is not there.
         InvalidError (kinds "no-such-conflict", "bad-value"): the resolution does not fit.
-        ConflictError (kind "repeated-key"): rows cannot be told apart by the key.
+        ConflictError (kind "repeated-key"): several rows of a side have a key that theirs changed.
     """
     columns = merge_columns(*(schema_of(root, state) for state in (base, ours, theirs)))
     if columns.conflicts:
