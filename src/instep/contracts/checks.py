@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from instep.contracts.terms import BatchTerm, Bound, ColumnTerm, Contract, Metric
 from instep.engines.conform import missing_within
-from instep.engines.schema import Column, literal, quoted
+from instep.engines.schema import Column, free_name, literal, quoted
 from instep.engines.types import iceberg_column
 from instep.findings import Finding, Severity
 
@@ -52,7 +53,9 @@ def row_terms(contract: Contract, types: Mapping[str, str]) -> tuple[RowTerm, ..
         RowTerm(f"{column.name}.{term}", column.name, f"{column.name} {sentence}", broken)
         for column in contract.columns
         if column.name in types
-        for term, sentence, broken in _column_terms(column, types[column.name])
+        for term, sentence, broken in _column_terms(
+            column, types[column.name], _raw(contract, column.name)
+        )
     )
 
 
@@ -69,7 +72,7 @@ def typed_rows(contract: Contract, batch: Batch, as_numbers: Collection[str] = (
     The columns `as_numbers` are DOUBLE instead: in another unit whole numbers have fractions.
     """
     columns = ", ".join(
-        f"TRY_CAST({quoted(_raw(name))} AS DOUBLE) AS {quoted(name)}"
+        f"TRY_CAST({_raw(contract, name)} AS DOUBLE) AS {quoted(name)}"
         if name in as_numbers
         else quoted(name)
         for name in _present(contract, batch)
@@ -99,14 +102,15 @@ def quarantined_rows(contract: Contract, batch: Batch, line: str) -> str:
     `line` is a column of the batch's relation.
     """
     raw = ", ".join(f"{literal(name)}: {quoted(name)}" for name in batch.types)
-    extra = f'{quoted(line)} AS "row:line", CAST(to_json({{{raw}}}) AS {TEXT}) AS "row:raw"'
+    at, text = (quoted(free_name(name, contract.names)) for name in ("row:line", "row:raw"))
+    extra = f"{quoted(line)} AS {at}, CAST(to_json({{{raw}}}) AS {TEXT}) AS {text}"
     broken = ", ".join(
         f"CASE WHEN {predicate} THEN {literal(name)} END"
         for name, predicate in _predicates(contract, batch)
     )
     return (
-        f"SELECT CAST(\"row:line\" AS BIGINT) AS line, concat_ws(', ', {broken}) AS terms, "
-        f'"row:raw" AS raw FROM ({_typed(contract, batch, extra)}) WHERE {_any(contract, batch)}'
+        f"SELECT CAST({at} AS BIGINT) AS line, concat_ws(', ', {broken}) AS terms, "
+        f"{text} AS raw FROM ({_typed(contract, batch, extra)}) WHERE {_any(contract, batch)}"
     )
 
 
@@ -117,11 +121,12 @@ def duplicate_keys(contract: Contract, batch: Batch, existing: str | None = None
     rows of a repeated hash are compared. `existing` has columns named like the key's.
     """
     keys = ", ".join(quoted(name) for name in contract.key)
+    h = free_name("h", contract.key)
     typed = _typed(contract, Batch(batch.relation, batch.types))
     found = (
         f"WITH keys AS (SELECT {keys} FROM ({typed}) WHERE {_whole_key(contract, batch)}), "
-        f"repeated AS (SELECT hash({keys}) AS h FROM keys GROUP BY h HAVING count(*) > 1), "
-        f"suspects AS (SELECT {keys} FROM keys SEMI JOIN repeated ON hash({keys}) = repeated.h) "
+        f"repeated AS (SELECT hash({keys}) AS {h} FROM keys GROUP BY 1 HAVING count(*) > 1), "
+        f"suspects AS (SELECT {keys} FROM keys SEMI JOIN repeated ON hash({keys}) = {h}) "
         f"SELECT {keys} FROM suspects GROUP BY {keys} HAVING count(*) > 1"
     )
     if existing is None:
@@ -152,9 +157,9 @@ def batch_findings(contract: Contract, rows: int, counts: Sequence[int]) -> tupl
     )
 
 
-def _column_terms(column: ColumnTerm, source: str) -> Iterator[tuple[str, str, str]]:
-    raw, value = quoted(_raw(column.name)), quoted(column.name)
-    misfit = _misfit(column, source)
+def _column_terms(column: ColumnTerm, source: str, raw: str) -> Iterator[tuple[str, str, str]]:
+    value = quoted(column.name)
+    misfit = _misfit(column, source, raw)
     if misfit:
         yield "type", f"is {column.type}", f"({raw} IS NOT NULL AND ({misfit}))"
     if column.required:
@@ -192,14 +197,28 @@ def _column_terms(column: ColumnTerm, source: str) -> Iterator[tuple[str, str, s
         yield "values", f"is one of {', '.join(column.values)}", f"({value} NOT IN ({allowed}))"
 
 
-def _misfit(column: ColumnTerm, source: str) -> str | None:
-    """Returns the predicate of a value that does not fit the column's type; None if all do."""
-    raw, value = quoted(_raw(column.name)), quoted(column.name)
+def _misfit(column: ColumnTerm, source: str, raw: str) -> str | None:
+    """Returns the predicate of a value that does not fit the column's type; None if all do.
+
+    `raw` is SQL of the value as it came.
+    """
+    tests = [_lossy(column, source, raw), _outside(column)]
+    return " OR ".join(test for test in tests if test) or None
+
+
+def _outside(column: ColumnTerm) -> str | None:
+    """The predicate of a value that DuckDB's type has and that of the column has not."""
+    return f"{quoted(column.name)} = TIME '24:00:00'" if column.type == "time" else None
+
+
+def _lossy(column: ColumnTerm, source: str, raw: str) -> str | None:
+    """The predicate of a value that is another one in the column's type, or none."""
+    value = quoted(column.name)
     target = column.sql_type
     if _is_free(source, target):
         return None
     if column.children:
-        return _nested_misfit(column, source)
+        return _nested_misfit(column, source, raw)
     family = column.type.partition("(")[0]
     if source != TEXT:
         if family == "float":
@@ -227,9 +246,9 @@ def _misfit(column: ColumnTerm, source: str) -> str | None:
             return f"{value} IS NULL"
 
 
-def _nested_misfit(column: ColumnTerm, source: str) -> str:
+def _nested_misfit(column: ColumnTerm, source: str, raw: str) -> str:
     """The predicate of a nested value that is not the same again when it is cast back."""
-    raw, value = quoted(_raw(column.name)), quoted(column.name)
+    value = quoted(column.name)
     if not _is_alike(source, column):
         return "true"
     return f"CAST({value} AS {source}) IS DISTINCT FROM {raw}"
@@ -316,8 +335,17 @@ def _constant(column: ColumnTerm, bound: Bound) -> str:
     return f"CAST({literal(bound.value)} AS {column.sql_type})"
 
 
-def _raw(name: str) -> str:
-    return f"raw:{name}"
+def _raw(contract: Contract, name: str) -> str:
+    """SQL of a column as it came, under a name that no column of the contract has."""
+    return quoted(f"{_mark_of_raw(contract.names)}{name}")
+
+
+@lru_cache(maxsize=64)
+def _mark_of_raw(names: tuple[str, ...]) -> str:
+    mark = "raw:"
+    while any(name.lower().startswith(mark) for name in names):
+        mark += ":"
+    return mark
 
 
 def _cast(column: ColumnTerm, source: str) -> str:
@@ -335,7 +363,7 @@ def _cast(column: ColumnTerm, source: str) -> str:
 def _typed(contract: Contract, batch: Batch, extra: str = "") -> str:
     """The batch with each column twice: as it came, and in the contract's type."""
     columns = ", ".join(
-        f"{quoted(column.name)} AS {quoted(_raw(column.name))}, "
+        f"{quoted(column.name)} AS {_raw(contract, column.name)}, "
         f"{_cast(column, batch.types[column.name])} AS {quoted(column.name)}"
         for column in contract.columns
         if column.name in batch.types
@@ -343,10 +371,11 @@ def _typed(contract: Contract, batch: Batch, extra: str = "") -> str:
     select = f"SELECT {columns}{', ' if extra else ''}{extra} FROM {quoted(batch.relation)}"
     if batch.duplicates is None:
         return select
+    met = quoted(free_name("key:met", contract.names))
     same = " AND ".join(f"typed.{quoted(name)} = twice.{quoted(name)}" for name in contract.key)
     return (
-        f'SELECT *, "key:met" AND {_whole_key(contract, batch)} AS "key:twice" FROM ('
-        f'SELECT typed.*, twice.{quoted(contract.key[0])} IS NOT NULL AS "key:met" '
+        f"SELECT *, {met} AND {_whole_key(contract, batch)} AS {_twice(contract)} FROM ("
+        f"SELECT typed.*, twice.{quoted(contract.key[0])} IS NOT NULL AS {met} "
         f"FROM ({select}) AS typed LEFT JOIN {quoted(batch.duplicates)} AS twice ON {same})"
     )
 
@@ -355,8 +384,9 @@ def _whole_key(contract: Contract, batch: Batch) -> str:
     """The predicate of a row whose key columns all fit their types and are not null."""
     tests = []
     for column in _key_columns(contract):
-        misfit = _misfit(column, batch.types[column.name])
-        tests.append(f"{quoted(_raw(column.name))} IS NOT NULL")
+        raw = _raw(contract, column.name)
+        misfit = _misfit(column, batch.types[column.name], raw)
+        tests.append(f"{raw} IS NOT NULL")
         tests.extend([f"NOT ({misfit})"] if misfit else [])
     return " AND ".join(tests)
 
@@ -364,8 +394,13 @@ def _whole_key(contract: Contract, batch: Batch) -> str:
 def _predicates(contract: Contract, batch: Batch) -> list[tuple[str, str]]:
     found = [(term.name, term.broken) for term in row_terms(contract, batch.types)]
     if batch.duplicates is not None:
-        found.append(("key.unique", '"key:twice"'))
+        found.append(("key.unique", _twice(contract)))
     return found
+
+
+def _twice(contract: Contract) -> str:
+    """SQL of the column that says whether a row's key stands more than once."""
+    return quoted(free_name("key:twice", contract.names))
 
 
 def _any(contract: Contract, batch: Batch) -> str:
@@ -393,7 +428,7 @@ def _count(contract: Contract, term: BatchTerm) -> str:
         case Metric.ROWS:
             return "count(*)"
         case Metric.NULLS:
-            return _count_if(f"{quoted(_raw(term.columns[0]))} IS NULL")
+            return _count_if(f"{_raw(contract, term.columns[0])} IS NULL")
         case Metric.DUPLICATES:
             names = ", ".join(quoted(name) for name in term.columns)
             whole = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in term.columns)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from instep.engines.engine import ColumnStatistics
-from instep.engines.schema import Column, Schema, fixed_length, literal, quoted
+from instep.engines.schema import Column, Schema, default_sql, fixed_length, literal, quoted
 from instep.engines.types import is_castable
 from instep.errors import InvalidError
 
@@ -14,7 +14,8 @@ from instep.errors import InvalidError
 def conforming(given: Schema, wanted: Schema, select: str) -> str:
     """Returns `select`, which gives the columns `given`, cast to those of `wanted` where need be.
 
-    Columns and the fields of structs are matched by name, ignoring case.
+    Columns and the fields of structs are matched by name, ignoring case. A column that is left out
+    gets its default for new rows.
 
     Raises:
         InvalidError (kind "unexpected-column", "no-such-column", "type-mismatch").
@@ -60,13 +61,15 @@ class Rule:
 def rules_within(schema: Schema) -> list[Rule]:
     """Returns the rules of a schema that statistics of files do not tell of.
 
-    Those are a null in a required field of a nested column, and a fixed[n] of other than n bytes.
+    Those are a null in a required field of a nested column, a fixed[n] of other than n bytes, and
+    the time 24:00:00, which DuckDB has and Iceberg has not.
     """
     found = []
     for column in schema.columns:
         name = quoted(column.name)
         found.append(Rule(column, missing_within(name, column), _missing))
         found.append(Rule(column, _broken(name, column, _is_of_other_length), _of_other_length))
+        found.append(Rule(column, _broken(name, column, _is_end_of_day), _at_end_of_day))
     return [rule for rule in found if rule.condition]
 
 
@@ -79,6 +82,9 @@ def missing_within(value: str, column: Column) -> str:
 
 
 def _cast(source: Column | None, column: Column, wanted: Schema) -> str:
+    if source is None and column.write_default is not None:
+        default = default_sql(column, column.write_default)
+        return f"CAST({default} AS {column.sql_type}) AS {quoted(column.name)}"
     if source is None:
         raise InvalidError(
             f'SQL does not return column "{column.name}": expected all of '
@@ -121,6 +127,16 @@ def _of_other_length(column: Column, rows: int) -> InvalidError:
     )
 
 
+def _at_end_of_day(column: Column, rows: int) -> InvalidError:
+    return InvalidError(
+        f'Column "{column.name}" has the time 24:00:00 in {rows} rows: expected times of day, '
+        "from 00:00:00 up to 23:59:59.999999. Write 00:00:00, or keep a timestamp.",
+        kind="type-mismatch",
+        column=column.name,
+        rows=rows,
+    )
+
+
 def _is_missing(value: str, column: Column) -> str:
     return f"{value} IS NULL" if column.required else ""
 
@@ -128,6 +144,10 @@ def _is_missing(value: str, column: Column) -> str:
 def _is_of_other_length(value: str, column: Column) -> str:
     length = fixed_length(column.type)
     return f"octet_length({value}) <> {length}" if length else ""
+
+
+def _is_end_of_day(value: str, column: Column) -> str:
+    return f"{value} = TIME '24:00:00'" if column.type == "time" else ""
 
 
 def _broken(value: str, column: Column, rule: Breaks, depth: int = 0) -> str:

@@ -317,7 +317,7 @@ class DuckDB:
             return self._copy(f"{select}{order}", schema, out, f"FILE_SIZE_BYTES {target_bytes}")
         columns = ", ".join(partition_columns(layout, schema))
         split = f"SELECT *, {columns} FROM ({select})"
-        names = ", ".join(partition_names(layout))
+        names = ", ".join(partition_names(layout, schema))
         options = f"FILE_SIZE_BYTES {target_bytes}, PARTITION_BY ({names})"
         found = self._copy(split, schema, out, options, layout)
         if not order:
@@ -344,7 +344,7 @@ class DuckDB:
         return [
             WrittenFile(
                 row[0], row[1], row[2], "", file_statistics(row[4], schema),
-                partition_of(layout, row[5] or {}),
+                partition_of(layout, schema, row[5] or {}),
             )
             for row in written
             if row[1]

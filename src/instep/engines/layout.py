@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 
-from instep.engines.schema import Column, Schema, quoted
+from instep.engines.schema import Column, Schema, free_name, quoted
 
-_PREFIX = "instep_part_"
 _NULL = "n"
 _TIME = "%Y-%m-%dT%H:%M:%S.%f"
 
@@ -59,20 +58,21 @@ def partition_columns(layout: Layout, schema: Schema) -> tuple[str, ...]:
     by_id = {column.id: column for column in schema.columns}
     return tuple(
         f"coalesce('v' || hex(encode({transformed(field.transform, by_id[field.source_id])})), "
-        f"'{_NULL}') AS {_PREFIX}{number}"
-        for number, field in enumerate(layout.partition)
+        f"'{_NULL}') AS {name}"
+        for name, field in zip(partition_names(layout, schema), layout.partition, strict=True)
     )
 
 
-def partition_names(layout: Layout) -> tuple[str, ...]:
-    return tuple(f"{_PREFIX}{number}" for number, _ in enumerate(layout.partition))
+def partition_names(layout: Layout, schema: Schema) -> tuple[str, ...]:
+    """Returns what these columns are called; no column of the schema is called so."""
+    return tuple(free_name(f"part{n}", schema.names) for n, _ in enumerate(layout.partition))
 
 
-def partition_of(layout: Layout, keys: Mapping[str, str]) -> tuple[str | None, ...]:
+def partition_of(layout: Layout, schema: Schema, keys: Mapping[str, str]) -> tuple[str | None, ...]:
     """Returns a file's partition from what DuckDB tells of it."""
     return tuple(
         _text(field, keys[name])
-        for name, field in zip(partition_names(layout), layout.partition, strict=True)
+        for name, field in zip(partition_names(layout, schema), layout.partition, strict=True)
     )
 
 
@@ -139,6 +139,7 @@ def _unscaled(name: str) -> str:
 
 def _hash(column: Column, name: str) -> str:
     """Murmur3 (x86, 32 bits, seed 0) of the bytes that the specification gives a value."""
+    at = free_name("i", [column.name])
     match column.type:
         case "int" | "long":
             return _hash_of_long(f"{name}::BIGINT")
@@ -149,13 +150,13 @@ def _hash(column: Column, name: str) -> str:
         case "timestamp" | "timestamptz":
             return _hash_of_long(f"epoch_us({name})")
         case "string":
-            return _hash_of_hex(f"hex(encode({name}))")
+            return _hash_of_hex(f"hex(encode({name}))", at)
         case "binary":
-            return _hash_of_hex(f"hex({name})")
+            return _hash_of_hex(f"hex({name})", at)
         case "uuid":
-            return _hash_of_hex(f"upper(replace({name}::VARCHAR, '-', ''))")
+            return _hash_of_hex(f"upper(replace({name}::VARCHAR, '-', ''))", at)
         case _:
-            return _hash_of_hex(_decimal_hex(_unscaled(name)))
+            return _hash_of_hex(_decimal_hex(_unscaled(name)), at)
 
 
 def _hash_of_long(value: str) -> str:
@@ -165,7 +166,9 @@ def _hash_of_long(value: str) -> str:
     return _murmur(words, "0::UBIGINT", "8")
 
 
-def _hash_of_hex(text: str) -> str:
+def _hash_of_hex(text: str, at: str) -> str:
+    """`at` names the place of a word in a lambda, which would hide a column of that name."""
+
     def byte(at: str) -> str:
         return f"('0x' || substr({text}, {at}, 2))::UBIGINT"
 
@@ -173,7 +176,7 @@ def _hash_of_hex(text: str) -> str:
         return " + ".join(f"({byte(f'{first} + {2 * n}')} << {8 * n})" for n in range(4))
 
     length = f"(length({text}) // 2)"
-    words = f"list_transform(range({length} // 4), lambda i: {word('i * 8 + 1')})"
+    words = f"list_transform(range({length} // 4), lambda {at}: {word(f'{at} * 8 + 1')})"
     start = f"({length} // 4) * 8 + 1"
     tail = " + ".join(
         f"CASE WHEN {length} % 4 > {n} THEN {byte(f'{start} + {2 * n}')} << {8 * n} "

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from instep.clock import Window
 from instep.engines.engine import FileSet, Slice
 from instep.engines.held import Held
-from instep.engines.schema import Column, Schema, literal, quoted
+from instep.engines.schema import Column, Schema, default_sql, literal, quoted
 from instep.errors import InvalidError
 
 
@@ -129,20 +129,10 @@ def _part(
 def _fields(columns: Sequence[Column]) -> str:
     fields = ", ".join(
         f"{c.id}: {{name: {literal(c.name)}, type: {literal(c.sql_type)}, "
-        f"default_value: {_default(c)}}}"
+        f"default_value: {default_sql(c, c.initial_default)}}}"
         for c in columns
     )
     return f"MAP {{{fields}}}"
-
-
-def _default(column: Column) -> str:
-    """The value of rows written before the column was added; bytes are told in hexadecimal."""
-    text = column.initial_default
-    if text is None:
-        return "NULL"
-    if column.sql_type == "BLOB":
-        text = "".join(f"\\x{byte:02X}" for byte in bytes.fromhex(text))
-    return literal(text)
 
 
 def _rebuilt(value: str, held: Column, column: Column, depth: int = 0) -> str:
@@ -174,5 +164,5 @@ def _rebuilt(value: str, held: Column, column: Column, depth: int = 0) -> str:
 
 def _field(value: str, held: Column | None, child: Column, depth: int) -> str:
     if held is None:
-        return f"CAST({_default(child)} AS {child.sql_type})"
+        return f"CAST({default_sql(child, child.initial_default)} AS {child.sql_type})"
     return _rebuilt(f"struct_extract({value}, {literal(held.name)})", held, child, depth)

@@ -8,7 +8,7 @@ its name may change. Types that only Iceberg's format version 3 knows are refuse
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from instep.canonical import Json
@@ -37,8 +37,14 @@ NESTED_TYPES: dict[str, tuple[str, ...]] = {
 }
 """Iceberg's nested types, and the names of their children where Iceberg fixes them."""
 
+UNTYPED = "unknown"
+"""The type of rows that are null without one, on their way into a column of any type.
+
+Iceberg has it too, from format version 3 on; no table here has a column of it.
+"""
+
 _VERSION_3 = frozenset(
-    {"timestamp_ns", "timestamptz_ns", "variant", "geometry", "geography", "unknown"}
+    {"timestamp_ns", "timestamptz_ns", "variant", "geometry", "geography", UNTYPED}
 )
 _DECIMAL = re.compile(r"decimal\((\d+), ?(\d+)\)")
 _FIXED = re.compile(r"fixed\[(\d+)\]")
@@ -178,6 +184,26 @@ def fixed_length(iceberg_type: str) -> int | None:
     """Returns the number of bytes of a value of a type "fixed[n]"; None for any other type."""
     fixed = _FIXED.fullmatch(iceberg_type)
     return int(fixed[1]) if fixed else None
+
+
+def free_name(wanted: str, taken: Iterable[str]) -> str:
+    """Returns `wanted`, with underscores behind it until it is no name of `taken`, in any case.
+
+    For a column that SQL has beside those of a table, which may have any name.
+    """
+    names = {name.lower() for name in taken}
+    while wanted.lower() in names:
+        wanted += "_"
+    return wanted
+
+
+def default_sql(column: Column, text: str | None) -> str:
+    """Returns SQL of one of a column's defaults; bytes are told in hexadecimal."""
+    if text is None:
+        return "NULL"
+    if column.sql_type == "BLOB":
+        text = "".join(f"\\x{byte:02X}" for byte in bytes.fromhex(text))
+    return literal(text)
 
 
 def quoted(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from instep.engines.schema import Column, fixed_length
+from instep.engines.schema import UNTYPED, Column, fixed_length
 from instep.errors import InvalidError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _TYPES: dict[str, str] = {
     "JSON": "string",
     "UUID": "uuid",
     "BLOB": "binary",
+    '"NULL"': UNTYPED,
 }
 """What each DuckDB type becomes; integers wider than long are checked when they are cast."""
 
@@ -72,6 +73,8 @@ def is_castable(source: Column, target: Column) -> bool:
 
     Fields of structs are matched by name, ignoring case, and none may be left over.
     """
+    if source.type == UNTYPED:
+        return True
     if source.type != target.type or not target.is_nested:
         return _is_primitive_castable(source.type, target.type)
     given = {child.name.lower(): child for child in source.children}
@@ -132,9 +135,8 @@ def _primitive(kind: DuckDBPyType, path: str) -> str:
         return text.lower().replace(" ", "")
     if kind.id == "enum":
         return "string"
-    shown = "NULL without a type" if text == '"NULL"' else text
     raise InvalidError(
-        f'Column "{path}" is {shown}, which has no Iceberg type here: expected a simple type '
+        f'Column "{path}" is {text}, which has no Iceberg type here: expected a simple type '
         "such as BIGINT, DOUBLE, VARCHAR or TIMESTAMPTZ, or a STRUCT, list or MAP of them. "
         "Cast the column to one.",
         kind="unsupported-type",

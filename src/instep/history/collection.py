@@ -28,7 +28,7 @@ from instep.history.listing import (
 )
 from instep.history.locks import blobs_locked, collecting, current_generation, oldest_writer
 from instep.history.naming import Later, Snapshot, take_snapshot
-from instep.history.objects import ERASED, blob_of
+from instep.history.objects import ERASED, blob_of, remove_empty_folders
 from instep.history.places import drop_copies, here, on_s3
 from instep.history.repository import Repository
 from instep.history.retention import Condemned, Found, Policy, Rooms, Verdict, decide
@@ -199,6 +199,8 @@ class _Collection:
                     unnamed += still_there([entry], prefix + below)
             self._area(prefix, unnamed)
             self._forget(root / folder, copies.difference(names))
+            if not self.is_dry:
+                remove_empty_folders(root / folder / "data")
 
     def _folders(self, root: Path) -> list[str]:
         """Returns the folders in one; of those that it has no more, copies here are dropped."""

@@ -348,6 +348,19 @@ def sync_folder(folder: Path) -> None:
         _fsync(folder, "folder.fsync")
 
 
+def remove_empty_folders(folder: Path) -> None:
+    """Removes every folder below one in which nothing is left; its name may tell of what was.
+
+    Other writers of tables name folders after values. Who makes a folder and writes into it only
+    later may have to make it again.
+    """
+    place = here(folder)  # on S3 there are no folders, only copies here have
+    for parent, _, _ in os.walk(place, topdown=False):
+        if Path(parent) != place:
+            with suppress(OSError):  # something is in it
+                Path(parent).rmdir()
+
+
 def _put(path: Path, data: bytes) -> None:
     """Writes one object, and keeps a copy here."""
     reached("file.write.before")

@@ -29,8 +29,10 @@ from instep.ingest.files import check_delimiter, load_rows, open_raw
 from instep.ingest.in_force import InForce
 from instep.ingest.records import last_accepted, load_profile, save_profile
 from instep.tables.content import TableContent
-from instep.tables.read import data_files, file_set, layout_of, schema_of
+from instep.tables.read import counted_as, data_files, file_set, layout_of, schema_of
 from instep.tables.rows import upsert_files
+from instep.tables.session import added_files
+from instep.tables.shared import unshared
 from instep.tables.write import append, create_table, replace, set_columns, set_layout
 
 
@@ -159,7 +161,7 @@ def read_batch(
         check_delimiter(raw, (*contract.names, *reading.mapping))
         with DuckDB(repo.root / "staging") as engine:
             rows = load_rows(engine, raw)
-            staged = stage(engine, contract, rows.types, reading.mapping)
+            staged = stage(engine, contract, rows, reading.mapping)
             found = column_findings(engine, contract, staged, last)
             if staged.missing:
                 examined = Examined(rows=rows.rows, findings=found)
@@ -231,8 +233,7 @@ def appended(
     """Returns `now` with the files that made `arrived` of `before`, or None if that cannot be."""
     if now is None or not may_append(repo, contract, before, arrived, now):
         return None
-    old = {file.path for file in data_files(repo.root, before)}
-    good = [file for file in data_files(repo.root, arrived) if file.path not in old]
+    good = added_files(repo, before, arrived) or ()
     return append(repo.root, now, good, at=repo.clock())
 
 
@@ -256,23 +257,29 @@ def may_append(
         return False
     if layout_of(repo.root, now) != layout_of(repo.root, arrived):
         return False
-    old = {file.path for file in data_files(repo.root, before)}
-    whole = {file.path for file in data_files(repo.root, arrived)}
-    if not old <= whole:
-        return False  # what it was read upon was compacted: which files are its own is unknown
-    if not contract.key:
-        return True
-    current = {file.path for file in data_files(repo.root, now)}
-    entered = file_set(repo.root, now, "entered")
-    entered = entered.apart_from(file_set(repo.root, before, "entered"))
-    return not old - current and not _share_keys(
-        repo, contract, tuple(sorted(whole - old)), entered
+    own = added_files(repo, before, arrived)
+    if own is None:
+        return False  # it was compacted together with what it was read upon
+    return not contract.key or not _share_keys(
+        repo, contract, tuple(file.path for file in own), _entered(repo, before, now)
     )
+
+
+def _entered(repo: Repository, before: TableContent, now: TableContent) -> FileSet:
+    """Returns the files of `now` in which there may be rows that `before` had not."""
+    old, new = (file_set(repo.root, one, "entered") for one in (before, now))
+    entered = new.apart_from(old)
+    _, unknown = unshared(counted_as(repo.root, before), counted_as(repo.root, now))
+    # Files of the same rows are known ones, unless a deletion in either says otherwise.
+    if old.deletes or new.deletes:
+        return entered
+    return changed(entered, files=tuple(path for path in entered.files if path in unknown))
 
 
 def _share_keys(
     repo: Repository, contract: Contract, arrived: tuple[str, ...], entered: FileSet
 ) -> bool:
+    """Says whether a row of `entered` has the key of one of `arrived`, which no known row has."""
     from instep.engines.duckdb import DuckDB
 
     if not arrived or not entered.files:

@@ -21,11 +21,11 @@ from instep.contracts.renames import Rename, renames
 from instep.contracts.terms import Contract, MergePolicy, Metric
 from instep.contracts.units import distribution_changes, unit_change
 from instep.engines.engine import Slice, WrittenFile
-from instep.engines.schema import Column, Schema, quoted
+from instep.engines.schema import Column, Schema, free_name, quoted
 from instep.errors import InvalidError
 from instep.findings import Finding, Severity
 from instep.history.repository import Repository
-from instep.ingest.files import LINE, LINES, RAW, RawFile, RawRows, cut_off_at_last_row, unreadable
+from instep.ingest.files import LINES, RAW, RawFile, RawRows, cut_off_at_last_row, unreadable
 from instep.tables.content import TableContent
 from instep.tables.profile import ColumnProfile
 from instep.tables.profile_compute import profile_relation
@@ -58,6 +58,8 @@ class Staged:
     types: Mapping[str, str]
     missing: tuple[str, ...]
     unknown: tuple[str, ...]
+    line: str
+    """The column that has the lines, where they are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +75,11 @@ class Examined:
     profile: tuple[ColumnProfile, ...] = ()
 
 
-def stage(
-    engine: DuckDB, contract: Contract, types: Mapping[str, str], mapping: Mapping[str, str]
-) -> Staged:
+def stage(engine: DuckDB, contract: Contract, rows: RawRows, mapping: Mapping[str, str]) -> Staged:
     """Shows the raw file under the contract's names; `mapping` is the source's name to ours."""
-    lower = {name.lower() for name in types}
+    lower = {name.lower() for name in rows.types}
     targets: dict[str, str] = {}
-    for name in types:
+    for name in rows.types:
         own = contract.column(name)
         mapped = mapping.get(name)
         if own is None and mapped is not None and mapped.lower() not in lower:
@@ -88,12 +88,15 @@ def stage(
     columns = ", ".join(f"{quoted(name)} AS {quoted(to)}" for name, to in targets.items())
     run = engine.connection.execute
     run(f"CREATE OR REPLACE VIEW {_STAGED} AS SELECT {columns} FROM {RAW}")
-    run(f"CREATE OR REPLACE VIEW {_STAGED_LINES} AS SELECT {columns}, {quoted(LINE)} FROM {LINES}")
-    staged = {to: types[name] for name, to in targets.items()}
+    line = free_name("line", targets.values())
+    lines = f"SELECT {columns}, {quoted(rows.line)} AS {quoted(line)} FROM {LINES}"
+    run(f"CREATE OR REPLACE VIEW {_STAGED_LINES} AS {lines}")
+    staged = {to: rows.types[name] for name, to in targets.items()}
     return Staged(
         types=staged,
         missing=tuple(name for name in contract.names if name not in staged),
         unknown=tuple(name for name in staged if contract.column(name) is None),
+        line=line,
     )
 
 
@@ -191,7 +194,7 @@ def examine(
         aside: tuple[WrittenFile, ...] = ()
         if kept != rows.rows:
             broken = _broken(engine, contract, batch)
-            aside = _set_aside(engine, raw, rows, contract, batch, folder)
+            aside = _set_aside(engine, raw, rows, contract, batch, staged.line, folder)
         findings = [
             *_row_findings(contract, rows.rows, rows.rows - kept, broken),
             *_batch_findings(engine, contract, batch, rows.rows),
@@ -288,10 +291,11 @@ def _set_aside(
     rows: RawRows,
     contract: Contract,
     batch: Batch,
+    line: str,
     folder: Path,
 ) -> tuple[WrittenFile, ...]:
     lines = Batch(_STAGED_LINES, batch.types, batch.duplicates)
-    aside = engine.write(checks.quarantined_rows(contract, lines, LINE), _QUARANTINE, folder)
+    aside = engine.write(checks.quarantined_rows(contract, lines, line), _QUARANTINE, folder)
     if not raw.ends_with_newline:
         last = max((int(_upper(file)) for file in aside), default=0)
         if last == rows.rows + 1:

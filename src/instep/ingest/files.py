@@ -14,14 +14,14 @@ import io
 import re
 import shutil
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instep.contracts.terms import Format, Source
-from instep.engines.schema import literal, quoted
+from instep.engines.schema import free_name, literal, quoted
 from instep.errors import InvalidError
 
 if TYPE_CHECKING:
@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 RAW = "raw_file"
 """The relation that holds a file as it came."""
 
-LINE = "raw:line"
-"""The column of its line, in the relation of that name with `_lines`."""
+_PARSED = "parsed_file"
+"""The table of a CSV file; its columns are c0, c1, ..., as a name may hide the id of a row."""
 
 LINES = "raw_file_lines"
+"""The relation that has the line of each row beside it."""
+
+_NUMBER = "file_row_number"
+"""What DuckDB calls the place of a row in its file, where no column is called so."""
 
 _HEADER_BYTES = 1 << 20
 """The longest header line that is read."""
@@ -60,10 +64,14 @@ class RawFile:
 
 @dataclass(frozen=True, slots=True)
 class RawRows:
-    """The rows of a file, readable in an engine as `RAW`; types are DuckDB's."""
+    """The rows of a file, readable in an engine as `RAW`; types are DuckDB's.
+
+    `line` is the column of `LINES` that no file has.
+    """
 
     rows: int
     types: dict[str, str]
+    line: str
 
 
 def check_arrived(path: Path) -> None:
@@ -205,18 +213,18 @@ def load_rows(engine: DuckDB, raw: RawFile) -> RawRows:
             case Format.PARQUET:
                 engine.allow(raw.path)
                 run(f"CREATE VIEW {RAW} AS SELECT * FROM read_parquet({path})")
-                run(
-                    f"CREATE VIEW {LINES} AS SELECT * EXCLUDE file_row_number, "
-                    f"file_row_number + 1 AS {quoted(LINE)} "
-                    f"FROM read_parquet({path}, file_row_number = true)"
-                )
+                found = _described(engine)
+                run(f"CREATE VIEW {LINES} AS {_numbered_parquet(path, found)}")
             case Format.CSV:
                 # With the order of the file kept, a row's id tells its line.
                 run("SET preserve_insertion_order = true")
-                run(f"CREATE TEMP TABLE {RAW} AS SELECT * FROM {_csv_scan(raw)}")
+                run(f"CREATE TEMP TABLE {_PARSED} AS SELECT * FROM {_csv_scan(raw)}")
                 run("SET preserve_insertion_order = false")
-                run(f"CREATE VIEW {LINES} AS SELECT *, rowid + 2 AS {quoted(LINE)} FROM {RAW}")
-        described = run(f"DESCRIBE {RAW}").fetchall()
+                names = [f"c{n} AS {quoted(name)}" for n, name in enumerate(raw.columns)]
+                run(f"CREATE VIEW {RAW} AS SELECT {', '.join(names)} FROM {_PARSED}")
+                found = _described(engine)
+                lines = f"rowid + 2 AS {quoted(_line(found))}"
+                run(f"CREATE VIEW {LINES} AS SELECT {', '.join(names)}, {lines} FROM {_PARSED}")
         [(rows,)] = run(f"SELECT count(*) FROM {RAW}").fetchall()
     except duckdb.Error as error:
         raise unreadable(raw, error) from None
@@ -226,7 +234,24 @@ def load_rows(engine: DuckDB, raw: RawFile) -> RawRows:
             kind="no-rows",
             path=raw.name,
         )
-    return RawRows(rows, {name: kind for name, kind, *_ in described})
+    return RawRows(rows, found, _line(found))
+
+
+def _described(engine: DuckDB) -> dict[str, str]:
+    described = engine.connection.execute(f"DESCRIBE {RAW}").fetchall()
+    return {name: kind for name, kind, *_ in described}
+
+
+def _line(types: Mapping[str, str]) -> str:
+    return free_name("line", types)
+
+
+def _numbered_parquet(path: str, types: Mapping[str, str]) -> str:
+    """SQL of the rows of a Parquet file with their lines, in whose place it may have a number."""
+    line = quoted(_line(types))
+    if free_name(_NUMBER, types) == _NUMBER:
+        return f"SELECT *, {_NUMBER} + 1 AS {line} FROM read_parquet({path})"
+    return f"SELECT *, row_number() OVER () AS {line} FROM read_parquet({path})"
 
 
 def unreadable(raw: RawFile, error: Exception) -> InvalidError:
@@ -315,7 +340,7 @@ def _check_header(names: list[str], file: str) -> None:
 
 
 def _csv_scan(raw: RawFile) -> str:
-    columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in raw.columns)
+    columns = ", ".join(f"'c{n}': 'VARCHAR'" for n, _ in enumerate(raw.columns))
     markers = ", ".join(literal(marker) for marker in raw.source.null_markers)
     return (
         f"read_csv({literal(str(raw.path))}, auto_detect = false, header = true, "

@@ -28,8 +28,9 @@ from instep.pipelines.plan import StepPlan
 from instep.pipelines.prepare import Planner, Source
 from instep.pipelines.records import Run, RunState, load_run
 from instep.pipelines.runtime import differences, load_runtime, parse_runtime
+from instep.tables.columns import typed_as
 from instep.tables.content import TableContent
-from instep.tables.read import file_set
+from instep.tables.read import file_set, schema_of
 
 FLOAT_TOLERANCE = 1e-9
 """The largest relative difference that another order of summing doubles explains."""
@@ -231,13 +232,17 @@ class _Again:
         schema = (
             declared(contract, step.writes).schema
             if contract is not None
-            else self.execution.describe(plan, self._files)
+            else typed_as(self.execution.describe(plan, self._files), self._kept_schema(plan))
         )
         staged = self.execution.table(plan, numbered(schema), self._files)
         paths = tuple(file.path for _, files in staged.pieces for file in files)
         self.tables[step.writes] = FileSet(step.writes, paths, staged.schema)
         self.planner.made(step.writes, None)
         return self.tables[step.writes]
+
+    def _kept_schema(self, plan: StepPlan) -> Schema:
+        content = TableContent.from_content(self.run.outputs[plan.output])
+        return schema_of(self.repo.root, content)
 
     def _files(self, table: str, part: Slice | None) -> FileSet:
         staged = self.tables.get(table)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pyiceberg.catalog import Catalog, MetastoreCatalog, PropertiesUpdateSummary
 from pyiceberg.exceptions import (
@@ -25,8 +25,9 @@ from pyiceberg.exceptions import (
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromInputFile
-from pyiceberg.table import CommitTableResponse, StagedTable, Table
+from pyiceberg.table import CommitTableResponse, DataScan, StagedTable, Table
 from pyiceberg.table.metadata import TableMetadata, TableMetadataUtil, new_table_metadata
+from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
 from pyiceberg.table.update import TableRequirement, TableUpdate, update_table_metadata
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
@@ -60,12 +61,42 @@ class Tables(Protocol):
     def find_table(self, name: str) -> TableContent | None:
         """Returns a table as it is now, or None."""
 
+    def depend_on(self, name: str) -> None:
+        """Says that rows of a table decided what is written; then it must not have moved at all."""
+
     def stage(self, name: str, content: TableContent | None) -> None:
         """Sets a table, or removes it.
 
         Raises:
             RefusedError (kind "read-only").
         """
+
+
+class LakeTable(Table):
+    """A table that tells a plain append from all that looks at the rows that are there.
+
+    Both may add files and nothing else, as an upsert does when no key is met; but only an append
+    means the same on a table that moved meanwhile.
+    """
+
+    catalog: LakeCatalog
+    is_appending = False
+
+    def append(
+        self,
+        df: pa.Table | pa.RecordBatchReader,
+        snapshot_properties: dict[str, str] = EMPTY_DICT,
+        branch: str | None = MAIN_BRANCH,
+    ) -> None:
+        self.is_appending = True
+        try:
+            super().append(df, snapshot_properties, branch)
+        finally:
+            self.is_appending = False
+
+    def scan(self, *args: Any, **options: Any) -> DataScan:  # as pyiceberg has them
+        self.catalog.depend_on(self)
+        return super().scan(*args, **options)
 
 
 class LakeCatalog(MetastoreCatalog):
@@ -98,7 +129,7 @@ class LakeCatalog(MetastoreCatalog):
         name = self._name(identifier)
         content = self._existing(name)
         metadata, location = loaded(self._root, content)
-        return Table(
+        return LakeTable(
             identifier=(NAMESPACE, name),
             metadata=metadata,
             metadata_location=location,
@@ -117,10 +148,16 @@ class LakeCatalog(MetastoreCatalog):
         content = committed(self._root, base, requirements, updates)
         if content != base:
             self._tables.stage(name, content)
+        if not (isinstance(table, LakeTable) and table.is_appending):
+            self.depend_on(table)
         metadata, location = loaded(self._root, content)
         return CommitTableResponse.model_validate(
             {"metadata": metadata, "metadata-location": location}
         )
+
+    def depend_on(self, table: Table) -> None:
+        """Says that rows of a table decided what is written."""
+        self._tables.depend_on(self._name(table.name()))
 
     def rename_table(
         self, from_identifier: str | Identifier, to_identifier: str | Identifier
@@ -156,6 +193,7 @@ class LakeCatalog(MetastoreCatalog):
         io = self._io(EMPTY_DICT, metadata_location)
         metadata = FromInputFile.table_metadata(io.new_input(metadata_location))
         self._tables.stage(name, adopt(self._root, base, metadata_json(metadata)))
+        self._tables.depend_on(name)
         return self.load_table(identifier)
 
     # Namespaces

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from instep.engines.schema import Column, Schema, sql_type_of
+from instep.engines.schema import UNTYPED, Column, Schema, sql_type_of
 from instep.errors import InvalidError
 
 Change = Callable[[Schema, Iterator[int]], Schema]
@@ -149,15 +149,21 @@ def evolved(
 ) -> Schema:
     """Returns a schema of `columns`, whose ids are ignored: a known name keeps its id.
 
-    Fields within are matched by name too.
+    Fields within are matched by name too. A column without a type keeps the one it has.
 
     Raises:
         InvalidError (kind "repeated-column", "unsupported-type", "bad-column-name").
         InvalidError (kind "type-mismatch"): a column's type cannot be read from the old files.
         InvalidError (kind "null-in-required"): a new column is required, but old rows lack it.
     """
-    check_columns(Schema(tuple(columns)))
-    return Schema(_matched(schema.columns, columns, ids, has_rows))
+    typed = _typed(columns, schema.columns)
+    check_columns(Schema(typed))
+    return Schema(_matched(schema.columns, typed, ids, has_rows))
+
+
+def typed_as(schema: Schema, before: Schema) -> Schema:
+    """Returns a schema whose columns without a type have that of the column of their name."""
+    return Schema(_typed(schema.columns, before.columns))
 
 
 def check_columns(schema: Schema) -> None:
@@ -168,6 +174,8 @@ def check_columns(schema: Schema) -> None:
     """
     seen: set[str] = set()
     for path, column in _paths("", schema.columns):
+        if column.type == UNTYPED:
+            raise _untyped(path)
         if not column.is_nested:
             sql_type_of(column.type)
         if not column.name:
@@ -296,6 +304,19 @@ def _matched(
     )
 
 
+def _typed(columns: Sequence[Column], before: Sequence[Column]) -> tuple[Column, ...]:
+    known = {column.name.lower(): column for column in before}
+    found = []
+    for column in columns:
+        old = known.get(column.name.lower())
+        if old is not None and column.type == UNTYPED:
+            column = replace(column, type=old.type, children=old.children)
+        elif old is not None:
+            column = replace(column, children=_typed(column.children, old.children))
+        found.append(column)
+    return tuple(found)
+
+
 def _may_be_null(old: Column | None, column: Column) -> bool:
     """Whether rows that are there may be null in a column that is required from now on."""
     if old is None:
@@ -309,6 +330,15 @@ def _is_promotion(before: str, after: str) -> bool:
         return True
     old, new = (re.fullmatch(r"decimal\((\d+), ?(\d+)\)", kind) for kind in (before, after))
     return bool(old and new and old[2] == new[2] and int(new[1]) >= int(old[1]))
+
+
+def _untyped(path: str) -> InvalidError:
+    return InvalidError(
+        f'Column "{path}" is null in all rows and has no type: expected one, since the table has '
+        "no such column yet. Cast it, as by CAST(NULL AS VARCHAR), or name its type.",
+        kind="unsupported-type",
+        column=path,
+    )
 
 
 def _unreadable(path: str, found: Column, type_: str) -> InvalidError:

@@ -21,7 +21,7 @@ from instep.errors import UnavailableError
 from instep.faults import reached
 from instep.history.listing import files_below
 from instep.history.locks import collecting, current_generation, oldest_writer, rewriting, writing
-from instep.history.objects import sync_folder
+from instep.history.objects import remove_empty_folders, sync_folder
 from instep.history.places import at_hand, drop_copy, on_s3
 from instep.history.repository import Repository
 from instep.history.s3 import remove_all
@@ -423,4 +423,6 @@ def _delete_unnamed(repo: Repository, states: States, listed: Sequence[Path]) ->
             path.unlink(missing_ok=True)
     for place in {path.parent for path in going}:
         sync_folder(place)
+    for folder in every:
+        remove_empty_folders(repo.root / "tables" / folder / "data")
     reached("erase.rows.delete.after")

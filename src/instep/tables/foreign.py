@@ -35,6 +35,9 @@ _PATH_ID = 2147483546
 _RESERVED = 2147483447
 """From here on field ids are Iceberg's own, such as that of a row's id in version 3: no columns."""
 
+_DAY = 24 * 60 * 60 * 1_000_000
+"""In microseconds: no time of day is so late, whatever a file holds."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Bounds = Mapping[int, tuple[bytes | None, bytes | None]]
@@ -238,6 +241,8 @@ def _day(value: int | date) -> str | None:
 
 
 def _moment(microseconds: int, kind: str) -> str | None:
+    if kind == "time" and microseconds >= _DAY:
+        return None
     try:
         at = _EPOCH + timedelta(microseconds=microseconds)
     except OverflowError:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from instep.engines.schema import Column, quoted
+from instep.engines.schema import Column, free_name, quoted
 from instep.tables.profile import (
     DISTINCT_ERROR,
     FIGURES,
@@ -52,8 +52,6 @@ FETCHED_VALUES = 4096
 
 HASH_SPACE = 1 << 63
 """Hashes are DuckDB's, halved: every engine's long can hold them."""
-
-_PICKED = "instep picked"
 
 _SCANNED_HASHES = "NULL"
 """SQL of a sample's hashes: those of all rows are there."""
@@ -125,8 +123,7 @@ def parts_of_rows(
     }
     if many:
         large = [column for column in columns if column.name in many]
-        found |= _estimated(connection, f"(SELECT *, {picked} AS {quoted(_PICKED)} FROM {source})",
-                            rows, large, many)  # fmt: skip
+        found |= _estimated(connection, source, picked, rows, large, many)
     return tuple(found[column.name] for column in columns)
 
 
@@ -338,24 +335,30 @@ def _ranked(number: bool) -> str:
 def _estimated(
     connection: duckdb.DuckDBPyConnection,
     source: str,
+    picked: str,
     rows: int,
     columns: Sequence[Column],
     about: dict[str, tuple[int, float]],
 ) -> dict[str, Part]:
     """Profiles columns of many values in one reading: exact figures, hashes, and a sample."""
+    names = ", ".join(quoted(column.name) for column in columns)
+    is_picked = quoted(free_name("picked", (column.name for column in columns)))
     asked = ", ".join(
         f"{_scan_of(column, *about[column.name])} AS f{place}, "
-        f"list({quoted(column.name)}) FILTER (WHERE {quoted(_PICKED)}) AS s{place}"
+        f"list({quoted(column.name)}) FILTER (WHERE {is_picked}) AS s{place}"
         for place, column in enumerate(columns)
     )
-    picked = ", ".join(
+    sampled = ", ".join(
         f"unnest(s{place}) AS {quoted(column.name)}" for place, column in enumerate(columns)
     )
     figures = ", ".join(f"f{place}" for place, _ in enumerate(columns))
     run = connection.execute
     try:
-        run(f"CREATE OR REPLACE TEMP TABLE _scan AS SELECT {asked} FROM {source}")
-        run(f"CREATE OR REPLACE TEMP TABLE _sample AS SELECT {picked} FROM _scan")
+        run(
+            f"CREATE OR REPLACE TEMP TABLE _scan AS SELECT {asked} "
+            f"FROM (SELECT {names}, {picked} AS {is_picked} FROM {source})"
+        )
+        run(f"CREATE OR REPLACE TEMP TABLE _sample AS SELECT {sampled} FROM _scan")
         found = _one(connection, f"SELECT {figures} FROM _scan")
         return {
             column.name: _scaled(

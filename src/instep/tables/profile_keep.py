@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from instep.clock import Window
 from instep.engines.engine import FileSet, Slice
-from instep.engines.schema import Column, Schema, literal, quoted
+from instep.engines.schema import Column, Schema, free_name, literal, quoted
 from instep.history.objects import write_durably
 from instep.history.places import at_hand
 from instep.tables.content import TableContent
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 _FORM = 1
 """The form of kept profiles; those of another are made again."""
-
-_PLACE = "place in file"
-"""The name under which a row's place is read; no column of a table is likely to have it."""
 
 _LEAST_IN_GROUP = 4
 _MOST_IN_GROUP = 32
@@ -203,9 +200,9 @@ class _Kept:
         held = {one.field_id for one in file.columns}
         columns = tuple(column for column in self.schema.columns if column.id in held)
         one = FileSet("f", (file.path,), Schema(columns))
-        source = self.engine.source(one, row_number=_PLACE)
-        place = quoted(_PLACE)
-        found = parts_of_file(self.engine.connection, source, place, file.rows, columns)
+        place = free_name("place", one.schema.names)
+        source = self.engine.source(one, row_number=place)
+        found = parts_of_file(self.engine.connection, source, quoted(place), file.rows, columns)
         return {column.id: part for column, part in zip(columns, found, strict=True)}
 
     def _read(self, paths: Sequence[Path]) -> dict[str, Parts]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from instep.engines.engine import FileSet, WrittenFile
 from instep.engines.layout import PLAIN, Layout
-from instep.engines.schema import Schema, quoted
+from instep.engines.schema import Schema, free_name, quoted
 from instep.errors import InternalError
 
 if TYPE_CHECKING:
@@ -29,12 +29,14 @@ def rows_by_file(
 ) -> dict[str, int]:
     """Returns how many rows of each file are meant by `what`, SQL to stand after FROM; no zeros."""
     engine.allow_files(files)
-    name = quoted(_FILE)
+    name = free_name(_FILE, files.schema.names)
     found: dict[str, int] = {}
     for start in range(0, len(files.files), at_once):
-        source = engine.source(files.only(files.files[start : start + at_once]), file_name=_FILE)
+        source = engine.source(files.only(files.files[start : start + at_once]), file_name=name)
         found |= dict(
-            engine.rows(f"SELECT {name}, count(*) FROM {source} {what} GROUP BY {name} ORDER BY 1")
+            engine.rows(
+                f"SELECT {quoted(name)}, count(*) FROM {source} {what} GROUP BY 1 ORDER BY 1"
+            )
         )
     return found
 

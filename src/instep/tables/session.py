@@ -64,6 +64,9 @@ class Pinned:
     def find_table(self, name: str) -> TableContent | None:
         return _find(self.repo, self.commit, name)
 
+    def depend_on(self, name: str) -> None:
+        """Nothing: a commit never moves."""
+
     def stage(self, name: str, content: TableContent | None) -> None:
         raise RefusedError(
             f"Table {name} is read at commit {self.commit[:12]}, which never changes: expected an "
@@ -254,7 +257,14 @@ def appended_files(
     repo: Repository, before: TableContent, after: TableContent
 ) -> tuple[DataFile, ...] | None:
     """Returns the files that were added, or None where anything else differs between two states."""
-    if before.uuid != after.uuid or not _is_laid_out_alike(repo, before, after):
+    return added_files(repo, before, after) if _is_laid_out_alike(repo, before, after) else None
+
+
+def added_files(
+    repo: Repository, before: TableContent, after: TableContent
+) -> tuple[DataFile, ...] | None:
+    """Returns the files that were added, or None where any row went, whatever the columns are."""
+    if before.uuid != after.uuid:
         return None
     old = {file.path: file.counts_as for file in data_files(repo.root, before)}
     new = {file.path: file for file in data_files(repo.root, after)}
