@@ -36,7 +36,7 @@ from pyiceberg.types import (
 
 from instep.cli.doctor import examine
 from instep.engines.duckdb import DuckDB
-from instep.errors import InvalidError, RefusedError
+from instep.errors import ConflictError, InvalidError, RefusedError
 from instep.history.refs import RefKind, create_ref
 from instep.history.repository import MAIN, Repository, create_repository
 from instep.lake import Lake
@@ -318,6 +318,43 @@ def test_a_handle_that_is_behind_is_told_so(lake: Lake) -> None:
         assert edit.find_table("t") == before
 
     assert len(read(lake)) == 5
+
+
+ONE = pa.table({"id": pa.array([9], pa.int32()), "name": ["late"]})
+
+
+@pytest.mark.parametrize(
+    ("act", "is_done"),
+    [
+        (lambda table: table.append(ONE), True),
+        (lambda table: table.upsert(ONE, join_cols=["id"]), False),
+        (lambda table: table.overwrite(ONE, overwrite_filter="id == 9"), False),
+        (lambda table: table.append(ONE.slice(0, table.scan().count() - 3 + 1)), False),
+        (lambda table: table.delete("id == 1"), False),
+        (lambda table: (table.delete("id == 9"), table.append(ONE)), False),
+    ],
+    ids=["append", "upsert", "overwrite", "scan", "delete", "delete nothing"],
+)
+@pytest.mark.filterwarnings("ignore:Delete operation did not match")
+def test_only_an_append_is_made_again_on_a_table_that_moved(
+    lake: Lake, act: Any, is_done: bool
+) -> None:
+    with editing(lake) as edit:
+        made(edit.catalog)
+    late = editing(lake)
+    act(late.__enter__().catalog.load_table("default.t"))
+    with editing(lake) as first:
+        first.append("t", "select 9::int as id, 'first' as name")
+
+    if is_done:
+        late.__exit__(None, None, None)
+    else:
+        with pytest.raises(ConflictError, match="by ana") as caught:
+            late.__exit__(None, None, None)
+        assert caught.value.kind == "keys-moved"
+
+    found = lake.branch("work").table("t").sql("select name from t where id = 9 order by 1")
+    assert found.column(0).to_pylist() == (["first", "late"] if is_done else ["first"])
 
 
 def test_columns_added_on_two_branches_get_different_ids(lake: Lake) -> None:

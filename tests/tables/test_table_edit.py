@@ -378,6 +378,110 @@ def test_an_append_is_made_again_only_as_the_contract_lets(
     assert len(rows(lake)) == (5 if is_done else 4)
 
 
+def test_an_append_under_a_contract_is_made_again_though_its_table_was_compacted(
+    lake: Lake,
+) -> None:
+    commit(lake.repo, "work", contract__t=contract(lake.repo, CONTRACT.format(policy="append")))
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+        edit.append("t", "select 4 as id, 'd' as name")
+    with editing(lake) as late:
+        late.append("t", "select 5 as id, 'e' as name")
+        assert not compact_table(lake.repo, "work", "t", lambda content: False).why_not
+        with editing(lake) as first:
+            first.append("t", "select 6 as id, 'f' as name")
+
+    assert [row[0] for row in rows(lake)] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(ConflictError), editing(lake) as late:
+        late.append("t", "select 7 as id, 'late' as name")
+        assert not compact_table(lake.repo, "work", "t", lambda content: False).why_not
+        with editing(lake) as first:
+            first.append("t", "select 7 as id, 'first' as name")
+    assert rows(lake)[-1] == (7, "first")
+
+
+UNTYPED = [
+    "select 4 as id, null as name",
+    pa.table({"id": [4], "name": pa.nulls(1)}),
+    pa.table({"id": pa.nulls(1), "name": pa.nulls(1)}),
+]
+
+
+@pytest.mark.parametrize("more", UNTYPED, ids=["SQL", "Arrow", "all"])
+def test_rows_that_are_null_without_a_type_fit_a_column_of_any(lake: Lake, more: Any) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+        edit.append("t", more)
+        edit.overwrite("t", more, where="name is null")
+        edit.create("deep", "select {'a': 1, 'b': ['x']} as s, map {'k': 1} as m")
+        edit.append("deep", "select {'a': null, 'b': []} as s, null as m")
+
+    assert rows(lake)[-1][1] is None
+    assert rows(lake, "deep")[-1] == ({"a": None, "b": []}, None)
+
+
+@pytest.mark.parametrize("new", ["select 1 as id, null as odd", pa.table({"odd": pa.nulls(1)})])
+def test_a_new_column_that_is_null_without_a_type_is_refused(lake: Lake, new: Any) -> None:
+    said = '"odd" is null in all rows'
+    with pytest.raises(InvalidError, match=said) as raised, editing(lake) as edit:
+        edit.create("t", new)
+
+    assert raised.value.kind == "unsupported-type"
+
+
+@pytest.mark.parametrize(
+    "value", ["time '24:00:00'", "[time '24:00:00']", "{'a': map {'k': [time '24:00:00']}}"]
+)
+def test_the_end_of_a_day_is_no_time(lake: Lake, value: str) -> None:
+    with pytest.raises(InvalidError, match="24:00:00 in 1 rows") as raised, editing(lake) as edit:
+        edit.create("t", f"select {value} as at union all select null")
+
+    assert raised.value.kind == "type-mismatch"
+
+
+def test_a_column_that_is_left_out_gets_its_default(lake: Lake) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+        edit.add_column("t", "late", "decimal(4,2)", default="1.5")
+        edit.add_column("t", "raw", "binary", default="00fF")
+        edit.append("t", "select 4 as id, 'd' as name")
+        edit.append("t", "select 5 as id, 'e' as name, null as late, null as raw")
+        edit.upsert("t", "select 1 as id, 'A' as name, 2.25 as late", key="id")
+    late = lake.branch("work").table("t").sql("select id, late, hex(raw) r from t order by id")
+
+    assert [(one["id"], str(one["late"]), one["r"]) for one in late.to_pylist()] == [
+        (1, "2.25", "00FF"), (2, "1.50", "00FF"), (3, "1.50", "00FF"), (4, "1.50", "00FF"),
+        (5, "None", None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "default"),
+    [
+        ("int", "abc"), ("int", "1.5"), ("int", "2147483648"), ("boolean", "yes"),
+        ("binary", "xyz"), ("fixed[2]", "00"), ("decimal(4,2)", "1.555"), ("decimal(4,2)", "100"),
+        ("double", "nan"), ("date", "infinity"), ("time", "24:00:00"), ("uuid", "x"),
+        ("timestamp", "2020-01-01T00:00:00Z"), ("timestamptz", "2020-01-01T00:00:00"),
+        ("INT[]", "[1]"),
+    ],
+)  # fmt: skip
+def test_a_default_is_a_value_of_its_column(lake: Lake, kind: str, default: str) -> None:
+    said = r'default ".*" of column "odd"'
+    with pytest.raises(InvalidError, match=said) as raised, editing(lake) as edit:
+        edit.create("t", NUMBERS)
+        edit.add_column("t", "odd", kind, default=default)
+
+    assert raised.value.kind == "bad-value"
+
+
+@pytest.mark.parametrize("kind", ["unknown", "gibberish", "INT[", "timestamp_ns", "decimal(39,0)"])
+def test_a_type_that_is_none_is_refused(lake: Lake, kind: str) -> None:
+    with pytest.raises(InvalidError) as raised, editing(lake) as edit:
+        edit.create("t", columns={"odd": kind})
+
+    assert raised.value.kind == "unsupported-type"
+
+
 Model = dict[int, str | None]
 
 KEYS = st.integers(0, 9)

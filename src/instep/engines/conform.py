@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from instep.engines.defaults import default_sql
 from instep.engines.engine import ColumnStatistics
-from instep.engines.schema import Column, Schema, default_sql, fixed_length, literal, quoted
+from instep.engines.schema import Column, Schema, fixed_length, literal, quoted
 from instep.engines.types import is_castable
 from instep.errors import InvalidError
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from instep.clock import Window
+from instep.engines.defaults import default_sql
 from instep.engines.engine import FileSet, Slice
 from instep.engines.held import Held
-from instep.engines.schema import Column, Schema, default_sql, literal, quoted
+from instep.engines.schema import Column, Schema, literal, quoted
 from instep.errors import InvalidError
 
 

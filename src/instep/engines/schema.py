@@ -197,15 +197,6 @@ def free_name(wanted: str, taken: Iterable[str]) -> str:
     return wanted
 
 
-def default_sql(column: Column, text: str | None) -> str:
-    """Returns SQL of one of a column's defaults; bytes are told in hexadecimal."""
-    if text is None:
-        return "NULL"
-    if column.sql_type == "BLOB":
-        text = "".join(f"\\x{byte:02X}" for byte in bytes.fromhex(text))
-    return literal(text)
-
-
 def quoted(name: str) -> str:
     """Returns `name` as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,16 @@ def iceberg_column(sql_type: str, name: str) -> Column:
     """
     import duckdb
 
-    return column_of(duckdb.sqltype(sql_type), name)
+    try:
+        kind = duckdb.sqltype(sql_type)
+    except duckdb.Error:
+        raise InvalidError(
+            f'Type "{sql_type}" of column "{name}" is none: expected one of Iceberg\'s, such as '
+            "long or timestamptz, or a nested one of DuckDB's, such as INT[]. Correct it.",
+            kind="unsupported-type",
+            column=name,
+        ) from None
+    return column_of(kind, name)
 
 
 def column_of(kind: DuckDBPyType, name: str) -> Column:
@@ -82,6 +92,20 @@ def is_castable(source: Column, target: Column) -> bool:
     return given.keys() == wanted.keys() and all(
         is_castable(given[name], child) for name, child in wanted.items()
     )
+
+
+def typed_as(columns: Sequence[Column], before: Sequence[Column]) -> tuple[Column, ...]:
+    """Returns columns of which those without a type have that of the column of their name."""
+    known = {column.name.lower(): column for column in before}
+    found = []
+    for column in columns:
+        old = known.get(column.name.lower())
+        if old is not None and column.type == UNTYPED:
+            column = replace(column, type=old.type, children=old.children)
+        elif old is not None:
+            column = replace(column, children=typed_as(column.children, old.children))
+        found.append(column)
+    return tuple(found)
 
 
 def is_readable(held: Column, column: Column) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from instep.canonical import Json, JsonObject
 from instep.engines.engine import FileSet, Slice
 from instep.engines.schema import Schema, quoted
+from instep.engines.types import typed_as
 from instep.errors import RefusedError
 from instep.history.ids import new_id
 from instep.history.repository import Repository
@@ -28,7 +29,6 @@ from instep.pipelines.plan import StepPlan
 from instep.pipelines.prepare import Planner, Source
 from instep.pipelines.records import Run, RunState, load_run
 from instep.pipelines.runtime import differences, load_runtime, parse_runtime
-from instep.tables.columns import typed_as
 from instep.tables.content import TableContent
 from instep.tables.read import file_set, schema_of
 
@@ -232,7 +232,7 @@ class _Again:
         schema = (
             declared(contract, step.writes).schema
             if contract is not None
-            else typed_as(self.execution.describe(plan, self._files), self._kept_schema(plan))
+            else self._described(plan)
         )
         staged = self.execution.table(plan, numbered(schema), self._files)
         paths = tuple(file.path for _, files in staged.pieces for file in files)
@@ -240,9 +240,11 @@ class _Again:
         self.planner.made(step.writes, None)
         return self.tables[step.writes]
 
-    def _kept_schema(self, plan: StepPlan) -> Schema:
-        content = TableContent.from_content(self.run.outputs[plan.output])
-        return schema_of(self.repo.root, content)
+    def _described(self, plan: StepPlan) -> Schema:
+        """The columns that the SQL gives; one that is null only has the type that was kept."""
+        found = self.execution.describe(plan, self._files)
+        kept = TableContent.from_content(self.run.outputs[plan.output])
+        return Schema(typed_as(found.columns, schema_of(self.repo.root, kept).columns))
 
     def _files(self, table: str, part: Slice | None) -> FileSet:
         staged = self.tables.get(table)

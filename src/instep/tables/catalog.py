@@ -25,7 +25,7 @@ from pyiceberg.exceptions import (
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromInputFile
-from pyiceberg.table import CommitTableResponse, DataScan, StagedTable, Table
+from pyiceberg.table import CommitTableResponse, DataScan, StagedTable, Table, Transaction
 from pyiceberg.table.metadata import TableMetadata, TableMetadataUtil, new_table_metadata
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
@@ -93,6 +93,11 @@ class LakeTable(Table):
             super().append(df, snapshot_properties, branch)
         finally:
             self.is_appending = False
+
+    def transaction(self) -> Transaction:
+        if not self.is_appending:  # it may commit nothing, because of the rows it saw
+            self.catalog.depend_on(self)
+        return super().transaction()
 
     def scan(self, *args: Any, **options: Any) -> DataScan:  # as pyiceberg has them
         self.catalog.depend_on(self)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from instep.engines.schema import UNTYPED, Column, Schema, sql_type_of
+from instep.engines.types import typed_as
 from instep.errors import InvalidError
 
 Change = Callable[[Schema, Iterator[int]], Schema]
@@ -156,14 +157,9 @@ def evolved(
         InvalidError (kind "type-mismatch"): a column's type cannot be read from the old files.
         InvalidError (kind "null-in-required"): a new column is required, but old rows lack it.
     """
-    typed = _typed(columns, schema.columns)
+    typed = typed_as(columns, schema.columns)
     check_columns(Schema(typed))
     return Schema(_matched(schema.columns, typed, ids, has_rows))
-
-
-def typed_as(schema: Schema, before: Schema) -> Schema:
-    """Returns a schema whose columns without a type have that of the column of their name."""
-    return Schema(_typed(schema.columns, before.columns))
 
 
 def check_columns(schema: Schema) -> None:
@@ -302,19 +298,6 @@ def _matched(
         )
         for old, column in level
     )
-
-
-def _typed(columns: Sequence[Column], before: Sequence[Column]) -> tuple[Column, ...]:
-    known = {column.name.lower(): column for column in before}
-    found = []
-    for column in columns:
-        old = known.get(column.name.lower())
-        if old is not None and column.type == UNTYPED:
-            column = replace(column, type=old.type, children=old.children)
-        elif old is not None:
-            column = replace(column, children=_typed(column.children, old.children))
-        found.append(column)
-    return tuple(found)
 
 
 def _may_be_null(old: Column | None, column: Column) -> bool:

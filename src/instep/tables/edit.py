@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from instep.clock import Window, parse_instant
+from instep.engines.defaults import checked_default
 from instep.engines.engine import Slice
 from instep.engines.schema import Column, sql_type_of
 from instep.errors import ConflictError, InvalidError
@@ -253,12 +254,17 @@ class TableEdit:
         """Adds a column, which is null, or `default`, in the rows that are there.
 
         `kind` is a type of Iceberg's, or DuckDB's for nested ones. `after=""` puts it first.
+        Later rows have the default, too, where they leave the column out.
 
         Raises:
-            NotFoundError (kind "no-such-table"), and InvalidError as `columns.added`.
+            NotFoundError (kind "no-such-table"), and InvalidError as `columns.added` and
+                `checked_default`.
         """
         parent, _, name = column.rpartition(".")
-        made = replace(_column(name, kind), doc=doc, initial_default=default, write_default=default)
+        made = replace(_column(name, kind), doc=doc)
+        if default is not None:
+            value = checked_default(made, default)
+            made = replace(made, initial_default=value, write_default=value)
         self._evolve(
             table,
             lambda schema, ids: evolution.added(schema, ids, made, parent=parent, after=after),
