@@ -24,7 +24,16 @@ from pyiceberg.exceptions import (
 from pyiceberg.table import Table
 from pyiceberg.table.sorting import NullOrder, SortDirection
 from pyiceberg.table.update import AssertRefSnapshotId
-from pyiceberg.transforms import IdentityTransform
+from pyiceberg.transforms import (
+    BucketTransform,
+    DayTransform,
+    HourTransform,
+    IdentityTransform,
+    MonthTransform,
+    Transform,
+    TruncateTransform,
+    YearTransform,
+)
 from pyiceberg.types import (
     DoubleType,
     ListType,
@@ -35,11 +44,13 @@ from pyiceberg.types import (
 )
 
 from instep.cli.doctor import examine
+from instep.cli.erase_rows import erased_rows
 from instep.engines.duckdb import DuckDB
 from instep.errors import ConflictError, InvalidError, RefusedError
 from instep.history.refs import RefKind, create_ref
 from instep.history.repository import MAIN, Repository, create_repository
 from instep.lake import Lake
+from instep.tables.content import TableContent
 from instep.tables.edit import TableEdit
 from instep.tables.read import (
     data_files,
@@ -184,6 +195,54 @@ def test_tables_partitioned_by_pyiceberg_are_read_and_appended_to_by_us(lake: La
     found = [file.partition for file in data_files(found_in.repo.root, found_in.content)]
     assert found_in.sql("select id from t order by id").column(0).to_pylist() == [2, 3]
     assert ("2013-01-01", "0.5") in found
+
+
+TIMES = pa.table(
+    {
+        "id": pa.array([1, 2, 3, 4], pa.int32()),
+        "at": pa.array(["1969-12-31T23:59:59.5", "2026-02-28T12:00", "1970-01-01T00:00", None])
+        .cast(pa.timestamp("us"))
+        .cast(pa.timestamp("us", tz="UTC")),
+        "text": ["émile", "é", "", None],
+        "number": pa.array([-1, 34, 2**40, None], pa.int64()),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("column", "transform"),
+    [
+        ("at", YearTransform()),
+        ("at", MonthTransform()),
+        ("at", DayTransform()),
+        ("at", HourTransform()),
+        ("text", BucketTransform(7)),
+        ("number", BucketTransform(7)),
+        ("text", TruncateTransform(2)),
+        ("number", TruncateTransform(10)),
+    ],
+    ids=str,
+)
+def test_pyiceberg_and_we_put_rows_into_the_same_partitions(
+    lake: Lake, column: str, transform: Transform[Any, Any]
+) -> None:
+    pytest.importorskip("pyiceberg_core", reason="pyiceberg-core is not installed")
+    with editing(lake) as edit:
+        table = edit.catalog.create_table("default.t", schema=TIMES.schema)
+        with table.update_spec() as change:
+            change.add_field(column, transform)
+        table.append(TIMES)
+        theirs = _partitions(edit.find_table("t"), lake)
+        edit.overwrite("t", TIMES)
+        ours = _partitions(edit.find_table("t"), lake)
+
+    assert ours == theirs
+    assert [row["id"] for row in read(lake)] == [1, 2, 3, 4]
+
+
+def _partitions(content: TableContent | None, lake: Lake) -> Counter[tuple[str | None, ...]]:
+    assert content is not None
+    return Counter(file.partition for file in data_files(lake.repo.root, content))
 
 
 def test_the_names_of_folders_are_no_values(lake: Lake) -> None:
@@ -397,6 +456,28 @@ def test_collection_keeps_what_is_needed_and_takes_what_was_never_committed(lake
     assert (len(before), len(after)) == (7, 5)
     assert not list(examine(lake.repo, Counter()))
     assert len(read(lake)) == 7
+
+
+@pytest.mark.parametrize("way", ["collected", "erased"])
+def test_folders_named_after_values_go_with_their_last_file(lake: Lake, way: str) -> None:
+    with editing(lake) as edit:
+        table = edit.catalog.create_table("default.t", schema=NUMBERS.schema)
+        with table.update_spec() as change:
+            change.add_identity("name")
+        table.append(NUMBERS)
+    with pytest.raises(KeyError), editing(lake) as edit:
+        edit.catalog.load_table("default.t").append(ONE)
+        raise KeyError
+    folder = table_folder(lake.repo.root, lake.branch("work").table("t").content) / "data"
+    assert {one.name for one in folder.iterdir()} == {"name=a", "name=b", "name=c", "name=late"}
+
+    if way == "erased":
+        erased_rows(lake.repo, "t", "name = 'b'", "asked", "ana", is_dry=False)
+    for _ in range(3):
+        gc(lake.repo)
+
+    left = {one.name for one in folder.iterdir() if one.is_dir()}
+    assert left == {"name=a", "name=c"} | ({"name=b"} if way == "collected" else set())
 
 
 def test_what_was_collected_during_an_edit_is_nothing_that_it_needs(lake: Lake) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -253,6 +255,92 @@ def test_without_a_key_new_rows_of_both_sides_are_kept_where_both_were_compacted
     assert merged.content is not None
     assert set(_rows(tmp_path, merged.content)) == {1, 2, 3, 4}
     assert merged.added == 1
+
+
+Bag = tuple[str | None, ...]
+"""The rows of one file, where rows have no key and may be equal."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one side did: the rows it left of each file of the base (None: not touched), new files.
+
+    A file of which all rows are left was rewritten as it is.
+    """
+
+    left: tuple[Bag | None, ...]
+    new: tuple[Bag, ...]
+
+
+def _bags(values: list[str | None], least: int) -> st.SearchStrategy[Bag]:
+    return st.lists(st.sampled_from(values), min_size=least, max_size=3).map(tuple)
+
+
+@st.composite
+def _keyless(draw: st.DrawFn) -> tuple[list[Bag], Side, Side]:
+    """A base, and two sides; what they add is equal to no row of the base."""
+    base = draw(st.lists(_bags(["a", "b", None], 1), min_size=1, max_size=3))
+
+    def side() -> Side:
+        left: list[Bag | None] = []
+        for bag in base:
+            kept = draw(st.none() | st.lists(st.booleans(), min_size=len(bag), max_size=len(bag)))
+            chosen = zip(bag, kept or (), strict=False)
+            left.append(None if kept is None else tuple(row for row, is_in in chosen if is_in))
+        return Side(tuple(left), tuple(draw(st.lists(_bags(["x", "y"], 1), max_size=2))))
+
+    return base, side(), side()
+
+
+def _bag_sql(bag: Bag) -> str:
+    listed = ", ".join("(NULL)" if row is None else f"('{row}')" for row in bag)
+    return f"SELECT v::VARCHAR AS v FROM (VALUES {listed}) t(v)"
+
+
+def _one_side(root: Path, base: TableContent, side: Side) -> TableContent:
+    gone, bags = [], list(side.new)
+    for file, left in zip(data_files(root, base), side.left, strict=True):
+        if left is not None:
+            gone.append(file.path)
+            bags += [left] if left else []
+    files = [one for bag in bags for one in _files(root, base, _bag_sql(bag))]
+    return replace(root, base, files, gone, at=AT)
+
+
+def _counted(root: Path, table: TableContent) -> Counter[str | None]:
+    with DuckDB(root / "staging") as engine:
+        engine.view(file_set(root, table, "t"))
+        return Counter(row for (row,) in engine.rows("SELECT v FROM t"))
+
+
+def _gone(bag: Bag, side: Bag | None) -> Counter[str | None]:
+    return Counter(bag) - Counter(bag if side is None else side)
+
+
+@settings(max_examples=25, deadline=None)
+@given(case=_keyless())
+def test_without_a_key_rows_are_merged_as_bags_are(case: tuple[list[Bag], Side, Side]) -> None:
+    bags, ours, theirs = case
+    expected: Counter[str | None] = Counter()
+    is_disputed = False
+    for bag, mine, yours in zip(bags, ours.left, theirs.left, strict=True):
+        # Which of two equal rows is meant nobody can tell: then, both sides meant the same one.
+        expected += Counter(bag) - (_gone(bag, mine) | _gone(bag, yours))
+        is_disputed |= None not in (mine, yours)
+    for bag in (*ours.new, *theirs.new):
+        expected += Counter(bag)
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        base = create_table(root, "t", [Column(0, "v", "string")], at=AT)
+        for bag in bags:
+            base = append(root, base, _files(root, base, _bag_sql(bag)), at=AT)
+        states = [_one_side(root, base, side) for side in (ours, theirs)]
+
+        for one, two in (states, states[::-1]):
+            merged = merge_rows(root, base, one, two, [], at=AT)
+            assert merged.content is not None or is_disputed
+            if merged.content is not None:
+                assert _counted(root, merged.content) == expected
 
 
 def test_columns_of_both_sides_are_kept_under_their_field_ids(tmp_path: Path) -> None:
