@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 from bare import bare_table
+from garbage import branch
 
 from instep.engines.duckdb import DuckDB
 from instep.engines.schema import Column
 from instep.errors import InvalidError
+from instep.history.repository import Repository
+from instep.lake import Lake
+from instep.tables.compact import compact_state
 from instep.tables.content import TableContent
+from instep.tables.diff import diff_rows
+from instep.tables.merge import merge_rows
+from instep.tables.profile_keep import profile_table
 from instep.tables.read import data_files, file_set, row_count, schema_of
+from instep.tables.rows import Rows, append_rows, delete_rows, upsert_rows
 from instep.tables.write import append, create_table, data_folder
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -197,3 +207,89 @@ def test_rules_of_fields_within_are_held_when_written(
 
     assert caught.value.kind == kind
     _table(tmp_path, columns, f"SELECT [{good}, NULL] AS l UNION ALL SELECT NULL")
+
+
+def _wrapped(kind: str, value: str) -> dict[str, str]:
+    """A value by itself, and in every kind of nesting, as SQL."""
+    one = f"CAST({value} AS {VALUES[kind][0]})"
+    return {
+        "v": one,
+        "in_list": f"[{one}, NULL]",
+        "in_struct": f"{{'f': {one}, 'l': [{one}]}}",
+        "in_map": f"MAP {{'k': {one}, '': NULL}}",
+        "deep": f"[{{'m': MAP {{'a': [{one}]}}}}]",
+        "as_key": "NULL" if value == "NULL" else f"MAP {{{one}: 1}}",
+    }
+
+
+def _wrapped_rows(kind: str, first: int, values: Sequence[str]) -> str:
+    """SQL of one row a value, numbered from `first`."""
+    return " UNION ALL ".join(
+        f"SELECT {first + n}::BIGINT AS id, "
+        + ", ".join(f"{sql} AS {name}" for name, sql in _wrapped(kind, value).items())
+        for n, value in enumerate(values)
+    )
+
+
+def _texts(lake: Lake, first: int) -> list[dict[str, Any]]:
+    """The rows of a hundred ids from `first` as DuckDB's texts, which tell -0.0 from 0.0."""
+    names = ("v", "in_list", "in_struct", "in_map", "deep", "as_key")
+    listed = ", ".join(f"{name}::VARCHAR AS {name}" for name in names)
+    sql = f"SELECT {listed} FROM t WHERE id >= {first} AND id < {first + 100} ORDER BY id"
+    return list(lake.branch("work").table("t").sql(sql).to_pylist())
+
+
+SHORT = ("double", "decimal(38,38)", "uuid", "fixed[4]")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(one, marks=() if one in SHORT else pytest.mark.long) for one in VALUES]
+)
+def test_every_type_goes_through_every_act(repo: Repository, kind: str) -> None:
+    values = [*VALUES[kind][1], "NULL"]
+    count = len(values)
+    branch(repo, "work")
+    lake, root, at = Lake(repo), repo.root, repo.clock()
+
+    def editing() -> Any:  # a context manager of TableEdit
+        return lake.edit("work", message="types", author="ana")
+
+    one = VALUES[kind][0]
+    columns = {
+        "v": kind, "in_list": f"{one}[]", "in_struct": f"STRUCT(f {one}, l {one}[])",
+        "in_map": f"MAP(VARCHAR, {one})", "deep": f"STRUCT(m MAP(VARCHAR, {one}[]))[]",
+        "as_key": f"MAP({one}, INTEGER)",
+    }  # fmt: skip
+    with editing() as edit:
+        edit.create("t", columns={"id": "long", **columns})
+        edit.append("t", _wrapped_rows(kind, 0, values))
+        edit.append("t", _wrapped_rows(kind, 100, values))
+    moved = "SELECT * REPLACE (id + 200 AS id) FROM t WHERE id < 100"
+    arrow = lake.branch("work").table("t").sql(moved)
+    with editing() as edit:
+        edit.append("t", arrow)
+        table = edit.catalog.load_table("default.t")
+        theirs = table.scan("id < 100").to_arrow()
+        ids = pa.array([one + 300 for one in theirs["id"].to_pylist()], pa.int64())
+        table.append(theirs.set_column(0, table.schema().as_arrow().field("id"), ids))
+    before = lake.branch("work").table("t").content
+    assert compact_state(root, before, at=at).now is not None
+    written = _texts(lake, 0)
+    assert len(written) == count
+    assert [_texts(lake, first) for first in (100, 200, 300)] == [written] * 3
+
+    # Each row gets the values of another: what differs is what the texts say.
+    ours = upsert_rows(root, before, Rows(_wrapped_rows(kind, 0, values[::-1])), ["id"], at=at)
+    changed = sum(one != two for one, two in zip(written, written[::-1], strict=True))
+    found = diff_rows(root, before, ours, ["id"])
+    assert (found.added, found.removed, found.changed) == (0, 0, changed)
+    found = diff_rows(root, before, ours, [])
+    assert (found.added, found.removed) == (changed, changed)
+
+    theirs_state = delete_rows(root, before, "id = 100", at=at)
+    more = Rows(_wrapped_rows(kind, 900, values))
+    theirs_state = append_rows(root, theirs_state, more, at=at)
+    merged = merge_rows(root, before, ours, theirs_state, ["id"], at=at)
+    assert merged.content is not None
+    assert row_count(root, merged.content) == 5 * count - 1
+    assert all(one.count == 5 * count - 1 for one in profile_table(root, merged.content))

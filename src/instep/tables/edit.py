@@ -18,6 +18,7 @@ from instep.engines.schema import Column, sql_type_of
 from instep.errors import ConflictError, InvalidError
 from instep.history.commits import Commit
 from instep.tables import columns as evolution
+from instep.tables.arriving import stream_of
 from instep.tables.columns import Change
 from instep.tables.content import TableContent
 from instep.tables.partition import Order, Part
@@ -301,18 +302,7 @@ class TableEdit:
     def _rows(self, rows: RowsLike) -> Rows:
         if isinstance(rows, str):
             return self._selected(rows)
-        import pyarrow as pa
-
-        try:
-            stream = pa.RecordBatchReader.from_stream(rows)
-        except TypeError:
-            raise InvalidError(
-                f"Rows are a {type(rows).__name__}: expected SQL, or what gives Arrow, such as a "
-                "pyarrow, polars or pandas table or a DuckDB relation. Convert them.",
-                kind="not-rows",
-            ) from None
-        _check_names(stream.schema.names)
-        return Rows(f"SELECT * FROM {ARRIVING}", stream=stream)
+        return Rows(f"SELECT * FROM {ARRIVING}", stream=stream_of(rows))
 
     def _selected(self, select: str) -> Rows:
         """Returns what a SELECT gives; the tables of this edit that it names can be read."""
@@ -336,25 +326,6 @@ class TableEdit:
 
     def __repr__(self) -> str:
         return repr(self._edit)
-
-
-def _check_names(names: Sequence[str]) -> None:
-    """Refuses what DuckDB would give other names, and say nothing."""
-    seen: set[str] = set()
-    for name in names:
-        if not name:
-            raise InvalidError(
-                "A column of the rows has no name: expected one for each. Name it.",
-                kind="bad-column-name",
-            )
-        if name.lower() in seen:
-            raise InvalidError(
-                f'The rows have column "{name}" twice: expected names that are unique ignoring '
-                "case. Rename one.",
-                kind="repeated-column",
-                column=name,
-            )
-        seen.add(name.lower())
 
 
 def _column(name: str, kind: str) -> Column:

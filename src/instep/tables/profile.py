@@ -13,6 +13,7 @@ An error is a bound that holds with 99.9 % probability; a figure named in `exact
 
 from __future__ import annotations
 
+import math
 from array import array
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,7 +52,8 @@ class ColumnProfile:
 
     `count` counts rows, nulls among them. `minimum`, `maximum` and frequent values are DuckDB's
     text of the value (instants in UTC). `mean`, `deviation` (of the population) and `quantiles` are
-    of the finite values of a number column, and absent elsewhere. `frequent` has the most frequent
+    of the finite values of a number column, and absent elsewhere; the first two also where a float
+    cannot hold them. `frequent` has the most frequent
     values first, nulls left out. `exact` names the figures that are no estimates.
     """
 
@@ -157,3 +159,10 @@ def all_null(name: str, kind: str, rows: int) -> Part:
 def is_number(kind: str) -> bool:
     """Whether a column of this type has a mean, a deviation and quantiles."""
     return kind in ("int", "long", "float", "double") or kind.startswith("decimal")
+
+
+def known_moments(mean: float | None, deviation: float | None) -> tuple[float | None, float | None]:
+    """Returns a mean and a deviation; neither where one is beyond the numbers that a float has."""
+    if mean is None or deviation is None or not math.isfinite(mean + deviation):
+        return None, None
+    return mean, deviation

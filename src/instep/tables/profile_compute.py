@@ -33,6 +33,7 @@ from instep.tables.profile import (
     Part,
     Sketch,
     is_number,
+    known_moments,
 )
 
 if TYPE_CHECKING:
@@ -181,9 +182,12 @@ def _moments_of(numbers: Sequence[tuple[float, int]]) -> tuple[float | None, flo
     total = sum(rows for _, rows in numbers)
     if not total:
         return None, None
-    mean = math.fsum(number * rows for number, rows in numbers) / total
-    squares = math.fsum(rows * (number - mean) ** 2 for number, rows in numbers)
-    return mean, math.sqrt(squares / total)
+    try:
+        mean = math.fsum(number * rows for number, rows in numbers) / total
+        squares = math.fsum(rows * (number - mean) ** 2 for number, rows in numbers)
+    except OverflowError:
+        return None, None
+    return known_moments(mean, math.sqrt(squares / total))
 
 
 def _quantiles_of(numbers: Sequence[tuple[float, int]]) -> tuple[float, ...]:
@@ -196,8 +200,13 @@ def _quantiles_of(numbers: Sequence[tuple[float, int]]) -> tuple[float, ...]:
         whole, rest = divmod((ends[-1] - 1) * percent, QUANTILE_POINTS - 1)
         low = numbers[bisect_right(ends, whole)][0]
         high = numbers[bisect_right(ends, whole + 1)][0] if rest else low
-        found.append(low + (high - low) * rest / (QUANTILE_POINTS - 1))
+        found.append(_between(low, high, rest / (QUANTILE_POINTS - 1)))
     return tuple(found)
+
+
+def _between(low: float, high: float, share: float) -> float:
+    apart = high - low
+    return low + apart * share if math.isfinite(apart) else low * (1 - share) + high * share
 
 
 def _points_of(numbers: Sequence[tuple[float, int]]) -> array[float]:
@@ -221,7 +230,7 @@ def _many_valued(
     )
     found = _one(connection, f"SELECT {asked} FROM (FROM {source} LIMIT {SAMPLED_ROWS})")
     return {
-        column.name: (distinct, mean or 0.0)
+        column.name: (distinct, mean if mean is not None and math.isfinite(mean) else 0.0)
         for column, (distinct, mean) in zip(columns, found, strict=True)
         if distinct > COUNTED_VALUES
     }
@@ -275,6 +284,7 @@ def _counted_in_sql(
         """,
     )
     count, nulls, (low, high), distinct, mean, deviation, ranked, frequent, numbers, hashes = row
+    mean, deviation = known_moments(mean, deviation)
     quantiles, points = ranked or ((), ())
     listed = tuple((text, int(times)) for text, times in frequent or ())
     figures = ColumnProfile(
@@ -400,8 +410,9 @@ def _scaled(sampled: Part, rows: int, near: float, scanned: tuple[Any, ...]) -> 
     mean = deviation = None
     if finite:
         shift = total / finite
-        mean = near + shift
-        deviation = math.sqrt(max(squares / finite - shift * shift, 0.0))
+        mean, deviation = known_moments(
+            near + shift, math.sqrt(max(squares / finite - shift * shift, 0.0))
+        )
     looked = sampled.figures
     weight = rows / max(looked.count, 1)
     # A value's share is the difference of two ranks.

@@ -27,6 +27,7 @@ from instep.tables.profile import (
     Sketch,
     all_null,
     is_number,
+    known_moments,
 )
 from instep.tables.profile_compute import Counted, estimated_distinct, part_of_counts
 
@@ -159,13 +160,17 @@ def _merged_moments(parts: Sequence[Part]) -> tuple[float | None, float | None]:
         if part.figures.mean is not None and part.figures.deviation is not None
     ]
     total = sum(count for count, _, _ in known)
-    if not total:
+    if not total or total < sum(part.sketch.numbers for part in parts):
         return None, None
-    mean = math.fsum(count * mean for count, mean, _ in known) / total
-    squares = math.fsum(
-        count * (deviation**2 + (part_mean - mean) ** 2) for count, part_mean, deviation in known
-    )
-    return mean, math.sqrt(squares / total)
+    try:
+        mean = math.fsum(count * mean for count, mean, _ in known) / total
+        squares = math.fsum(
+            count * (deviation**2 + (part_mean - mean) ** 2)
+            for count, part_mean, deviation in known
+        )
+    except OverflowError:
+        return None, None
+    return known_moments(mean, math.sqrt(squares / total))
 
 
 def _weighted_error(parts: Sequence[Part]) -> float:
