@@ -423,6 +423,20 @@ def test_no_number_is_set_aside_and_does_not_break_the_profile(
     ]
 
 
+def test_times_that_no_other_reader_knows_are_set_aside(lake: Repository, tmp_path: Path) -> None:
+    merge_contract(
+        lake, READINGS.replace("name: late, logicalType: integer", "name: late, logicalType: time")
+    )
+    rows = [[*row[:3], "12:00:00"] for row in month(1)]
+    rows[0][3] = "24:00:00"
+    rows[1][1], rows[2][1] = "infinity", "-infinity"
+
+    arrived = arrive(lake, write(tmp_path / "readings-1.csv", rows))
+
+    assert arrived.broken == {"late.type": 1, "at.type": 2}
+    assert arrived.state is State.MERGED
+
+
 @pytest.mark.parametrize(("policy", "rows"), [("replace", 400), ("keyed", 700)])
 def test_a_table_is_replaced_or_updated_by_key(
     repo: Repository, tmp_path: Path, policy: str, rows: int

@@ -439,6 +439,16 @@ def test_the_end_of_a_day_is_no_time(lake: Lake, value: str) -> None:
     assert raised.value.kind == "type-mismatch"
 
 
+@pytest.mark.parametrize(
+    "value", ["date 'infinity'", "timestamp '-infinity'", "{'a': timestamptz 'infinity'}"]
+)
+def test_an_infinite_time_is_none_that_others_know(lake: Lake, value: str) -> None:
+    with pytest.raises(InvalidError, match="infinity in some row") as raised, editing(lake) as edit:
+        edit.create("t", f"select {value} as at union all select null")
+
+    assert raised.value.kind == "type-mismatch"
+
+
 def test_a_column_that_is_left_out_gets_its_default(lake: Lake) -> None:
     with editing(lake) as edit:
         edit.create("t", NUMBERS)

@@ -208,7 +208,10 @@ def _misfit(column: ColumnTerm, source: str, raw: str) -> str | None:
 
 def _outside(column: ColumnTerm) -> str | None:
     """The predicate of a value that DuckDB's type has and that of the column has not."""
-    return f"{quoted(column.name)} = TIME '24:00:00'" if column.type == "time" else None
+    if column.type == "time":
+        return f"{quoted(column.name)} = TIME '24:00:00'"
+    is_time = column.type in ("date", "timestamp", "timestamptz")
+    return f"NOT isfinite({quoted(column.name)})" if is_time else None
 
 
 def _lossy(column: ColumnTerm, source: str, raw: str) -> str | None:

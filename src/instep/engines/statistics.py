@@ -7,12 +7,20 @@ from datetime import UTC, datetime
 
 from instep.engines.engine import ColumnStatistics
 from instep.engines.schema import Column, Schema, quoted
+from instep.errors import InvalidError
+
+_TIMES = frozenset({"date", "timestamp", "timestamptz"})
+_INFINITE = frozenset({"infinity", "-infinity"})
 
 
 def file_statistics(
     found: dict[str, dict[str, str]], schema: Schema
 ) -> tuple[ColumnStatistics, ...]:
-    """Returns the statistics of each column, and of the fields of its structs."""
+    """Returns the statistics of each column, and of the fields of its structs.
+
+    Raises:
+        InvalidError (kind "type-mismatch"): a date or time is infinite: only DuckDB knows those.
+    """
     return tuple(
         one for column in schema.columns for one in _measured(column, quoted(column.name), found)
     )
@@ -29,6 +37,13 @@ def _measured(
 
 
 def _column_statistics(column: Column, found: dict[str, str]) -> ColumnStatistics:
+    if column.type in _TIMES and {found.get("min"), found.get("max")} & _INFINITE:
+        raise InvalidError(
+            f'Column "{column.name}" has infinity in some row: expected a {column.type} that other '
+            "readers know. Write null, or a date far away.",
+            kind="type-mismatch",
+            column=column.name,
+        )
     return ColumnStatistics(
         field_id=column.id,
         size_bytes=int(found.get("column_size_bytes", 0)),
