@@ -280,6 +280,41 @@ def test_a_condition_is_one_expression(lake: Lake, where: str) -> None:
     assert len(rows(lake)) == 3
 
 
+@pytest.mark.parametrize("where", ["id", "name", "id + 1", "id in (1, 2) and count(*) > 1"])
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_a_condition_is_true_or_false(lake: Lake, where: str, is_empty: bool) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS.slice(0, 0 if is_empty else 3))
+    for act in (edit_delete, edit_overwrite):
+        with pytest.raises(InvalidError) as raised, editing(lake) as edit:
+            act(edit, where)
+        assert raised.value.kind == "sql-failed"
+
+
+def edit_delete(edit: TableEdit, where: str) -> None:
+    edit.delete("t", where=where)
+
+
+def edit_overwrite(edit: TableEdit, where: str) -> None:
+    edit.overwrite("t", NUMBERS.slice(0, 0), where=where)
+
+
+@pytest.mark.parametrize("layout", [{"partition": ["name"]}, {"sort": ["name"]}])
+def test_a_column_that_files_are_laid_out_by_stays(lake: Lake, layout: Any) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS, **layout)
+    with pytest.raises(InvalidError) as raised, editing(lake) as edit:
+        edit.drop_column("t", "name")
+    assert raised.value.kind == "column-in-layout"
+
+    with editing(lake) as edit:
+        edit.set_layout("t")
+        edit.drop_column("t", "name")
+        edit.append("t", "select 4 as id")
+        edit.catalog.load_table("default.t").append(pa.table({"id": [5]}))
+    assert rows(lake) == [(1,), (2,), (3,), (4,), (5,)]
+
+
 @pytest.mark.parametrize(
     ("names", "kind"), [(["a", "A"], "repeated-column"), (["a", ""], "bad-column-name")]
 )

@@ -33,7 +33,14 @@ from instep.tables.read import counted_as, data_files, file_set, layout_of, sche
 from instep.tables.rows import upsert_files
 from instep.tables.session import added_files
 from instep.tables.shared import unshared
-from instep.tables.write import append, create_table, replace, set_columns, set_layout
+from instep.tables.write import (
+    append,
+    check_layout,
+    create_table,
+    replace,
+    set_columns,
+    set_layout,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +314,7 @@ def _prepared(repo: Repository, before: TableContent | None, contract: Contract)
     if before is None:
         return create_table(repo.root, contract.table, columns, at=at, partition=part, sort=sort)
     table = set_columns(repo.root, before, columns, at=at)
-    if not contract.has_layout:
-        return table
-    return set_layout(repo.root, table, part, sort, at=at)
+    if contract.has_layout:
+        table = set_layout(repo.root, table, part, sort, at=at)
+    check_layout(repo.root, table)
+    return table

@@ -12,14 +12,16 @@ from datetime import date
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
-from instep.engines.engine import ColumnStatistics
-from instep.engines.schema import Column, Schema
+from instep.engines.engine import ColumnStatistics, FileSet
+from instep.engines.schema import UNTYPED, Column, Schema
 from instep.errors import InvalidError
 from instep.tables.partition import order_key
 from instep.tables.read import DataFile
 
 if TYPE_CHECKING:
     from sqlglot import exp
+
+    from instep.engines.duckdb import DuckDB
 
 Range = tuple[str | None, str | None]
 """From and to, both included, as texts of statistics; None is without end."""
@@ -42,6 +44,23 @@ def enclosed(where: str) -> str:
             kind="sql-failed",
         ) from None
     return f"({where}\n)"  # a comment may end it
+
+
+def check_condition(engine: DuckDB, schema: Schema, condition: str) -> None:
+    """Holds that a condition is true or false of a row, where DuckDB would take a number for it.
+
+    Raises:
+        InvalidError (kind "sql-failed").
+    """
+    source = engine.source(FileSet("none", (), schema))
+    engine.describe(f"SELECT 1 FROM {source} WHERE {condition}")
+    (found,) = engine.describe(f"SELECT {condition} AS fits FROM {source}").columns
+    if found.type not in ("boolean", UNTYPED):
+        raise InvalidError(
+            f"The condition {condition.replace(chr(10), '')} is {found.full_type}: expected one "
+            "that is true or false of a row. Compare it with a value.",
+            kind="sql-failed",
+        )
 
 
 def files_that_may_match(

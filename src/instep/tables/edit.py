@@ -35,7 +35,7 @@ from instep.tables.rows import (
     upsert_rows,
 )
 from instep.tables.session import Session
-from instep.tables.write import check_table_name, create_table, evolve, set_layout
+from instep.tables.write import check_layout, check_table_name, create_table, evolve, set_layout
 
 if TYPE_CHECKING:
     from instep.tables.catalog import LakeCatalog
@@ -288,7 +288,9 @@ class TableEdit:
         self._evolve(table, lambda schema, _: evolution.promoted(schema, column, kind))
 
     def _evolve(self, table: str, change: Change) -> None:
-        self._edit.stage(table, evolve(self._root, self._edit.table(table), change, at=self._at()))
+        content = evolve(self._root, self._edit.table(table), change, at=self._at())
+        check_layout(self._root, content)
+        self._edit.stage(table, content)
 
     def _refuse_existing(self, name: str) -> None:
         if self.find_table(name) is not None:

@@ -27,7 +27,7 @@ from instep.history.repository import Repository
 from instep.history.s3 import remove_all
 from instep.history.store import Transaction
 from instep.tables.compact import Say
-from instep.tables.condition import enclosed
+from instep.tables.condition import check_condition, enclosed
 from instep.tables.content import TableContent
 from instep.tables.copies import load_base
 from instep.tables.manifest import Manifest
@@ -213,7 +213,9 @@ class _Table:
         paths = sorted({path for path, _ in self.variants()})
         with DuckDB(self.root / "staging") as engine:
             every = FileSet("every", tuple(paths), self.newest)
-            return rows_by_file(engine, every, f"WHERE {self.condition}")
+            found = rows_by_file(engine, every, f"WHERE {self.condition}")
+            check_condition(engine, self.newest, self.condition)
+            return found
 
     def affected(self, counts: Mapping[str, int]) -> list[tuple[TableContent, TableContent]]:
         """Returns the states whose metadata names such a file, by an older snapshot too.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from instep.engines.layout import PartitionField, SortField
-from instep.engines.schema import Column, Schema
+from instep.engines.schema import Column, Schema, fixed_length
 from instep.errors import InvalidError
 from instep.tables.avro import AvroType
 from instep.tables.manifest import Partition, Summary
@@ -247,8 +247,9 @@ def _check_transform(column: Column, transform: str) -> None:
     kind = "decimal" if column.type.startswith("decimal") else column.type
     match found and (found[1] or found[2]):
         case "identity":
-            # pyiceberg 0.12 finds no row by a partition of uuid.
-            fits = kind != "uuid" and not column.is_nested
+            # pyiceberg 0.12 finds no row by a partition of uuid, nor one of fixed.
+            is_bytes = kind == "uuid" or fixed_length(kind) is not None
+            fits = not is_bytes and not column.is_nested
         case "year" | "month" | "day":
             fits = kind in _TIMES
         case "hour":

@@ -17,7 +17,7 @@ from instep.engines.engine import FileSet, Slice, WrittenFile
 from instep.engines.scan import slice_condition
 from instep.engines.schema import Schema, quoted
 from instep.errors import InvalidError
-from instep.tables.condition import enclosed, files_between, files_that_may_match
+from instep.tables.condition import check_condition, enclosed, files_between, files_that_may_match
 from instep.tables.content import TableContent
 from instep.tables.read import DataFile, data_files, file_set, layout_of, schema_of
 from instep.tables.rewrite import rows_by_file
@@ -150,11 +150,13 @@ def _without(
     else:
         candidates = files_that_may_match(data_files(root, content), schema, where)
     if not candidates:
-        _check_condition(root, schema, condition)
+        with _engine(root) as engine:
+            check_condition(engine, schema, condition)
         return [], []
     with _engine(root) as engine:
         whole = _only(root, content, candidates)
         hits = rows_by_file(engine, whole, f"WHERE {condition}")
+        check_condition(engine, schema, condition)
         rows = {file.path: file.rows for file in candidates}
         partly = [
             path for path, count in hits.items() if count < rows[path] or path in whole.deletes
@@ -215,13 +217,6 @@ def _condition(schema: Schema, where: str | Slice) -> str:
     return enclosed(where)
 
 
-def _check_condition(root: Path, schema: Schema, condition: str) -> None:
-    """Holds that a condition is one, where there is no row to try it on."""
-    with _engine(root) as engine:
-        engine.describe(f"SELECT 1 FROM {engine.source(FileSet('none', (), schema))} "
-                        f"WHERE {condition}")  # fmt: skip
-
-
 def _check_inside(
     root: Path, content: TableContent, arrived: Sequence[WrittenFile], where: str | Slice
 ) -> None:
@@ -235,7 +230,8 @@ def _check_inside(
     if count:
         raise InvalidError(
             f"{count:,} of the rows that shall take the place of others do not fulfil "
-            f"{_condition(schema, where)}: expected all to. Leave them out, or append them.",
+            f"{_condition(schema, where).replace(chr(10), '')}: expected all to. Leave them out, "
+            "or append them.",
             kind="outside-slice",
             rows=count,
         )

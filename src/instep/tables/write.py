@@ -279,6 +279,35 @@ def with_columns(
     return _with_schema(root, content, metadata, schema, at)
 
 
+def check_layout(root: Path, content: TableContent) -> None:
+    """Holds that the columns are there by which new files are partitioned and sorted.
+
+    Raises:
+        InvalidError (kind "column-in-layout").
+    """
+    metadata = metadata_here(root, content)
+    spec = specs_of(metadata)[metadata["default-spec-id"]]
+    order = orders_of(metadata)[metadata["default-sort-order-id"]]
+    there = {field.id for field in current_schema(metadata).fields()}
+    used = [*(one.source_id for one in spec.fields), *(one.source_id for one in order.fields)]
+    for field_id in set(used) - there:
+        name = next(
+            (
+                field["name"]
+                for schema in metadata["schemas"]
+                for field in schema["fields"]
+                if field["id"] == field_id
+            ),
+            str(field_id),
+        )
+        raise InvalidError(
+            f'Column "{name}" shall go, but new files are partitioned or sorted by it: expected it '
+            "to stay, or another layout. Set the layout first.",
+            kind="column-in-layout",
+            column=name,
+        )
+
+
 def set_layout(
     root: Path,
     content: TableContent,
