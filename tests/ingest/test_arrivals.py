@@ -358,6 +358,23 @@ def test_a_first_file_in_no_known_encoding_is_told_so(repo: Repository, tmp_path
     assert "neither UTF-8, UTF-16 nor Latin-1" in unchanged(repo, file, "wrong-encoding")
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("odd.jsonl", '{"a": 1, "b": {"c": [1, 2]}}\n{"a": 2}\n'),
+        ("odd.json", '[\n  {"a": 1}\n]\n'),
+        ("odd.csv", '[{"a": 1}]'),
+    ],
+)
+def test_a_first_file_of_json_is_told_so(
+    repo: Repository, tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InvalidError, match="is JSON") as caught:
+        arrive(repo, tmp_path / name)
+    assert caught.value.kind == "wrong-format"
+
+
 def test_a_file_name_in_other_letters_needs_a_table(repo: Repository, tmp_path: Path) -> None:
     file = tmp_path / "продажи.csv"
     file.write_text("a,b\n1,2\n")

@@ -17,8 +17,12 @@ from instep.history.repository import MAIN, Repository
 from instep.ingest.accept import accept
 from instep.ingest.arrive import ingest
 from instep.ingest.arrived import Arrived
+from instep.ingest.batch import table_at
 from instep.ingest.merge import merge_arrival
 from instep.ingest.records import arrival_of_change
+from instep.tables.read import data_files
+from instep.tables.session import added_files
+from instep.tables.upkeep import compact_table
 
 PLAIN = READINGS.replace(", primaryKey: true", "")
 STRICT = "maximum: 1000}"
@@ -142,6 +146,40 @@ def test_appends_that_waited_are_all_merged_with_the_approval_they_had(
     for number in numbers:
         assert merge_arrival(repo, number, "ana").approved_by == ("ben",)
     assert rows_of(repo, "select count(*) from readings") == [(1600 if existed else 1200,)]
+
+
+@pytest.mark.parametrize("text", [READINGS, PLAIN], ids=["key", "no key"])
+def test_an_append_that_waited_is_made_again_though_its_table_was_compacted(
+    repo: Repository, tmp_path: Path, text: str
+) -> None:
+    merge_contract(repo, text)
+    for number in (1, 2):
+        arrive(repo, write(tmp_path / f"readings-{number}.csv", month(number)))
+    merge_contract(repo, text, approvals=1)
+    numbers = [
+        arrive(repo, write(tmp_path / f"readings-{n}.csv", month(n))).arrival.change for n in (3, 4)
+    ]
+    for number in numbers:
+        approve(repo, number)
+    assert not compact_table(repo, MAIN, "readings", lambda content: False).why_not
+    own = [one for number in numbers for one in files_of(repo, number)]
+
+    for number in numbers:
+        assert merge_arrival(repo, number, "ana").approved_by == ("ben",)
+
+    assert rows_of(repo, "select count(*) from readings") == [(1600,)]
+    table = table_at(repo, repo.resolve(MAIN), "readings")
+    assert table is not None
+    assert set(own) <= {file.path for file in data_files(repo.root, table)}
+
+
+def files_of(repo: Repository, number: int) -> list[str]:
+    """The files that a change adds."""
+    with repo.store.reading() as tx:
+        change = load_change(tx, number)
+    before, after = (table_at(repo, one, "readings") for one in (change.base, change.head))
+    assert before is not None and after is not None
+    return [file.path for file in added_files(repo, before, after) or ()]
 
 
 def test_two_appends_that_are_merged_at_once_both_enter(repo: Repository, tmp_path: Path) -> None:

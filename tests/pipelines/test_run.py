@@ -168,6 +168,26 @@ def test_a_column_of_another_type_makes_a_new_table_in_its_place(bakery: Bakery)
     assert orders(bakery).uuid != before.uuid
 
 
+def test_a_column_that_is_null_without_a_type_keeps_that_of_its_table(bakery: Bakery) -> None:
+    untyped = ORDERS.replace("sales.amount,", "null as amount,")
+    bakery.write("steps/orders.sql", untyped)
+    with pytest.raises(InvalidError, match='"amount" is null in all rows') as caught:
+        bakery.run()
+    assert caught.value.kind == "unsupported-type"
+    bakery.write("steps/orders.sql", ORDERS)
+    bakery.run()
+    before = orders(bakery)
+
+    bakery.write("steps/orders.sql", untyped)
+    run = bakery.run().run
+
+    after = orders(bakery)
+    assert schema_of(bakery.repo.root, after) == schema_of(bakery.repo.root, before)
+    assert after.uuid == before.uuid
+    again = reproduce_run(bakery.repo, run.id, bakery.folder, lambda text: None)
+    assert again.sameness == Identical()
+
+
 def orders(bakery: Bakery) -> TableContent:
     return TableContent.from_content(
         bakery.repo.content(bakery.repo.resolve("try"), "table/orders")

@@ -11,6 +11,7 @@ import codecs
 import csv
 import gzip
 import io
+import json
 import re
 import shutil
 import zlib
@@ -104,6 +105,7 @@ def sniffed_source(path: Path, name: str) -> Source:
     Raises:
         InvalidError (kind "truncated-file"): its compression is broken.
         InvalidError (kind "wrong-encoding"): it is none of the three.
+        InvalidError (kind "wrong-format"): it is JSON.
     """
     with path.open("rb") as file:
         first = file.read(4096)
@@ -126,9 +128,24 @@ def sniffed_source(path: Path, name: str) -> Source:
             path=name,
         )
     header = next(iter(first.decode(encoding, "ignore").splitlines()), "")
+    if _is_json(header):
+        raise InvalidError(
+            f"File {name} is JSON: expected CSV or Parquet. Make it Parquet first, as DuckDB does "
+            f"by COPY (FROM '{name}') TO 'FILE.parquet'; objects and lists become columns.",
+            kind="wrong-format",
+            path=name,
+        )
     delimiter = max(_DELIMITERS, key=header.count)
     markers = ("", "NA", "NULL", "null")
     return Source(name, Format.CSV, delimiter, null_markers=markers, encoding=encoding)
+
+
+def _is_json(line: str) -> bool:
+    """Whether a file whose first line this is holds JSON, one value a line or one in all."""
+    try:
+        return isinstance(json.loads(line), dict | list)
+    except ValueError:
+        return line.strip() in ("{", "[")
 
 
 def _sniffed_encoding(chunks: Iterable[bytes]) -> str | None:

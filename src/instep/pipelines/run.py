@@ -59,6 +59,9 @@ from instep.tables.read import data_files, layout_of, schema_of
 
 _MODEL_TYPE = "instep.model.v1"
 
+_OTHER_SHAPE = frozenset({"type-mismatch", "null-in-required", "column-in-layout"})
+"""Why a table that is there cannot become what a step gives: then another takes its place."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
@@ -290,9 +293,10 @@ class _Attempt:
                 table = write.set_columns(root, table, schema.columns, at=now)
                 if contract and contract.has_layout:
                     table = write.set_layout(root, table, part, sort, at=now)
+                write.check_layout(root, table)
                 return table
             except InvalidError as error:
-                if error.kind not in ("type-mismatch", "null-in-required") or plan.kept:
+                if error.kind not in _OTHER_SHAPE or plan.kept:
                     raise  # else no old file stays, and a table of the new shape takes its place
         return write.create_table(
             root, step.writes, schema.columns, at=now, partition=part, sort=sort
