@@ -8,6 +8,7 @@ import pytest
 from shop import make_shop
 
 from instep.cli.table_diff import parse_tolerances
+from instep.cli.written_file import check_writable
 from instep.errors import InvalidError
 from instep.tables.apart import Tolerance
 
@@ -32,6 +33,17 @@ def test_the_rows_of_one_table_are_shown_and_written(tmp_path: Path) -> None:
     assert "20 added (floats within the tolerance, by shop)" in shown
     assert "times after" in shown  # a shop is no key
     assert shop.instep("diff", *commits, "--key", "id").code == 2
+    told = shop.instep(*asked, "--rows", "nowhere/apart.parquet")
+    assert (told.code, "nowhere/apart.parquet cannot be written" in told.err) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["nowhere/file", ".", "folder"])
+def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InvalidError) as refused:
+        check_writable(tmp_path / name)
+    assert refused.value.kind == "not-writable"
+    check_writable(tmp_path / "file")
 
 
 def test_a_tolerance_is_read_as_absolute_or_relative_for_all_or_one_column() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -278,6 +280,68 @@ def test_a_condition_is_one_expression(lake: Lake, where: str) -> None:
         edit.delete("t", where=where)
     assert raised.value.kind == "sql-failed"
     assert len(rows(lake)) == 3
+
+
+UUID = uuid.UUID(int=7)
+
+ARROW: dict[str, tuple[pa.Array[Any], str]] = {
+    "nanoseconds": (pa.array([1_000, None], pa.timestamp("ns", "UTC")), "timestamptz"),
+    "time in nanoseconds": (pa.array([1_000, None], pa.time64("ns")), "time"),
+    "within": (pa.array([{"a": [1_000]}, None],
+               pa.struct([("a", pa.list_(pa.timestamp("ns")))])), "struct<a: list<timestamp>>"),
+    "in a map": (pa.array([[("k", 1_000)], None],
+                 pa.map_(pa.string(), pa.timestamp("ns"))), "map<string, timestamp>"),
+    "half": (pa.array([1.5, None], pa.float16()), "float"),
+    "wide decimal": (pa.array([Decimal("1.5"), None], pa.decimal256(38, 2)), "decimal(38,2)"),
+    "UUID": (pa.array([UUID.bytes, None], pa.uuid()), "uuid"),
+    "dictionary": (pa.array(["a", None]).dictionary_encode(), "string"),
+    "views": (pa.array(["a", None], pa.string_view()), "string"),
+    "unsigned": (pa.array([2**63 - 1, None], pa.uint64()), "long"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARROW)
+def test_values_of_arrow_s_types_stay_what_they_are(lake: Lake, name: str) -> None:
+    values, kind = ARROW[name]
+    with editing(lake) as edit:
+        edit.create("t", pa.table({"id": [1, 2], "v": values}))
+    found = lake.branch("work").table("t")
+
+    assert found.schema.column("v").full_type == kind
+    expected = (
+        values.cast(found.arrow()["v"].type) if name != "UUID" else pa.array([str(UUID), None])
+    )
+    assert found.sql("select v from t order by id")["v"].to_pylist() == expected.to_pylist()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([1], pa.timestamp("ns")),
+        pa.array([[1_001]], pa.list_(pa.timestamp("ns"))),
+        pa.array([Decimal("1.5")], pa.decimal256(40, 2)),
+        pa.array([2**64 - 1], pa.uint64()),
+        pa.array([{}], pa.struct([])),
+        pa.array([1], pa.duration("us")),
+    ],
+    ids=lambda values: str(values.type),
+)
+def test_values_that_a_table_cannot_hold_are_refused(lake: Lake, values: pa.Array[Any]) -> None:
+    with pytest.raises(InvalidError), editing(lake) as edit:
+        edit.create("t", pa.table({"v": values}))
+
+
+def test_sql_s_plain_fractions_and_texts_of_uuids_fit_their_columns(lake: Lake) -> None:
+    with editing(lake) as edit:
+        edit.create("t", columns={"price": "double", "code": "uuid"})
+        edit.append("t", f"select 1.1 as price, '{UUID}' as code")
+    with pytest.raises(InvalidError) as raised, editing(lake) as edit:
+        edit.append("t", "select 1.123456789012345678 as price, null as code")
+    assert raised.value.kind == "type-mismatch"
+    with pytest.raises(InvalidError, match="Could not convert") as raised, editing(lake) as edit:
+        edit.append("t", "select 1 as price, 'none' as code")
+
+    assert rows(lake) == [(1.1, str(UUID))]
 
 
 @pytest.mark.parametrize("where", ["id", "name", "id + 1", "id in (1, 2) and count(*) > 1"])

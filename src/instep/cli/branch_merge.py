@@ -14,6 +14,7 @@ from instep.canonical import Json
 from instep.changes.branch_merge import BranchMerge, MergedKey, Resolutions, merge_branch
 from instep.cli.output import actor_option, counted, emit, json_option, project_option, table
 from instep.cli.project import open_project
+from instep.cli.written_file import check_writable
 from instep.errors import ConflictError, InvalidError
 from instep.tables.row_merge import Choice, Place, Resolution, Take
 
@@ -105,6 +106,8 @@ def merge(
     Example:  instep branch merge main try-weather --as ana
               instep branch merge main try-weather --resolve conflicts.csv --as ana
     """
+    if conflicts is not None:
+        check_writable(conflicts)
     opened = open_project(project)
     name = opened.actor(actor)
     found = merge_branch(

@@ -10,6 +10,7 @@ from pathlib import Path
 from instep.canonical import Json
 from instep.changes.table_evidence import key_of, row_sentence, schema_difference, schema_sentences
 from instep.cli.output import counted
+from instep.cli.written_file import check_writable
 from instep.errors import InvalidError
 from instep.history.repository import Repository
 from instep.tables.apart import Tolerance
@@ -77,8 +78,11 @@ def compare_table(
 
     Raises:
         NotFoundError (kind "no-such-key"): neither commit has the table.
-        InvalidError (kind "no-such-column", "not-a-float", "tolerance-without-key").
+        InvalidError (kind "no-such-column", "not-a-float", "tolerance-without-key",
+            "not-writable").
     """
+    if path is not None:
+        check_writable(path)
     name = f"table/{table}"
     found = [repo.find(commit, name) for commit in commits]
     if found[0] is None:

@@ -50,6 +50,10 @@ _WIDENINGS = {
 """Casts that lose nothing, or fail loudly (long to int): (from, to)."""
 
 
+_DIGITS_OF_DOUBLE = 15
+"""A decimal of so many digits comes back from the nearest double as it was."""
+
+
 def iceberg_column(sql_type: str, name: str) -> Column:
     """Returns the Iceberg column, with ids 0, that a DuckDB type text becomes under `name`.
 
@@ -83,8 +87,13 @@ def is_castable(source: Column, target: Column) -> bool:
 
     Fields of structs are matched by name, ignoring case, and none may be left over.
     """
-    if source.type == UNTYPED or (source.type, target.type) == ("string", "uuid"):
-        return True  # Arrow has no UUIDs in every library: the text of one is one
+    match source.type, target.type:
+        case (kind, _) if kind == UNTYPED:
+            return True
+        case "string", "uuid":
+            return True  # libraries give UUIDs as text, and no other text can be cast
+        case kind, "double" if kind.startswith("decimal("):
+            return _decimal(kind)[0] <= _DIGITS_OF_DOUBLE  # so 1.5 in SQL, which is a decimal
     if source.type != target.type or not target.is_nested:
         return _is_primitive_castable(source.type, target.type)
     given = {child.name.lower(): child for child in source.children}

@@ -54,11 +54,17 @@ def check_condition(engine: DuckDB, schema: Schema, condition: str) -> None:
     """
     source = engine.source(FileSet("none", (), schema))
     engine.describe(f"SELECT 1 FROM {source} WHERE {condition}")
-    (found,) = engine.describe(f"SELECT {condition} AS fits FROM {source}").columns
-    if found.type not in ("boolean", UNTYPED):
+    try:
+        (found,) = engine.describe(f"SELECT {condition} AS fits FROM {source}").columns
+        kind = found.full_type
+    except InvalidError as error:
+        if error.kind != "unsupported-type":
+            raise
+        kind = "no single value"
+    if kind not in ("boolean", UNTYPED):
         raise InvalidError(
-            f"The condition {condition.replace(chr(10), '')} is {found.full_type}: expected one "
-            "that is true or false of a row. Compare it with a value.",
+            f"The condition {condition.replace(chr(10), '')} is {kind}: expected one that is true "
+            "or false of a row. Compare it with a value.",
             kind="sql-failed",
         )
 
