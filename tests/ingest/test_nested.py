@@ -111,6 +111,7 @@ def test_fields_stand_in_any_order_and_of_narrower_types(repo: Repository, tmp_p
         ("{'n': 1::bigint}", "{'z': 1}", "parts.type"),
         ("['a', 'b'] as tags", "'a' as tags", "tags.type"),
         ("{'city': 'Bonn', ", "{'town': 'Bonn', ", "place.type"),
+        ("['a', 'b'] as tags", "timestamp_ns '2026-01-01' as tags", "tags.type"),
     ],
 )
 def test_rows_that_break_a_nested_column_are_set_aside(

@@ -20,6 +20,7 @@ from instep.contracts.terms import BatchTerm, Bound, ColumnTerm, Contract, Metri
 from instep.engines.conform import missing_within
 from instep.engines.schema import Column, free_name, literal, quoted
 from instep.engines.types import iceberg_column
+from instep.errors import InvalidError
 from instep.findings import Finding, Severity
 
 TEXT = "VARCHAR"
@@ -198,10 +199,7 @@ def _column_terms(column: ColumnTerm, source: str, raw: str) -> Iterator[tuple[s
 
 
 def _misfit(column: ColumnTerm, source: str, raw: str) -> str | None:
-    """Returns the predicate of a value that does not fit the column's type; None if all do.
-
-    `raw` is SQL of the value as it came.
-    """
+    """The predicate of a value, `raw` as it came, that does not fit its type; None if all do."""
     tests = [_lossy(column, source, raw), _outside(column)]
     return " OR ".join(test for test in tests if test) or None
 
@@ -259,7 +257,10 @@ def _nested_misfit(column: ColumnTerm, source: str, raw: str) -> str:
 
 def _is_alike(source: str, column: ColumnTerm) -> bool:
     """Tells whether a type is nested as a column is, so that a cast can be asked for."""
-    return _are_alike(iceberg_column(source, column.name), column.as_column())
+    try:
+        return _are_alike(iceberg_column(source, column.name), column.as_column())
+    except InvalidError:  # no table has such a type
+        return False
 
 
 def _are_alike(held: Column, wanted: Column) -> bool:
@@ -402,7 +403,6 @@ def _predicates(contract: Contract, batch: Batch) -> list[tuple[str, str]]:
 
 
 def _twice(contract: Contract) -> str:
-    """SQL of the column that says whether a row's key stands more than once."""
     return quoted(free_name("key:twice", contract.names))
 
 
