@@ -275,11 +275,13 @@ def may_append(
 def _entered(repo: Repository, before: TableContent, now: TableContent) -> FileSet:
     """Returns the files of `now` in which there may be rows that `before` had not."""
     old, new = (file_set(repo.root, one, "entered") for one in (before, now))
-    entered = new.apart_from(old)
-    _, unknown = unshared(counted_as(repo.root, before), counted_as(repo.root, now))
-    # Files of the same rows are known ones, unless a deletion in either says otherwise.
+    entered, gone = new.apart_from(old), old.apart_from(new)
     if old.deletes or new.deletes:
         return entered
+    # Of other files those are known that hold the same rows, as after a compaction.
+    _, unknown = unshared(
+        counted_as(repo.root, before, gone.files), counted_as(repo.root, now, entered.files)
+    )
     return changed(entered, files=tuple(path for path in entered.files if path in unknown))
 
 
