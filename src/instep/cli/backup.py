@@ -25,6 +25,7 @@ from typing import Any
 import click
 
 from instep.canonical import Json
+from instep.cli.claim import HEAD, UNFINISHED, claim, claim_lake
 from instep.cli.doctor import Files, check_references, damaged, examine
 from instep.cli.output import emit, json_option, project_option, table
 from instep.cli.progress import say
@@ -32,7 +33,6 @@ from instep.cli.project import find_folder, open_project
 from instep.cli.relocate import relocate_states
 from instep.clock import Clock, format_instant, system_clock
 from instep.errors import (
-    ConflictError,
     InvalidError,
     NotFoundError,
     UnavailableError,
@@ -46,7 +46,6 @@ from instep.history.objects import (
     Objects,
     blob_of,
     file_digest,
-    is_unpublished,
     make_durable,
     make_folder_durably,
     publish_durably,
@@ -59,8 +58,6 @@ from instep.history.repository import (
     CATALOG,
     MARK,
     Repository,
-    check_root,
-    claim_root,
     home_of,
     move_home,
 )
@@ -69,10 +66,6 @@ from instep.history.store import Database, Store, Transaction
 from instep.history.together import durable_together
 from instep.history.tree import Nodes
 from instep.pipelines.project import find_lake
-
-HEAD = "backup.json"
-UNFINISHED = "unfinished.json"
-"""In a backup or a lake that is still being made: of which lake, or from which backup."""
 
 _ROWS = "catalog.jsonl"
 _FILES = "files.jsonl"
@@ -154,7 +147,7 @@ def back_up(
     destination = destination.resolve()
     with repo.store.reading() as tx:
         home = home_of(tx)
-    _claim(destination, HEAD, {"lake": home.id})
+    claim(destination, HEAD, {"lake": home.id})
     refs = _refs(repo)
     with repo.store.reading() as tx:
         rows = _write_lines(destination / _ROWS, dump_lines(tx))
@@ -212,7 +205,7 @@ def restore_backup(
     """
     source, root = source.resolve(), root.resolve()
     head = _head(source)
-    _claim_lake(root, {"backup": head["digests"]})
+    claim_lake(root, {"backup": head["digests"]})
     files = 0
     with durable_together(here(root)):
         for line in _lines(source / _FILES):
@@ -249,43 +242,6 @@ def restore_backup(
     else:
         (root / UNFINISHED).unlink()
     return Restored(root, told["home"].id, told["is_same"], told["rows"], files, told["states"])
-
-
-def _claim_lake(root: Path, mark: dict[str, Json]) -> None:
-    """Begins, or goes on with, a lake at `root`; nothing else may be there."""
-    if on_s3(root):
-        check_root(root)
-        claim_root(root, json.dumps(mark, sort_keys=True))
-        make_folder_durably(here(root))
-    else:
-        _claim(root, CATALOG, mark)
-
-
-def _claim(folder: Path, final: str, mark: dict[str, Json]) -> None:
-    """Begins, or goes on with, what is made in `folder`; nothing else may be there."""
-    marker = folder / UNFINISHED
-    text = json.dumps(mark, sort_keys=True).encode()
-    if (folder / final).exists() and not marker.exists():
-        if final == HEAD:
-            raise ConflictError(
-                f"There is a backup in {folder} already: expected a new folder. Name another.",
-                kind="backup-exists",
-            )
-        raise ConflictError(
-            f"There is a lake at {folder} already: expected a folder without one. "
-            "Name another folder.",
-            kind="lake-exists",
-        )
-    make_folder_durably(folder)
-    if marker.exists() and marker.read_bytes() == text:
-        return
-    if not all(is_unpublished(path) for path in folder.iterdir()):
-        raise InvalidError(
-            f"The folder {folder} is not empty: expected a new one, or one in which the same act "
-            "was interrupted. Name another.",
-            kind="folder-not-empty",
-        )
-    write_durably(marker, text)
 
 
 def _copied(root: Path, to: Path) -> Iterator[tuple[str, int, str]]:

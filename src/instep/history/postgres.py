@@ -240,10 +240,9 @@ class PostgresStore:
             held.remove(rejoin)
 
     def ask(self, sql: str, values: Sequence[Value] = ()) -> Row:
-        """Returns the row of one statement in this thread's session, outside of a transaction.
+        """Returns the row of a statement in this thread's session, outside of a transaction.
 
-        Raises:
-            UnavailableError (kind "database-unreachable").
+        Raises: UnavailableError (kind "database-unreachable").
         """
         import psycopg
 
@@ -389,8 +388,8 @@ def _connect(database: Database, lock_wait_s: float) -> psycopg.Connection[Row]:
         connection.execute(
             f"set lock_timeout = '{round(lock_wait_s * 1000)}ms'; "
             f'set search_path = "{database.schema}"; set tcp_keepalives_idle = {_QUIET_S}; '
-            f"set tcp_keepalives_interval = {_ASKED_EVERY_S}; "
-            f"set tcp_keepalives_count = {_ASKED_TIMES}"
+            f"set tcp_keepalives_interval = {_ASKED_EVERY_S}; set tcp_keepalives_count = "
+            f"{_ASKED_TIMES}"
         )
     except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
         raise _unreachable(error) from error

@@ -241,10 +241,7 @@ class S3Path:
             return None
 
     def swap(self, data: bytes, version: str | None) -> None:
-        """Makes the object have these bytes, if its version is `version` still, or as `claim`.
-
-        Raises: FileExistsError, FileNotFoundError.
-        """
+        """As `claim`, or where the version is `version` still; raises FileNotFoundError, too."""
         if version is None:
             self.claim(data)
         else:
