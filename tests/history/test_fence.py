@@ -261,12 +261,13 @@ def test_staging_is_each_machines_own(machine: Machine) -> None:
 
 @contextmanager
 def _at(place: str, act: Callable[[], object]) -> Iterator[None]:
-    """Acts when this thread first reaches a place, before it goes on."""
-    left, thread = [act], threading.get_ident()
+    """Acts when this thread first reaches a place, before it goes on; others are not watched."""
+    thread = threading.get_ident()
 
     def watcher(reached: str) -> None:
-        if reached == place and left and threading.get_ident() == thread:
-            left.pop()()
+        if reached == place and threading.get_ident() == thread:
+            faults.watch(None)
+            act()
 
     faults.watch(watcher)
     try:
