@@ -17,7 +17,7 @@ from databases import on_every
 from lakes import KILLED, commit, fill_lake, instep
 
 from instep.cli.backup import back_up, restore_backup
-from instep.cli.doctor import check
+from instep.cli.wholeness import check
 from instep.clock import Clock
 from instep.errors import (
     ConflictError,

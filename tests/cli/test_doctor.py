@@ -15,7 +15,7 @@ import pytest
 from databases import on_both, on_every, on_every_at_length
 from lakes import commit, fill_lake
 
-from instep.cli.doctor import check, examine
+from instep.cli.wholeness import check, examine
 from instep.errors import InternalError
 from instep.findings import Finding
 from instep.history.dump import catalog_tables

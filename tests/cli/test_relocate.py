@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from databases import on_both, on_every
 from lakes import COLUMNS, KILLED, appended, commit, fill_lake, instep
 
-from instep.cli.doctor import check, doctor
+from instep.cli.doctor import doctor
 from instep.cli.relocate import relocate_lake
+from instep.cli.wholeness import check
 from instep.clock import Clock
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import DeleteFile

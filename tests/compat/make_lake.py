@@ -17,7 +17,7 @@ sys.path.insert(0, str(HERE.parent / "support"))
 
 from lakes import fill_lake  # noqa: E402
 
-from instep.cli.doctor import check  # noqa: E402
+from instep.cli.wholeness import check  # noqa: E402
 from instep.history.repository import create_repository  # noqa: E402
 from instep.history.seals import take_seal  # noqa: E402
 from instep.history.store import FORMAT_VERSION  # noqa: E402

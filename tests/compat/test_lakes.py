@@ -11,8 +11,8 @@ import pytest
 from lakes import appended, commit
 
 from instep.cli.backup import back_up, restore_backup
-from instep.cli.doctor import check
 from instep.cli.relocate import relocate_lake
+from instep.cli.wholeness import check
 from instep.clock import Clock
 from instep.engines.duckdb import DuckDB
 from instep.history.repository import Repository, open_repository

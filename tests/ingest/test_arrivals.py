@@ -14,7 +14,7 @@ from instep.changes import gate
 from instep.changes.gate import open_change
 from instep.changes.records import Kind, State, list_changes
 from instep.changes.revert import undo_on_main
-from instep.cli.doctor import check
+from instep.cli.wholeness import check
 from instep.errors import InvalidError, NotFoundError, RefusedError
 from instep.history.edits import Edit
 from instep.history.repository import MAIN, Repository

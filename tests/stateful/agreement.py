@@ -26,7 +26,7 @@ from model import (
 )
 
 from instep.canonical import JsonObject
-from instep.cli.doctor import check
+from instep.cli.wholeness import check
 from instep.errors import NotFoundError
 from instep.history.ancestry import merge_base
 from instep.history.erasure import erased_digests

@@ -19,7 +19,7 @@ from forks import Ask, Ended, Forks
 
 from instep.canonical import JsonObject
 from instep.changes.records import list_changes
-from instep.cli.doctor import check
+from instep.cli.wholeness import check
 from instep.clock import system_clock
 from instep.errors import InstepError, NotFoundError, OutcomeUnknownError, UnavailableError
 from instep.faults import ERRORS

@@ -43,8 +43,8 @@ from pyiceberg.types import (
     StructType,
 )
 
-from instep.cli.doctor import examine
 from instep.cli.erase_rows import erased_rows
+from instep.cli.wholeness import examine
 from instep.engines.duckdb import DuckDB
 from instep.errors import ConflictError, InvalidError, RefusedError
 from instep.history.refs import RefKind, create_ref

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from traces import holds
 
 from instep.canonical import JsonObject
-from instep.cli.doctor import check, examine
 from instep.cli.erase_rows import ErasedRows, WouldErase, erased_rows
+from instep.cli.wholeness import check, examine
 from instep.engines.duckdb import DuckDB
 from instep.engines.schema import Column
 from instep.errors import InvalidError, NotFoundError, UnavailableError

@@ -16,8 +16,8 @@ from storm import Fault, storm
 from traces import holds
 
 from instep import faults
-from instep.cli.doctor import check
 from instep.cli.erase_rows import ErasedRows, erased_rows
+from instep.cli.wholeness import check
 from instep.engines.duckdb import DuckDB
 from instep.engines.schema import Column
 from instep.errors import NotFoundError, UnavailableError

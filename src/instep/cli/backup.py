@@ -26,11 +26,11 @@ import click
 
 from instep.canonical import Json
 from instep.cli.claim import HEAD, UNFINISHED, claim, claim_lake
-from instep.cli.doctor import Files, check_references, damaged, examine
 from instep.cli.output import emit, json_option, project_option, table
 from instep.cli.progress import say
 from instep.cli.project import find_folder, open_project
 from instep.cli.relocate import relocate_states
+from instep.cli.wholeness import Files, check_references, damaged, examine
 from instep.clock import Clock, format_instant, system_clock
 from instep.errors import (
     InvalidError,

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from instep.canonical import JsonObject
-from instep.cli.doctor import Relocated, damaged
+from instep.canonical import Json, JsonObject
+from instep.cli.output import counted
 from instep.cli.progress import say
+from instep.cli.wholeness import damaged
 from instep.clock import Clock
 from instep.errors import ConflictError, RefusedError
 from instep.faults import reached
@@ -36,6 +38,34 @@ from instep.history.store import Database
 from instep.tables.content import TYPE as TABLE
 from instep.tables.content import TableContent
 from instep.tables.relocate import Rewritten, relocate_table
+
+
+@dataclass(frozen=True, slots=True)
+class Relocated:
+    """A lake that is at home where it lies now."""
+
+    act: str
+    before: str
+    after: str
+    lake: str
+    states: int
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "act": self.act,
+            "from": self.before,
+            "to": self.after,
+            "lake_id": self.lake,
+            "table_states": self.states,
+        }
+
+    def to_text(self) -> str:
+        kept = "keeps its id" if self.act == "moved" else "is a lake of its own, with a new id"
+        return (
+            f"The lake was {self.act} from {self.before} to {self.after} and {kept} "
+            f"({self.lake}). {counted(self.states, 'table state')} got new Iceberg files.\n"
+            'Next: "instep doctor" checks everything.'
+        )
 
 
 def relocate_lake(
