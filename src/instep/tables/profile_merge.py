@@ -29,7 +29,8 @@ from instep.tables.profile import (
     is_number,
     known_moments,
 )
-from instep.tables.profile_compute import Counted, estimated_distinct, part_of_counts
+from instep.tables.profile_compute import estimated_distinct
+from instep.tables.profile_counts import Counted, part_of_counts
 
 if TYPE_CHECKING:
     import numpy as np
