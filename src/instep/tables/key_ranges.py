@@ -20,9 +20,9 @@ from instep.tables.apart import Range
 if TYPE_CHECKING:
     from instep.engines.duckdb import DuckDB
 
-CELLS_PER_RANGE = 4_000_000
-"""About 100 MB in a hash table. With four times as many a join took a sixth longer, since less of
-the table is in the processor's caches (1 M and 10 M rows, 10 columns)."""
+CELLS_PER_RANGE = 8_000_000
+"""About 200 MB in a hash table, beside the rest under an engine's limit of 1 GiB. Half as many and
+twice as many took as long (10 M rows, 10 columns); a range of few row groups leaves threads idle."""
 
 WORST_REREAD = 1.6
 """Rows read in all ranges over rows there are. Row groups that two ranges share are read twice;
