@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 CELLS_PER_RANGE = 8_000_000
 """About 200 MB in a hash table, beside the rest under an engine's limit of 1 GiB. Half as many and
-twice as many took as long (10 M rows, 10 columns); a range of few row groups leaves threads idle."""
+twice as many took as long (10 M rows, 10 columns); few row groups would leave threads idle."""
 
 WORST_REREAD = 1.6
 """Rows read in all ranges over rows there are. Row groups that two ranges share are read twice;
