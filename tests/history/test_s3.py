@@ -224,7 +224,8 @@ def test_a_store_that_falls_silent_for_a_moment_is_not_noticed(
     weather.faults = {"PUT": [Fault.STALLS], "GET": [Fault.STALLS]}
     blobs = Objects(place / "objects")
     digest = blobs.put(b"as it was")
-    here(blobs.path(digest)).unlink()
+    (stored,) = blobs.files(digest)
+    here(stored).unlink()
     assert blobs.get(digest) == b"as it was"
 
 
