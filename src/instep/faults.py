@@ -13,7 +13,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable
-from threading import Lock
+from threading import RLock
 
 ERRORS = {"full": errno.ENOSPC, "failing": errno.EIO, "read-only": errno.EROFS}
 
@@ -21,7 +21,7 @@ _seen: dict[str, int] = {}
 _fault = ""
 _trace: int | None = None
 _watcher: Callable[[str], None] | None = None
-_reaching = Lock()
+_reaching = RLock()
 
 
 def arm(fault: str, trace: str = "") -> None:

@@ -8,9 +8,10 @@ for the request, not for its outcome, since what a request makes has another dig
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 
 from instep.canonical import JsonObject
@@ -43,7 +44,9 @@ from instep.server.reading import (
 from instep.server.updates import TableChange, changed, new_table
 from instep.tables.adopt import adopt
 from instep.tables.content import TableContent
+from instep.tables.foreign import still_there
 from instep.tables.iceberg import Metadata
+from instep.tables.reach import files_of
 from instep.tables.write import check_table_name, make_table_folder
 
 
@@ -193,14 +196,36 @@ def _carried_out(
             return place
         origin = f"rest, {act.basis}"
         edit = Edit(place.commit, changes, act.author, message, origin)
-        return _at(place, _published(repo, branch, act, edit))
+        brought = tuple(_brought(repo, place, edit.changes))
+        return _at(place, _published(repo, branch, act, edit, brought))
 
 
-def _published(repo: Repository, branch: str, act: Act, edit: Edit) -> str:
+def _brought(
+    repo: Repository, place: Place, changes: Mapping[str, JsonObject | None]
+) -> Iterator[Path]:
+    """Yields the files that the client wrote: they are older than this server's claim to them."""
+    known = [content for key in changes if (content := repo.find(place.commit, key))]
+    before = {TableContent.from_content(one).uuid: one for one in known}
+    for content in changes.values():
+        if content is None:
+            continue
+        folder = TableContent.from_content(content).uuid
+        names = files_of(repo.root, folder, [content])
+        if folder in before:
+            names -= files_of(repo.root, folder, [before[folder]])
+        for name in names:
+            if name.startswith("data/") and not name.endswith("*"):
+                yield repo.root / "tables" / folder / name
+
+
+def _published(repo: Repository, branch: str, act: Act, edit: Edit, brought: Sequence[Path]) -> str:
+    """Publishes the edit; who deletes files does so alone, so what is there now will stay."""
     reached("rest.commit.before")
     with repo.store.transaction(branch) as tx:
         tip = get_tip(tx, branch)
         refuse_protected(tip.ref)
+        for path in brought:
+            still_there(path)
         commit = publish_at(tx, repo, tip, edit)
         if act.key is not None:
             keep_done(tx, act.key, _digest(branch, act), ref=branch, commit=commit.id, at=commit.at)

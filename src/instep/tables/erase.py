@@ -9,7 +9,7 @@ of its name, so that a run finds the files of a period again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -403,28 +403,46 @@ def _at_work(erasure: RowErasure) -> UnavailableError:
 
 
 def _delete_unnamed(repo: Repository, states: States, listed: Sequence[Path]) -> None:
-    """Deletes what no state names of the files that were there before the last writer ended."""
+    """Deletes what no state names of the files that were there before the last writer ended.
+
+    It is done alone, by what is named then: a client of the catalog may commit files that it wrote
+    before.
+    """
     with repo.store.reading() as tx:
         every = states(tx)
-    named: set[str] = set()
-    for folder, contents in every.items():
-        named |= {f"{folder}/{name}" for name in files_of(repo.root, folder, contents)}
-    open_ended = tuple(name[:-1] for name in named if name.endswith("*"))
-    going = [
-        path
-        for path in listed
-        if (name := path.relative_to(repo.root / "tables").as_posix()) not in named
-        and not name.startswith(open_ended)
-    ]
+    named = _named(repo, every)
     reached("erase.rows.delete.before")
-    remove_all([remote for path in going if (remote := on_s3(path))])
-    for path in going:
-        if on_s3(path):
-            drop_copy(path)
-        else:
-            path.unlink(missing_ok=True)
+    with repo.store.transaction() as tx:
+        now = states(tx)
+        if now != every:
+            named |= _named(repo, now)
+        going = _others(repo, listed, named)
+        remove_all([remote for path in going if (remote := on_s3(path))])
+        for path in going:
+            if on_s3(path):
+                drop_copy(path)
+            else:
+                path.unlink(missing_ok=True)
     for place in {path.parent for path in going}:
         sync_folder(place)
     for folder in every:
         remove_empty_folders(repo.root / "tables" / folder / "data")
     reached("erase.rows.delete.after")
+
+
+def _named(repo: Repository, every: Mapping[str, Sequence[JsonObject]]) -> set[str]:
+    return {
+        f"{folder}/{name}"
+        for folder, contents in every.items()
+        for name in files_of(repo.root, folder, contents)
+    }
+
+
+def _others(repo: Repository, listed: Sequence[Path], named: Collection[str]) -> list[Path]:
+    open_ended = tuple(name[:-1] for name in named if name.endswith("*"))
+    names = {path: path.relative_to(repo.root / "tables").as_posix() for path in listed}
+    return [
+        path
+        for path, name in names.items()
+        if name not in named and not name.startswith(open_ended)
+    ]

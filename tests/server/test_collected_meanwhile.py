@@ -1,0 +1,104 @@
+"""Files that a client wrote and did not commit yet are named by nobody: it is told if they go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rest import make_branch, make_project, people, rows, serving
+
+from instep import faults
+from instep.cli.erase_rows import erased_rows
+from instep.cli.wholeness import check
+from instep.errors import InvalidError
+from instep.history.collection import collect
+from instep.history.edits import Edit, publish
+from instep.history.repository import Repository
+from instep.history.retention import Policy
+from instep.lake import retention_of
+from instep.server.reading import find_place
+from instep.server.updates import TableChange
+from instep.server.writing import Act, commit
+
+ACT = Act("ana", "asserted", None, {})
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repository:
+    return make_project(tmp_path)
+
+
+@pytest.fixture
+def change(tmp_path: Path, repo: Repository) -> Iterator[TableChange]:
+    """What a client wants to commit on the branch `work`: its files are written."""
+    make_branch(repo, "work")
+    with serving(tmp_path, "--as", "ana") as server:
+        table = server.catalog("work").create_table("default.people", schema=people().schema)
+        table.append(people((1, "ana")))
+        make_branch(repo, "other", "work")
+        server.catalog("other").load_table("default.people").append(people((9, "zoe")))
+        wanted = table.transaction()
+        wanted.append(people((2, "ben"), (3, "cleo")))
+        change = TableChange("people", wanted._requirements, wanted._updates)
+    yield change
+    faults.watch(None)
+
+
+def collected(repo: Repository) -> None:
+    collect(repo, retention_of(repo), Policy(keep_days=0, staging_days=0))
+
+
+def once_at(place: str, act: Callable[[], object]) -> None:
+    """Lets something happen when a place is reached for the first time from now on."""
+
+    def watch(reached: str) -> None:
+        if reached == place:
+            faults.watch(None)
+            act()
+
+    faults.watch(watch)
+
+
+def test_files_that_are_collected_while_they_are_committed_refuse_the_commit(
+    repo: Repository, change: TableChange
+) -> None:
+    collected(repo)
+    once_at("rest.commit.before", lambda: collected(repo))
+    with pytest.raises(InvalidError, match="is not there") as error:
+        commit(repo, find_place(repo, "work"), ACT, [change])
+    assert error.value.kind == "damaged-file"
+    assert [row["id"] for row in rows(repo, "work", "people")] == [1]
+    check(repo)
+
+
+def test_files_that_are_committed_before_they_are_collected_stay(
+    repo: Repository, change: TableChange
+) -> None:
+    collected(repo)
+    commit(repo, find_place(repo, "work"), ACT, [change])
+    collected(repo)
+    assert [row["id"] for row in rows(repo, "work", "people")] == [1, 2, 3]
+    check(repo)
+
+
+def test_files_that_are_committed_while_rows_are_erased_stay(
+    repo: Repository, change: TableChange
+) -> None:
+    with repo.store.transaction() as tx:
+        others = repo.find(repo.resolve("other"), "table/people")
+        edit = Edit(repo.resolve("main"), {"table/people": others}, "ana", "people", "test")
+        publish(tx, repo, "main", edit)
+    place = find_place(repo, "work")
+    done = SimpleNamespace(at=None)
+
+    def commit_now() -> None:
+        done.at = commit(repo, place, ACT, [change])
+
+    once_at("erase.rows.delete.before", commit_now)
+    erased_rows(repo, "people", "id = 9", "asked for", "ana", False)
+    assert done.at is not None
+    assert [row["id"] for row in rows(repo, "work", "people")] == [1, 2, 3]
+    assert [row["id"] for row in rows(repo, "other", "people")] == [1]
+    check(repo)
