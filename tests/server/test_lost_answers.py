@@ -76,13 +76,13 @@ def test_a_commit_that_nobody_can_be_asked_about_is_answered_as_unknown(
     server: Server, far: Repository, wire: Wire, key: dict[str, str]
 ) -> None:
     before = length(far)
+    wire.refuses_after_loss = True
     wire.loses_answer_to = COMMIT
-    wire.refuses = True
     reply = server.ask("POST", TABLE, alter("ben"), **key)
     error = reply.json()["error"]
     assert (reply.status_code, error["code"]) == (500, 500)
     assert (error["type"], error["kind"]) == ("CommitStateUnknownException", "commit-unknown")
-    wire.refuses = False
+    wire.refuses = wire.refuses_after_loss = False
     again = server.ask("POST", TABLE, alter("ben"), **key)
     assert again.json()["metadata"]["properties"]["owner"] == "ben"
     # Without a key nobody can tell the second request from another one of the same text.
@@ -93,11 +93,11 @@ def test_a_client_is_told_that_its_append_may_be_there_and_finds_it(
     server: Server, far: Repository, wire: Wire
 ) -> None:
     table = server.catalog("work").load_table("default.people")
+    wire.refuses_after_loss = True
     wire.loses_answer_to = COMMIT
-    wire.refuses = True
     with pytest.raises(CommitStateUnknownException):
         table.append(people((1, "ana")))
-    wire.refuses = False
+    wire.refuses = wire.refuses_after_loss = False
     assert [one["id"] for one in rows(far, "work", "people")] == [1]
     assert server.catalog("work").load_table("default.people").scan().to_arrow().num_rows == 1
 

@@ -30,6 +30,7 @@ class Wire:
         self.questions = 0
         """How often something was asked; the answer to one number may get lost."""
         self.refuses = False
+        self.refuses_after_loss = False
         self.committed: Callable[[], None] | None = None
         """Called after each commit, before who asked for it is answered."""
         threading.Thread(target=self._accept, daemon=True).start()
@@ -69,6 +70,7 @@ class Wire:
             asked = is_question and self.loses_answer_to
             if asked and re.search(asked, data.lower()):
                 self.loses_answer_to = None
+                self.refuses |= self.refuses_after_loss
                 lost.set()
             self.questions += is_question and bool(data)
             if is_question and self.questions == self.loses_answer_number:
