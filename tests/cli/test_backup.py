@@ -16,7 +16,8 @@ import pytest
 from databases import on_every
 from lakes import KILLED, commit, fill_lake, instep
 
-from instep.cli.backup import back_up, restore_backup
+from instep.cli.backup import back_up
+from instep.cli.restore import restore_backup
 from instep.cli.wholeness import check
 from instep.clock import Clock
 from instep.errors import (

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from lakes import appended, commit
 
-from instep.cli.backup import back_up, restore_backup
+from instep.cli.backup import back_up
 from instep.cli.relocate import relocate_lake
+from instep.cli.restore import restore_backup
 from instep.cli.wholeness import check
 from instep.clock import Clock
 from instep.engines.duckdb import DuckDB

@@ -13,6 +13,7 @@ from campaign import DATABASE, Act, World
 from forks import SECONDS
 from shop import CONFIG, CONTRACT, Shop, make_shop
 
+from instep.cli.claim import UNFINISHED
 from instep.clock import system_clock
 from instep.errors import NotFoundError
 from instep.history.objects import Objects
@@ -124,6 +125,11 @@ def _backed_up(world: World) -> None:
     make_shop(world.work / "again")
 
 
+def _finished(world: World) -> None:
+    """Nothing says any more that the lake is still being made."""
+    assert not (find_lake(world.work / "again").root / UNFINISHED).exists()
+
+
 def _restores(world: World) -> None:
     """Makes a lake, with its catalog in SQLite, of what was backed up."""
     make_shop(world.work / "again")
@@ -221,7 +227,7 @@ ACTS = (
 )
 
 ON_SQLITE = (
-    Act(("restore", "../backup"), _backed_up, again=4, at="again"),
+    Act(("restore", "../backup"), _backed_up, again=4, check=_finished, at="again"),
     Act(("doctor", "--relocate", "copied"), _moved, again=5, at="elsewhere"),
 )
 """Acts that are told apart by where the catalog is a file."""

@@ -1,4 +1,4 @@
-"""`instep backup` and `instep restore`: a lake as a folder, and back, in either database.
+"""`instep backup`: a lake as a folder, of which `instep restore` makes one in either database.
 
 A backup is `catalog.jsonl` (every row of the catalog, one state), `lake/` (its files),
 `files.jsonl` (size and digest of each) and, written last, `backup.json`. The rule: first the rows,
@@ -19,31 +19,24 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 import click
 
 from instep.canonical import Json
-from instep.cli.claim import HEAD, UNFINISHED, claim, claim_lake
+from instep.cli.claim import HEAD, UNFINISHED, claim
 from instep.cli.output import emit, json_option, project_option, table
 from instep.cli.progress import say
-from instep.cli.project import find_folder, open_project
-from instep.cli.relocate import relocate_states
-from instep.cli.wholeness import Files, check_references, damaged, examine
-from instep.clock import Clock, format_instant, system_clock
-from instep.errors import (
-    InvalidError,
-    NotFoundError,
-    UnavailableError,
-)
+from instep.cli.project import open_project
+from instep.cli.wholeness import Files, check_references, damaged
+from instep.clock import format_instant
+from instep.errors import UnavailableError
 from instep.faults import reached
 from instep.findings import Finding
-from instep.history.dump import dump_lines, load_lines
+from instep.history.dump import dump_lines
 from instep.history.erasure import erased_digests
 from instep.history.examine import Examination
 from instep.history.objects import (
-    Objects,
     blob_of,
     file_digest,
     make_durable,
@@ -52,29 +45,19 @@ from instep.history.objects import (
     sync_folder,
     write_durably,
 )
-from instep.history.places import here, on_s3
-from instep.history.postgres import create_postgres
-from instep.history.repository import (
-    CATALOG,
-    MARK,
-    Repository,
-    home_of,
-    move_home,
-)
-from instep.history.sqlite import create_sqlite
-from instep.history.store import Database, Store, Transaction
+from instep.history.places import here
+from instep.history.repository import Repository, home_of
 from instep.history.together import durable_together
 from instep.history.tree import Nodes
-from instep.pipelines.project import find_lake
 
-_ROWS = "catalog.jsonl"
-_FILES = "files.jsonl"
-_LAKE = "lake"
+ROWS = "catalog.jsonl"
+FILES = "files.jsonl"
+LAKE = "lake"
 PREDICTIONS = "predictions"
 """The folder of what is on this machine, wherever the lake's files are."""
 
-_FOLDERS = ("objects", "tables", PREDICTIONS)
-_FORMAT = 1
+FOLDERS = ("objects", "tables", PREDICTIONS)
+FORMAT = 1
 _CHUNK_BYTES = 1 << 20
 
 
@@ -105,33 +88,6 @@ class BackedUp:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
-    lake: Path
-    identifier: str
-    is_same: bool
-    rows: int
-    files: int
-    states: int
-
-    def to_json(self) -> dict[str, Json]:
-        return {
-            "lake": str(self.lake),
-            "lake_id": self.identifier,
-            "same_lake": self.is_same,
-            "rows": self.rows,
-            "files": self.files,
-            "table_states": self.states,
-        }
-
-    def to_text(self) -> str:
-        which = "keeps the lake's id" if self.is_same else "is a copy, with an id of its own"
-        return (
-            f"Restored {self.rows:,} rows and {self.files:,} files to {self.lake}; every digest "
-            f'was right. It {which} ({self.identifier}).\nNext: "instep status".'
-        )
-
-
 def back_up(
     repo: Repository, destination: Path, accepted: Collection[str] = frozenset()
 ) -> BackedUp:
@@ -150,17 +106,17 @@ def back_up(
     claim(destination, HEAD, {"lake": home.id})
     refs = _refs(repo)
     with repo.store.reading() as tx:
-        rows = _write_lines(destination / _ROWS, dump_lines(tx))
+        rows = _write_lines(destination / ROWS, dump_lines(tx))
         reached("backup.rows.after")
         with durable_together(destination):
-            files = list(_copied(repo.root, destination / _LAKE))
-            _drop_others(destination / _LAKE, {name for name, _, _ in files})
+            files = list(_copied(repo.root, destination / LAKE))
+            _drop_others(destination / LAKE, {name for name, _, _ in files})
             say("making all copies durable")
         reached("backup.files.after")
-        _write_lines(destination / _FILES, (json.dumps(one) for one in files))
+        _write_lines(destination / FILES, (json.dumps(one) for one in files))
         snapshot = Repository(repo.root, repo.store, repo.objects, Nodes(repo.store), repo.clock)
         accepted = erased_digests(tx).union(accepted)
-        found = _first_wrong(snapshot, destination / _LAKE, accepted)
+        found = _first_wrong(snapshot, destination / LAKE, accepted)
     if found is not None:
         finding, checked = found
         # What a ref reached may go with the ref, or be erased; the snapshot still has it.
@@ -173,80 +129,21 @@ def back_up(
             )
         raise damaged(repo, finding, checked)
     head: dict[str, Json] = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "lake": home.id,
         "root": home.root,
         "at": format_instant(repo.clock()),
         "rows": rows - 1,
-        "digests": {name: file_digest(destination / name) for name in (_ROWS, _FILES)},
+        "digests": {name: file_digest(destination / name) for name in (ROWS, FILES)},
     }
     write_durably(destination / HEAD, json.dumps(head, indent=1).encode())
     (destination / UNFINISHED).unlink()
     return BackedUp(destination, rows - 1, len(files), sum(one[1] for one in files))
 
 
-def restore_backup(
-    source: Path,
-    root: Path,
-    clock: Clock,
-    *,
-    moved: bool = False,
-    database: Database | None = None,
-) -> Restored:
-    """Makes a lake in the empty folder `root`, its catalog in `database` or in SQLite.
-
-    It keeps its id where it was, or with `moved`; elsewhere it is a copy with a new one.
-
-    Raises:
-        NotFoundError (kind "no-such-backup").
-        InvalidError (kinds "bad-backup", "folder-not-empty").
-        ConflictError (kind "lake-exists").
-        InternalError (kind "damaged-lake").
-    """
-    source, root = source.resolve(), root.resolve()
-    head = _head(source)
-    claim_lake(root, {"backup": head["digests"]})
-    files = 0
-    with durable_together(here(root)):
-        for line in _lines(source / _FILES):
-            name, size, digest = json.loads(line)
-            _refuse_outside(name)
-            place = here(root) if name.startswith(f"{PREDICTIONS}/") else root
-            _fetch(source / _LAKE / name, place / name, size, digest)
-            files += 1
-            say(f"restoring files, {files:,} so far")
-        say("making all files durable")
-    reached("restore.files.after")
-    told: dict[str, Any] = {}  # filled by the one that fills the database
-
-    def fill(store: Store, tx: Transaction) -> None:
-        told["rows"] = load_lines(tx, _lines(source / _ROWS))
-        repo = Repository(root, store, Objects(root / "objects", store), Nodes(store), clock)
-        before = home_of(tx)
-        told["states"] = relocate_states(repo)
-        told["home"] = before
-        if before.root != str(root):
-            told["home"] = move_home(tx, root, "moved" if moved else "copied", clock())
-        told["is_same"] = told["home"].id == before.id
-        checked: Counter[str] = Counter()
-        for finding in examine(repo, checked, quick=True):
-            raise damaged(repo, finding, checked)
-
-    store: Store = (
-        create_sqlite(root / CATALOG, fill) if database is None else create_postgres(database, fill)
-    )
-    store.close()
-    reached("restore.catalog.after")
-    if on_s3(root):
-        write_durably(root / MARK, told["home"].id.encode())
-    else:
-        (root / UNFINISHED).unlink()
-    return Restored(root, told["home"].id, told["is_same"], told["rows"], files, told["states"])
-
-
 def _copied(root: Path, to: Path) -> Iterator[tuple[str, int, str]]:
     """Copies every file of a lake, and yields its name, size and digest."""
-    for folder in _FOLDERS:
+    for folder in FOLDERS:
         place = here(root) if folder == PREDICTIONS else root
         known: set[str] = set()
         for path in sorted(_listed(place / folder)):
@@ -256,7 +153,7 @@ def _copied(root: Path, to: Path) -> Iterator[tuple[str, int, str]]:
                 continue
             known.add(name)
             try:
-                size, digest = _copy(path, to / name)
+                size, digest = copy_file(path, to / name)
             except FileNotFoundError:
                 continue  # removed meanwhile; whether it is missed, the verification says
             say(f"copying {name}")
@@ -269,7 +166,7 @@ def _listed(folder: Path) -> Iterator[Path]:
         yield path
 
 
-def _copy(source: Path, target: Path) -> tuple[int, str]:
+def copy_file(source: Path, target: Path) -> tuple[int, str]:
     """Copies a file; one that was copied before, and has its bytes, is left as it is."""
     size = source.stat().st_size
     if target.exists() and target.stat().st_size == size:
@@ -322,51 +219,6 @@ def _erased(repo: Repository) -> frozenset[str]:
         return erased_digests(tx)
 
 
-def _fetch(source: Path, target: Path, size: int, digest: str) -> None:
-    if target.exists() and target.stat().st_size == size and file_digest(target) == digest:
-        return
-    try:
-        found = _copy(source, target)
-    except FileNotFoundError:
-        found = (-1, "")
-    if found != (size, digest):
-        target.unlink(missing_ok=True)
-        raise _bad(f"{source} is not what was backed up: expected {size:,} bytes of {digest}.")
-
-
-def _refuse_outside(name: str) -> None:
-    """Holds that a file of a backup lies in one of a lake's folders, whoever wrote its name."""
-    parts = PurePosixPath(name).parts
-    if len(parts) < 2 or parts[0] not in _FOLDERS or ".." in parts:
-        raise _bad(f'its {_FILES} names "{name}": expected a file below {", ".join(_FOLDERS)}.')
-
-
-def _head(source: Path) -> dict[str, Any]:  # written by back_up
-    path = source / HEAD
-    if not path.exists():
-        unfinished = " The backup there was not finished." if (source / UNFINISHED).exists() else ""
-        raise NotFoundError(
-            f"There is no backup in {source}: expected its {HEAD}.{unfinished} Name another "
-            "folder.",
-            kind="no-such-backup",
-        )
-    try:
-        head: dict[str, Any] = json.loads(path.read_bytes())
-        digests = {name: file_digest(source / name) for name in (_ROWS, _FILES)}
-        if head["format"] == _FORMAT and head["digests"] == digests:
-            return head
-    except (ValueError, KeyError, TypeError, FileNotFoundError):
-        pass
-    raise _bad(f"{path} does not fit {_ROWS} and {_FILES} beside it.")
-
-
-def _bad(what: str) -> InvalidError:
-    return InvalidError(
-        f"The backup is damaged: {what} Use another backup.",
-        kind="bad-backup",
-    )
-
-
 def _write_lines(path: Path, lines: Iterator[str]) -> int:
     count = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:
@@ -377,11 +229,6 @@ def _write_lines(path: Path, lines: Iterator[str]) -> int:
         os.fsync(file.fileno())
     make_durable(path)
     return count
-
-
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8", newline="\n") as file:
-        yield from file
 
 
 @click.command()
@@ -395,21 +242,3 @@ def backup(destination: Path, project: Path | None, as_json: bool) -> None:
     Example:  instep backup /backups/flights-monday
     """
     emit(back_up(open_project(project).repo, destination), as_json)
-
-
-@click.command()
-@click.argument("source", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--moved", is_flag=True, help="The original is gone: keep the lake's id.")
-@project_option
-@json_option
-def restore(source: Path, moved: bool, project: Path | None, as_json: bool) -> None:
-    """Make the lake of this project from a backup; there must be none yet.
-
-    \b
-    Example:  instep restore /backups/flights-monday
-    """
-    place = find_lake(find_folder(project))
-    restored = restore_backup(
-        source, place.root, system_clock, moved=moved, database=place.database
-    )
-    emit(restored, as_json)

@@ -16,7 +16,7 @@ from instep.history.repository import CATALOG, check_root, claim_root
 
 HEAD = "backup.json"
 UNFINISHED = "unfinished.json"
-"""In a backup or a lake that is still being made: of which lake, or from which backup."""
+"""In a backup or a lake still being made: of which lake, or from which backup in which schema."""
 
 
 def claim_lake(root: Path, mark: dict[str, Json]) -> None:

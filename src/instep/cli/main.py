@@ -56,7 +56,7 @@ COMMANDS: dict[str, Entry] = {
     "watch": Entry("instep.cli.watch:watch", "What changed since the model was made."),
     "doctor": Entry("instep.cli.doctor:doctor", "Is everything in the lake as it was written?"),
     "backup": Entry("instep.cli.backup:backup", "Copy the whole lake, while others write."),
-    "restore": Entry("instep.cli.backup:restore", "Make a lake of a backup."),
+    "restore": Entry("instep.cli.restore:restore", "Make a lake of a backup."),
     "gc": Entry("instep.cli.gc:gc", "Delete what nothing names any more."),
     "compact": Entry("instep.cli.compact:compact", "Put small files of tables together."),
     "erase": Entry("instep.cli.erase:erase", "Remove an object's bytes from all history."),
