@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,17 +16,21 @@ from pyiceberg.exceptions import UnauthorizedError
 from rest import Body, Server, make_branch, make_project, people, rows, serving
 
 from instep.clock import system_clock
-from instep.errors import FAMILIES, RefusedError
+from instep.errors import FAMILIES, InvalidError, RefusedError
 from instep.history.commits import first_parents
 from instep.history.edits import Edit, publish
+from instep.history.locks import writing
+from instep.history.refs import delete_ref
 from instep.history.repository import Repository, open_repository
 from instep.pipelines.project import KEY, config_content
 from instep.server.answers import failed
 from instep.server.clients import Clients, Tokens
 from instep.server.exchange import Request
-from instep.server.iceberg import ENDPOINTS
+from instep.server.iceberg import ENDPOINTS, Service, answer
 from instep.server.reading import NAMESPACE, find_place, page, writable
 from instep.tables import catalog as pyiceberg_catalog
+from instep.tables.compact import compact_state
+from instep.tables.content import TableContent
 
 ANA, BEN = "a-token-of-ana", "a-token-of-ben"
 
@@ -95,6 +100,12 @@ def test_the_namespace_is_that_of_the_catalog_over_an_edit() -> None:
         ("POST", "work/namespaces/default/tables/left", 400, "BadRequestException"),
         ("POST", "work/transactions/commit", 400, "BadRequestException"),
         ("GET", "work/namespaces/default/tables?pageSize=x", 400, "BadRequestException"),
+        (
+            "GET",
+            f"work/namespaces/default/tables?pageSize={'9' * 5000}",
+            400,
+            "BadRequestException",
+        ),
         ("DELETE", "main/namespaces/default/tables/left", 403, "ForbiddenException"),
         (
             "DELETE",
@@ -162,6 +173,23 @@ def test_an_unchanged_table_is_not_sent_again(server: Server) -> None:
     assert server.ask("GET", path, If_None_Match=tag).status_code == 200
 
 
+def test_a_table_is_sent_again_when_a_compaction_has_replaced_its_files(
+    server: Server, lake: Repository
+) -> None:
+    make_branch(lake, "small")
+    table = server.catalog("small").create_table("default.parts", schema=people().schema)
+    for number in range(3):
+        table.append(people((number, "x")))
+    path = "small/namespaces/default/tables/parts"
+    first = server.ask("GET", path)
+    state = TableContent.from_content(lake.content(lake.resolve("small"), "table/parts"))
+    with writing(lake.root, lake.store):
+        assert compact_state(lake.root, state, at=lake.clock()).now is not None
+    again = server.ask("GET", path, If_None_Match=first.headers["etag"])
+    assert again.status_code == 200
+    assert again.json()["metadata-location"] != first.json()["metadata-location"]
+
+
 def test_only_snapshots_that_a_ref_is_at_are_sent_where_no_others_are_wanted(
     server: Server,
 ) -> None:
@@ -210,6 +238,21 @@ def test_a_key_stands_for_one_request_and_is_done_once(server: Server, lake: Rep
     server.ask(
         "POST", "work/tables/rename", {"source": named("west"), "destination": named("left")}
     )
+
+
+def test_a_key_is_not_done_where_the_branch_was_made_anew_without_its_commit(
+    server: Server, lake: Repository
+) -> None:
+    make_branch(lake, "brief", "work")
+    path, body = "brief/namespaces/default/tables/left", set_property("brief", "1")
+    assert server.ask("POST", path, body, Idempotency_Key="k3").status_code == 200
+    with lake.store.transaction() as tx:
+        delete_ref(tx, "brief", actor="ana", at=lake.clock())
+    make_branch(lake, "brief", "work")
+    again = server.ask("POST", path, body, Idempotency_Key="k3")
+    assert (again.status_code, again.json()["error"]["kind"]) == (409, "done-elsewhere")
+    assert server.ask("POST", path, body, Idempotency_Key="k4").status_code == 200
+    assert lake.resolve("brief") != lake.resolve("work")
 
 
 @pytest.mark.parametrize(("place", "done"), [("before", False), ("after", True)])
@@ -343,6 +386,19 @@ def test_others_reach_a_catalog_only_where_people_have_tokens(tmp_path: Path) ->
 
 
 # Without a server
+
+
+@pytest.mark.parametrize("stage", [True, False])
+def test_who_is_not_named_neither_makes_nor_stages_a_table(tmp_path: Path, stage: bool) -> None:
+    repo = make_project(tmp_path)
+    make_branch(repo, "work")
+    body = {"name": "new", "schema": {"type": "struct", "fields": []}, "stage-create": stage}
+    path = ("iceberg", "v1", "work", "namespaces", "default", "tables")
+    request = Request("POST", path, {}, {}, json.dumps(body).encode())
+    with pytest.raises(InvalidError) as caught:
+        answer(Service(repo, Clients(repo, tmp_path, "127.0.0.1")), request)
+    assert caught.value.kind == "no-actor"
+    assert not (repo.root / "tables").exists()
 
 
 def test_a_page_begins_behind_a_name() -> None:

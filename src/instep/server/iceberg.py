@@ -63,6 +63,9 @@ ENDPOINTS = (
 _SEPARATOR = "\x1f"
 """Between the parts of a namespace, as the protocol has it."""
 
+_PAGE_DIGITS = 18
+"""The longest pageSize that is read: enough for every number that a client counts with."""
+
 Body = dict[str, Any]  # JSON from outside
 
 
@@ -216,10 +219,10 @@ def _list(asked: _Asked) -> Reply:
 
 
 def _create(asked: _Asked) -> Reply:
-    body = asked.body()
+    body, act = asked.body(), asked.act()  # who stages is named, too: it makes a folder
     if body.get("stage-create"):
         return json_reply(_result(stage(asked.repo, asked.place, body)))
-    return json_reply(_result(create(asked.repo, asked.place, asked.act(), body)))
+    return json_reply(_result(create(asked.repo, asked.place, act, body)))
 
 
 def _load(asked: _Asked, name: str) -> Reply:
@@ -282,8 +285,11 @@ def _check_namespace(text: str) -> None:
 def _page_size(text: str | None) -> int:
     if text is None:
         return PAGE
-    if not text.isdecimal() or not int(text):
-        raise bad_request(f'pageSize is "{text}", not a number from 1 on')
+    if len(text) > _PAGE_DIGITS or not text.isdecimal() or not int(text):
+        raise bad_request(
+            f'pageSize is "{text[:_PAGE_DIGITS]}", not a number from 1 on of at most '
+            f"{_PAGE_DIGITS} digits"
+        )
     return min(int(text), PAGE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 
@@ -170,4 +171,6 @@ def with_refs_only(metadata: Metadata) -> Metadata:
 def state_tag(content: TableContent, loaded: Loaded, snapshots: str) -> str:
     """Returns the entity tag of an answer: another one where any byte of it may differ."""
     last = loaded.metadata["last-column-id"]
-    return json.dumps(f"{content.digest[:32]}-{last}-{snapshots}")
+    # A compaction or an erasure puts other metadata, at another place, behind the same digest.
+    place = hashlib.sha256(loaded.location.encode()).hexdigest()
+    return json.dumps(f"{content.digest[:32]}-{place[:16]}-{last}-{snapshots}")

@@ -23,6 +23,7 @@ from instep.errors import (
     UnavailableError,
 )
 from instep.faults import reached
+from instep.history.ancestry import is_ancestor
 from instep.history.edits import Edit, publish_at
 from instep.history.locks import writing
 from instep.history.refs import refuse_protected
@@ -234,11 +235,29 @@ def _published(repo: Repository, branch: str, act: Act, edit: Edit, brought: Seq
 
 
 def _done(repo: Repository, branch: str, act: Act) -> str | None:
-    """Returns the commit that was made under the act's key, if there was one."""
+    """Returns the commit that was made under the act's key, if there was one.
+
+    Raises:
+        ConflictError (kind "done-elsewhere"): the branch was deleted and made again without it.
+    """
     if act.key is None:
         return None
     with repo.store.reading() as tx:
-        return find_done(tx, act.key, _digest(branch, act))
+        done = find_done(tx, act.key, _digest(branch, act))
+        if done is not None and not is_ancestor(tx, done, get_tip(tx, branch).ref.commit):
+            raise _done_elsewhere(branch, act.key, done)
+    return done
+
+
+def _done_elsewhere(branch: str, key: str, commit: str) -> ConflictError:
+    return ConflictError(
+        f'What was asked for was done before, as commit {commit[:12]}, but "{branch}" does not '
+        "have that commit any more: expected a branch that has it. Nothing was changed. Ask under "
+        "a new key to do it again.",
+        kind="done-elsewhere",
+        token=key,
+        commit=commit,
+    )
 
 
 def _digest(branch: str, act: Act) -> str:
