@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 from buckets import Bucket
+from lakes import fill_lake
 from storm import Fault, Storm, storm
 
+from instep.cli.backup import back_up
+from instep.cli.wholeness import check
+from instep.clock import system_clock
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import DeleteFile
 from instep.engines.schema import Column, Schema
@@ -19,7 +23,9 @@ from instep.errors import InstepError, NotFoundError, RefusedError, UnavailableE
 from instep.history import places, s3
 from instep.history.objects import ERASED, Objects, file_digest, write_all_durably, write_durably
 from instep.history.places import at_hand, here, linked, on_s3, s3_root
+from instep.history.repository import create_repository
 from instep.history.s3 import ATTEMPTS, S3Path, check_bucket
+from instep.history.store import Database
 from instep.tables.content import TableContent
 from instep.tables.read import data_files, file_set, row_count, schema_of
 from instep.tables.write import append, create_table, data_folder, replace
@@ -111,6 +117,33 @@ def test_a_reply_that_breaks_off_is_read_again(place: Path, weather: Storm) -> N
     here(place / "note").unlink()
     weather.faults["GET"] = [Fault.CUT, Fault.CUT]
     assert at_hand(place / "note").read_bytes() == b"x" * 10_000
+
+
+def test_a_stream_whose_reply_breaks_off_is_whole_and_leaves_no_file_here(
+    place: Path, weather: Storm
+) -> None:
+    digest = Objects(place / "objects").put(b"x" * 100_000)
+    (file,) = Objects(place / "objects").files(digest)
+    here(file).unlink()
+    weather.faults["GET"] = [Fault.CUT, Fault.CUT]
+    with file.open("rb") as stream:
+        assert stream.read() == b"x" * 100_000
+    weather.faults["GET"] = [Fault.CUT]
+    assert file_digest(file) == digest
+    assert weather.faults["GET"] == []
+    assert not [one for one in here(place).rglob("*") if one.is_file()]
+
+
+def test_a_reply_that_breaks_off_is_no_damage_to_doctor_and_backup(
+    place: Path, weather: Storm, postgres_url: str, bucket: Bucket, tmp_path: Path
+) -> None:
+    repo = create_repository(place, system_clock, "ana", Database(postgres_url, bucket.schema))
+    fill_lake(repo)
+    for act in (lambda: check(repo), lambda: back_up(repo, tmp_path / "backup")):
+        weather.faults["GET"] = [None if number % 3 else Fault.CUT for number in range(60)]
+        act()
+        assert len(weather.faults["GET"]) < 60
+    repo.store.close()
 
 
 @pytest.mark.parametrize(

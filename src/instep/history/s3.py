@@ -14,6 +14,7 @@ import os
 import random
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -192,15 +193,16 @@ class S3Path:
         """Does nothing: names need no folder."""
 
     def open(self, mode: str = "rb", buffering: int = -1) -> IO[bytes]:
-        """Returns the object's bytes as a stream, read as they come.
-
-        Raises:
-            FileNotFoundError.
-        """
+        """Returns the object's bytes, whole, as a file without a name; or FileNotFoundError."""
         if mode != "rb":
             raise ValueError(f"{self} is opened as {mode}: only reading is known")
-        body: IO[bytes] = self._ask("get_object")["Body"]
-        return body
+        target = self.bucket.folder / "objects" / f".{uuid.uuid4().hex}"  # goes as old copies go
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.download(target)
+            return target.open("rb")
+        finally:
+            target.unlink(missing_ok=True)
 
     def read_bytes(self) -> bytes:
         """Returns the object's bytes; a stream that breaks off is read again.
@@ -226,10 +228,7 @@ class S3Path:
     def touch(self, *, exist_ok: bool = True) -> None:
         """Makes an empty object; without `exist_ok` only one of many callers succeeds.
 
-        Where the reply to a success was lost, it counts as taken.
-
-        Raises:
-            FileExistsError.
+        Where the reply to a success was lost, it counts as taken: FileExistsError.
         """
         self.claim(b"") if not exist_ok else self.write_bytes(b"")
 
