@@ -7,7 +7,7 @@ it is named whole, so that a person can decide.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from instep.cli.output import counted
 from instep.history.repository import Repository
@@ -66,9 +66,9 @@ def _arrived(tx: Transaction, table: str) -> Iterator[str]:
         (table,),
     )
     kinds: Mapping[str, list[str]] = {
-        "files that arrived for it": [str(row[0]) for row in rows if row[0]],
-        "files of rows in quarantine": [str(row[1]) for row in rows if row[1]],
-        "profiles of arrivals": [str(row[2]) for row in rows if row[2]],
+        "files that arrived for it": _once(row[0] for row in rows),
+        "files of rows in quarantine": _once(row[1] for row in rows),
+        "profiles of arrivals": _once(row[2] for row in rows),
     }
     for what, digests in kinds.items():
         if digests:
@@ -88,6 +88,11 @@ def _told(tx: Transaction, table: str) -> Iterator[str]:
     ]
     if numbers:
         yield f"the evidence of changes {_listed(numbers)} may show rows of it as samples"
+
+
+def _once(digests: Iterable[object]) -> list[str]:
+    """Returns each digest there is once, in order: several arrivals may have one file."""
+    return list(dict.fromkeys(str(one) for one in digests if one))
 
 
 def _listed(names: list[str]) -> str:
