@@ -241,18 +241,20 @@ def chosen(entries: Entries, indexes: Sequence[int]) -> Entries:
 def time_bounds(entries: Entries, schema: Schema) -> tuple[tuple[int, Bounds], ...]:
     """Returns the bounds of the first time columns, those left out of which a file has none.
 
-    Texts of one time type sort as their values do.
+    Texts of one time type sort as their values do. A file without statistics was written before
+    the column was there: it is all null, or holds the initial default, which is no bound here.
     """
-    times = [column.id for column in schema.columns if column.type in _TIMES][:BOUNDED_COLUMNS]
+    times = [column for column in schema.columns if column.type in _TIMES][:BOUNDED_COLUMNS]
     found: list[tuple[int, Bounds]] = []
-    for field_id in times:
-        lists = entries.columns.get(field_id)
+    for column in times:
+        field_id, lists = column.id, entries.columns.get(column.id)
+        if column.initial_default is not None and (lists is None or None in lists.sizes):
+            continue
         if lists is None:
             found.append((field_id, None))
             continue
         lowers = [one for one in lists.lowers if one is not None]
         uppers = [one for one in lists.uppers if one is not None]
-        # A file without statistics was written before the column was there: all null.
         valueless = sum(
             1
             for size, nulls, rows in zip(lists.sizes, lists.nulls, entries.base.rows, strict=True)

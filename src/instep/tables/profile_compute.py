@@ -116,6 +116,20 @@ def parts_of_rows(
     return tuple(found[column.name] for column in columns)
 
 
+def part_of_value(
+    connection: duckdb.DuckDBPyConnection, column: Column, value: str, rows: int
+) -> Part:
+    """Returns the profile of a column that holds one value, given as SQL, in all of `rows` rows."""
+    number = "v::DOUBLE" if is_number(column.type) else "NULL"
+    found = _one(
+        connection,
+        f"SELECT v::VARCHAR, {number}, {rows}, {hash_of(column.type, 'v')} "
+        f"FROM (SELECT {value}::{column.sql_type} AS v)",
+    )
+    counted = Counted(*found)
+    return part_of_counts(column, [counted], smallest([counted.hash]))
+
+
 def sample_error(rows: int) -> float:
     """Returns how far a rank among `rows` random rows is from the truth, with 99.9 % probability.
 

@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instep.clock import Window
+from instep.engines.defaults import default_sql
 from instep.engines.engine import FileSet, Slice
 from instep.engines.schema import Column, Schema, free_name, literal, quoted
 from instep.history.objects import write_durably
 from instep.history.places import at_hand
 from instep.tables.content import TableContent
 from instep.tables.profile import ColumnProfile, Part, Sketch, all_null
-from instep.tables.profile_compute import parts_of_file, parts_of_relation
+from instep.tables.profile_compute import part_of_value, parts_of_file, parts_of_relation
 from instep.tables.profile_merge import merge_parts
 from instep.tables.prune import reaches
 from instep.tables.read import DataFile, data_files, file_set, schema_of, table_folder
@@ -148,14 +149,7 @@ def _profiled(
             rows = sliced[0].figures.count
             ids = (column.id for column in schema.columns)
             parts.append((dict(zip(ids, sliced, strict=True)), rows))
-    return tuple(_merged(parts, column).figures for column in schema.columns)
-
-
-def _merged(parts: Sequence[tuple[Parts, int]], column: Column) -> Part:
-    return merge_parts(
-        [part.get(column.id) or all_null(column.name, column.type, rows) for part, rows in parts],
-        column,
-    )
+        return tuple(kept.merged(parts, column).figures for column in schema.columns)
 
 
 class _Kept:
@@ -186,15 +180,27 @@ class _Kept:
             held.field_id in lacking for file in _files_of(one) for held in file.columns
         )
 
+    def merged(self, parts: Sequence[tuple[Parts, int]], column: Column) -> Part:
+        """Returns the profile of one column in all the rows of `parts`."""
+        return merge_parts(
+            [part.get(column.id) or self._lacking(column, rows) for part, rows in parts], column
+        )
+
+    def _lacking(self, column: Column, rows: int) -> Part:
+        """The profile of a column in rows that were written before it was added."""
+        if column.initial_default is None or not rows:
+            return all_null(column.name, column.type, rows)
+        value = default_sql(column, column.initial_default)
+        return part_of_value(self.engine.connection, column, value, rows)
+
     def _merge(self, group: Group) -> Parts:
         found = self.load(group.members)
         parts = [(found[_key(one)], one.rows) for one in group.members]
-        latest = {
-            field_id: Column(field_id, part.figures.name, part.figures.type)
-            for by_id, _ in parts
-            for field_id, part in by_id.items()
+        return {
+            column.id: self.merged(parts, column)
+            for column in self.schema.columns
+            if any(column.id in by_id for by_id, _ in parts)
         }
-        return {field_id: _merged(parts, column) for field_id, column in latest.items()}
 
     def _compute(self, file: DataFile) -> Parts:
         held = {one.field_id for one in file.columns}

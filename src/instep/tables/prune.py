@@ -34,7 +34,10 @@ class Reach:
 
 
 def reaches(files: Sequence[WrittenFile], column: Column) -> tuple[Reach, ...]:
-    """Returns what of the time of `column` each file holds; files without a value are left out."""
+    """Returns what of the time of `column` each file holds; files without a value are left out.
+
+    A file from before the column was added holds its initial default.
+    """
     return tuple(reach for file in files if (reach := _reach(file, column)) is not None)
 
 
@@ -50,18 +53,23 @@ def files_that_may_hold(
     folder: Path, manifest: Manifest, spec: Spec, column: Column, window: Window
 ) -> list[int]:
     """Returns which files of a manifest may hold rows of a window, by their place in it."""
+    default = column.initial_default
+    older_may = default is not None and _meets(column, default, default, window)
     lists = load_columns(folder, manifest, (column.id,)).get(column.id)
-    if lists is None:
-        return []  # the column was added after every file
     rows = load_base(folder, manifest).rows
+    if lists is None:  # the column was added after every file
+        return list(range(len(rows))) if older_may else []
     return [
         index
         for index, (size, nulls, lower, upper) in enumerate(
             zip(lists.sizes, lists.nulls, lists.lowers, lists.uppers, strict=True)
         )
-        if size is not None
-        and nulls != rows[index]
-        and (lower is None or upper is None or _meets(column, lower, upper, window))
+        if (size is None and older_may)
+        or (
+            size is not None
+            and nulls != rows[index]
+            and (lower is None or upper is None or _meets(column, lower, upper, window))
+        )
     ]
 
 
@@ -73,8 +81,12 @@ def _meets(column: Column, lower: str, upper: str, window: Window) -> bool:
 
 def _reach(file: WrittenFile, column: Column) -> Reach | None:
     found = next((one for one in file.columns if one.field_id == column.id), None)
-    if found is None or found.nulls == file.rows:
-        return None  # the column was added after this file, or is null in every row
+    if found is None:  # the column was added after this file
+        default = column.initial_default
+        at = None if default is None else _instant(column.type, default)
+        return None if at is None else Reach(file, (at, at))
+    if found.nulls == file.rows:
+        return None
     if found.lower is None or found.upper is None:
         return Reach(file, None)
     return Reach(file, (_instant(column.type, found.lower), _instant(column.type, found.upper)))
