@@ -188,3 +188,23 @@ def _table(root: Path, sql: str) -> TableContent:
         table = create_table(root, "t", engine.describe(sql).columns, at=AT)
         files = engine.write(sql, schema_of(root, table), data_folder(root, table))
     return append(root, table, files, at=AT)
+
+
+@pytest.mark.parametrize("fetched", [4096, 1])
+def test_finite_numbers_whose_sum_is_too_large_have_quantiles_but_no_mean(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fetched: int
+) -> None:
+    monkeypatch.setattr(compute, "FETCHED_VALUES", fetched)
+    most = 1.7976931348623157e308
+    sql = f"SELECT unnest([{most!r}, {most!r}, -{most!r}, -{most!r}]) AS x"
+    with DuckDB(tmp_path / "staging") as engine:
+        table = create_table(tmp_path, "t", engine.describe(sql).columns, at=AT)
+        schema, folder = schema_of(tmp_path, table), data_folder(tmp_path, table)
+        for _ in range(2):
+            table = append(tmp_path, table, engine.write(sql, schema, folder), at=AT)
+
+    [found] = profile_table(tmp_path, table)
+    assert (found.mean, found.deviation, found.distinct) == (None, None, 2)
+    assert found.quantiles[0] == -most and found.quantiles[-1] == most
+    assert all(math.isfinite(one) for one in found.quantiles)
+    assert all(math.isfinite(one) for one in _profile([-most, most]).quantiles)

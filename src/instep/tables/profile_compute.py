@@ -257,7 +257,8 @@ def _ranked(number: bool) -> str:
               SELECT what, i, rest, v FROM wanted ASOF JOIN c ON wanted.at >= c.before),
             low AS (FROM found WHERE what = 'low'), high AS (FROM found WHERE what = 'high')
             SELECT [
-              (SELECT list(low.v + (high.v - low.v) * low.rest ORDER BY low.i)
+              (SELECT list(if(isfinite(high.v - low.v), low.v + (high.v - low.v) * low.rest,
+                              low.v * (1 - low.rest) + high.v * low.rest) ORDER BY low.i)
                FROM low JOIN high ON low.i = high.i),
               (SELECT list(v ORDER BY i) FROM found WHERE what = 'step')])"""
 

@@ -83,7 +83,7 @@ def _moments_of(numbers: Sequence[tuple[float, int]]) -> tuple[float | None, flo
     try:
         mean = math.fsum(number * rows for number, rows in numbers) / total
         squares = math.fsum(rows * (number - mean) ** 2 for number, rows in numbers)
-    except OverflowError:
+    except (OverflowError, ValueError):  # ValueError: products that are inf and -inf
         return None, None
     return known_moments(mean, math.sqrt(squares / total))
 

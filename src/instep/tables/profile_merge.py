@@ -169,7 +169,7 @@ def _merged_moments(parts: Sequence[Part]) -> tuple[float | None, float | None]:
             count * (deviation**2 + (part_mean - mean) ** 2)
             for count, part_mean, deviation in known
         )
-    except OverflowError:
+    except (OverflowError, ValueError):  # ValueError: products that are inf and -inf
         return None, None
     return known_moments(mean, math.sqrt(squares / total))
 
