@@ -260,7 +260,8 @@ def _with_duplicates(
 def _period(engine: DuckDB, contract: Contract, batch: Batch) -> Slice | None:
     """The event time that the batch covers, when its event time is part of the key.
 
-    Only then can rows of another period not have the same key.
+    Only then can rows of another period not have the same key. None also where the time is beyond
+    the years 1 to 9999: the whole table is looked at then.
     """
     if contract.event_time is None or contract.event_time not in contract.key:
         return None
@@ -271,8 +272,11 @@ def _period(engine: DuckDB, contract: Contract, batch: Batch) -> Slice | None:
     ).fetchall()
     if first is None:
         return None
-    start, end = _instant(first), _instant(last)
-    return Slice(contract.event_time, Window(start, end + timedelta(days=1)))
+    try:
+        window = Window(_instant(first), _instant(last) + timedelta(days=1))
+    except (OverflowError, InvalidError):
+        return None
+    return Slice(contract.event_time, window)
 
 
 def _instant(text: str) -> Any:  # a datetime; DuckDB writes a zone as +00
