@@ -125,3 +125,19 @@ def test_a_profile_counts_the_default_in_files_without_the_column(lake: Lake, fi
         whole = profile_relation(engine.connection, "t", schema_of(root, table).columns)
     assert kept[1:] == whole[1:]
     assert profile_table(root, table) == kept
+
+
+def test_a_default_keeps_its_value_when_a_float_becomes_a_double(lake: Lake) -> None:
+    table_with_default(lake, "float", "0.1")
+    with editing(lake) as edit:
+        edit.append("t", "select 20::bigint as k, 0.1::float as c")
+    before = lake.branch("work").table("t").content
+    with editing(lake) as edit:
+        edit.promote_column("t", "c", "double")
+    after = lake.branch("work").table("t")
+    assert diff_rows(lake.repo.root, before, after.content, ["k"]).changed == 0
+
+    with editing(lake) as edit:
+        edit.append("t", "select 30::bigint as k")
+    found = lake.branch("work").table("t").sql("select distinct c from t").to_pylist()
+    assert found == [{"c": 0.10000000149011612}]

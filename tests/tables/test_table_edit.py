@@ -571,7 +571,9 @@ def test_a_column_that_is_left_out_gets_its_default(lake: Lake) -> None:
         ("binary", "xyz"), ("fixed[2]", "00"), ("decimal(4,2)", "1.555"), ("decimal(4,2)", "100"),
         ("double", "nan"), ("date", "infinity"), ("time", "24:00:00"), ("uuid", "x"),
         ("timestamp", "2020-01-01T00:00:00Z"), ("timestamptz", "2020-01-01T00:00:00"),
-        ("INT[]", "[1]"),
+        ("INT[]", "[1]"), ("float", "1e39"), ("double", "1e400"),
+        ("time", "12:00:00.1234567"), ("timestamp", "2026-01-01T00:00:00.123456789"),
+        ("timestamptz", "2026-01-01T00:00:00,1234567+00:00"),
     ],
 )  # fmt: skip
 def test_a_default_is_a_value_of_its_column(lake: Lake, kind: str, default: str) -> None:

@@ -6,8 +6,11 @@ A default is a text: that of DuckDB's value, which for times is ISO 8601, and fo
 from __future__ import annotations
 
 import math
+import re
+import struct
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal, localcontext
 from typing import TypeVar
@@ -47,20 +50,42 @@ def checked_default(column: Column, text: str) -> str:
         ) from None
 
 
+def with_type(column: Column, wider: str) -> Column:
+    """Returns a column of a wider type whose defaults are the values they were.
+
+    As a double, a float's value has more digits.
+    """
+    if (column.type, wider) != ("float", "double"):
+        return replace(column, type=wider)
+    initial, write = (
+        None if text is None else repr(_float(text))
+        for text in (column.initial_default, column.write_default)
+    )
+    return replace(column, type=wider, initial_default=initial, write_default=write)
+
+
+def _float(text: str) -> float:
+    """The float of 32 bits that is nearest to a number; OverflowError beyond all floats."""
+    (found,) = struct.unpack("f", struct.pack("f", float(text)))
+    return float(found)
+
+
 def _parser(kind: str) -> Callable[[str], str]:
     match kind:
         case "boolean":
             return _truth
         case "int" | "long":
             return lambda text: _whole(text, _WIDTHS[kind])
-        case "float" | "double":
-            return _finite
+        case "float":
+            return lambda text: _finite(text, _float)
+        case "double":
+            return lambda text: _finite(text, float)
         case "date":
             return lambda text: date.fromisoformat(text).isoformat()
         case "time":
-            return lambda text: _without_zone(time.fromisoformat(text)).isoformat()
+            return lambda text: _without_zone(time.fromisoformat(_timed(text))).isoformat()
         case "timestamp":
-            return lambda text: _without_zone(datetime.fromisoformat(text)).isoformat()
+            return lambda text: _without_zone(datetime.fromisoformat(_timed(text))).isoformat()
         case "timestamptz":
             return _instant
         case "string":
@@ -87,10 +112,17 @@ def _whole(text: str, bits: int) -> str:
     return str(int(text))
 
 
-def _finite(text: str) -> str:
-    if not math.isfinite(float(text)):
+def _finite(text: str, number: Callable[[str], float]) -> str:
+    if not math.isfinite(number(text)):
         raise ValueError("JSON has no such number")
     return repr(float(text))
+
+
+def _timed(text: str) -> str:
+    """Returns `text`; Python would cut digits beyond microseconds without a word."""
+    if re.search(r"[.,]\d{7}", text):
+        raise ValueError("it has more than microseconds")
+    return text
 
 
 def _decimal(text: str, kind: str) -> str:
@@ -111,7 +143,7 @@ def _without_zone(value: Moment) -> Moment:
 
 
 def _instant(text: str) -> str:
-    value = datetime.fromisoformat(text)
+    value = datetime.fromisoformat(_timed(text))
     if value.tzinfo is None:
         raise ValueError("it has no time zone")
     return value.astimezone(UTC).isoformat()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from instep.engines.defaults import with_type
 from instep.engines.schema import UNTYPED, Column, Schema, sql_type_of
 from instep.engines.types import typed_as
 from instep.errors import InvalidError
@@ -130,7 +131,7 @@ def promoted(schema: Schema, path: str, type_: str) -> Schema:
     found = _find(schema, path)
     if found.is_nested or not _is_promotion(found.type, type_):
         raise _unreadable(path, found, type_)
-    return _changed(schema, found.id, replace(found, type=type_))
+    return _changed(schema, found.id, with_type(found, type_))
 
 
 def made_optional(schema: Schema, path: str) -> Schema:
