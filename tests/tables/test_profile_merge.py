@@ -153,3 +153,56 @@ def test_a_number_has_the_same_hash_whatever_the_width_of_its_type() -> None:
 
     assert narrow == wide
     assert single == double
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("binary", [b"\xff", b"a", b"", b"\x00'", b"a\\", "ä".encode(), b"\\xFF"]),
+        ("fixed[1]", [b"\xff", b"a", b"\\", b"z"]),
+        ("double", [-0.0, 0.0, 5.0, -5.0, math.nan, math.inf, 1e308, 1e-320]),
+        ("float", [0.1, 0.2, -0.0, 0.0, 1e30, math.nan]),
+        ("long", [2**63 - 1, 2**53 + 1, 2**53, -(2**63), 10, 9]),
+        ("decimal(9,2)", ["-1.50", "10.00", "9.00"]),
+        (
+            "date",
+            [
+                "infinity",
+                "-infinity",
+                "12000-01-01",
+                "2013-01-01",
+                "0044-03-15 (BC)",
+                "0100-03-15 (BC)",
+            ],
+        ),
+        ("timestamp", ["2013-01-01 00:00:00.5", "2013-01-01", "12000-01-01", "0044-03-15 (BC)"]),
+        ("string", ["a", "B", "", "ä", "\uffff", "\U0001f600"]),
+    ],
+)
+@pytest.mark.parametrize("repeated", [1, 60])
+def test_values_of_every_type_merge_in_the_order_that_they_have(
+    kind: str, values: list[object], repeated: int
+) -> None:
+    column = Column(1, "x", kind)
+    more = [[value] * repeated for value in [*values, values[0]]]
+    whole = part_of([value for part in more for value in part], column).figures
+    merged = merge_parts([part_of(part, column) for part in more], column).figures
+
+    for figure in (*EXACT, "distinct", "mean", "deviation", "quantiles", "frequent"):
+        assert getattr(merged, figure) == getattr(whole, figure), figure
+
+
+def test_extremes_are_those_of_the_values_where_not_all_are_listed() -> None:
+    column = Column(1, "x", "binary")
+    parts = [[bytes([n, m]) for m in range(60)] for n in (0, 97, 255)]
+    whole = part_of([value for part in parts for value in part], column).figures
+    merged = merge_parts([part_of(part, column) for part in parts], column).figures
+    assert (merged.minimum, merged.maximum) == (whole.minimum, whole.maximum)
+
+
+def test_floats_that_became_doubles_are_the_values_of_doubles() -> None:
+    old = part_of([0.1, 0.1], Column(1, "x", "float"))
+    new = part_of([0.10000000149011612])
+    merged = merge_parts([old, new], NUMBER).figures
+    assert (merged.distinct, merged.frequent) == (1, (("0.10000000149011612", 3),))
+    assert merge_parts([old], NUMBER).figures.maximum == "0.10000000149011612"

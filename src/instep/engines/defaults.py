@@ -58,14 +58,14 @@ def with_type(column: Column, wider: str) -> Column:
     if (column.type, wider) != ("float", "double"):
         return replace(column, type=wider)
     initial, write = (
-        None if text is None else repr(_float(text))
+        None if text is None else repr(exact_float(text))
         for text in (column.initial_default, column.write_default)
     )
     return replace(column, type=wider, initial_default=initial, write_default=write)
 
 
-def _float(text: str) -> float:
-    """The float of 32 bits that is nearest to a number; OverflowError beyond all floats."""
+def exact_float(text: str) -> float:
+    """Returns the float of 32 bits that is nearest to a number; OverflowError beyond all floats."""
     (found,) = struct.unpack("f", struct.pack("f", float(text)))
     return float(found)
 
@@ -77,7 +77,7 @@ def _parser(kind: str) -> Callable[[str], str]:
         case "int" | "long":
             return lambda text: _whole(text, _WIDTHS[kind])
         case "float":
-            return lambda text: _finite(text, _float)
+            return lambda text: _finite(text, exact_float)
         case "double":
             return lambda text: _finite(text, float)
         case "date":

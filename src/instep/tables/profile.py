@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from array import array
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from instep.canonical import Json
@@ -51,9 +52,9 @@ class ColumnProfile:
     """What one column holds.
 
     `count` counts rows, nulls among them. `minimum`, `maximum` and frequent values are DuckDB's
-    text of the value (instants in UTC). `mean`, `deviation` (of the population) and `quantiles` are
-    of the finite values of a number column, and absent elsewhere; the first two also where a float
-    cannot hold them. `frequent` has the most frequent
+    text of the value (instants in UTC; a zero has no sign). `mean`, `deviation` (of the
+    population) and `quantiles` are of the finite values of a number column, and absent elsewhere;
+    the first two also where a float cannot hold them. `frequent` has the most frequent
     values first, nulls left out. `exact` names the figures that are no estimates.
     """
 
@@ -83,6 +84,15 @@ class ColumnProfile:
     def lists_all(self) -> bool:
         """Whether `frequent` holds every value there is."""
         return {"distinct", "frequent"} <= self.exact and len(self.frequent) == self.distinct
+
+    def with_texts(self, change: Callable[[str], str]) -> ColumnProfile:
+        """Returns the same figures with each value's text as `change` writes it."""
+        return replace(
+            self,
+            minimum=None if self.minimum is None else change(self.minimum),
+            maximum=None if self.maximum is None else change(self.maximum),
+            frequent=tuple((change(text), rows) for text, rows in self.frequent),
+        )
 
     def to_json(self) -> dict[str, Json]:
         return {

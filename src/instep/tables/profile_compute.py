@@ -52,6 +52,8 @@ FETCHED_VALUES = 4096
 HASH_SPACE = 1 << 63
 """Hashes are DuckDB's, halved: every engine's long can hold them."""
 
+_ZEROS = {"-0.0": "0.0"}
+
 _SCANNED_HASHES = "NULL"
 """SQL of a sample's hashes: those of all rows are there."""
 
@@ -113,7 +115,14 @@ def parts_of_rows(
     if many:
         large = [column for column in columns if column.name in many]
         found |= _estimated(connection, source, picked, rows, large, many)
-    return tuple(found[column.name] for column in columns)
+    return tuple(_without_signed_zero(found[column.name]) for column in columns)
+
+
+def _without_signed_zero(part: Part) -> Part:
+    """The same with one text of zero: as values, 0.0 and -0.0 are one."""
+    if part.figures.type not in ("float", "double"):
+        return part
+    return replace(part, figures=part.figures.with_texts(lambda text: _ZEROS.get(text, text)))
 
 
 def part_of_value(
@@ -127,7 +136,7 @@ def part_of_value(
         f"FROM (SELECT {value}::{column.sql_type} AS v)",
     )
     counted = Counted(*found)
-    return part_of_counts(column, [counted], smallest([counted.hash]))
+    return _without_signed_zero(part_of_counts(column, [counted], smallest([counted.hash])))
 
 
 def sample_error(rows: int) -> float:

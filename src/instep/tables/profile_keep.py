@@ -39,7 +39,7 @@ from instep.tables.read import DataFile, data_files, file_set, schema_of, table_
 if TYPE_CHECKING:
     from instep.engines.duckdb import DuckDB
 
-_FORM = 1
+_FORM = 2
 """The form of kept profiles; those of another are made again."""
 
 _LEAST_IN_GROUP = 4

@@ -9,12 +9,14 @@ frequent values add up; the most that a part which does not list a value may hol
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from instep.engines.defaults import exact_float
 from instep.engines.schema import Column
 from instep.tables.profile import (
     DISTINCT_ERROR,
@@ -37,9 +39,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
+_ESCAPED = re.compile(rb"\\x([0-9A-F]{2})")
+"""A byte in DuckDB's text of bytes; it writes a backslash so, too."""
+
+
 def merge_parts(parts: Sequence[Part], column: Column) -> Part:
     """Returns the profile of all rows that `parts` describe; `column` names it, and types it."""
-    full = [part for part in parts if part.figures.count]
+    full = [_as_type(part, column.type) for part in parts if part.figures.count]
     if not full:
         return all_null(column.name, column.type, 0)
     if len(full) == 1:
@@ -60,6 +66,13 @@ def merge_parts(parts: Sequence[Part], column: Column) -> Part:
     )
 
 
+def _as_type(part: Part, kind: str) -> Part:
+    """A part of floats as one of doubles, where the column became that: with the doubles' texts."""
+    if (part.figures.type, kind) != ("float", "double"):
+        return part
+    return replace(part, figures=part.figures.with_texts(lambda text: repr(exact_float(text))))
+
+
 def _merged_figures(parts: Sequence[Part], column: Column, hashes: array[int]) -> ColumnProfile:
     all_of = [part.figures for part in parts]
     values = [one for one in all_of if one.nulls < one.count]
@@ -74,8 +87,8 @@ def _merged_figures(parts: Sequence[Part], column: Column, hashes: array[int]) -
         type=column.type,
         count=sum(one.count for one in all_of),
         nulls=sum(one.nulls for one in all_of),
-        minimum=_extreme(column.type, (one.minimum for one in values), largest=False),
-        maximum=_extreme(column.type, (one.maximum for one in values), largest=True),
+        minimum=_extreme(column, (one.minimum for one in values), largest=False),
+        maximum=_extreme(column, (one.maximum for one in values), largest=True),
         mean=mean,
         deviation=deviation,
         distinct=distinct,
@@ -112,17 +125,10 @@ def _merged_distinct(
 
 
 def _merged_counts(column: Column, parts: Sequence[ColumnProfile]) -> list[Counted]:
-    number = is_number(column.type)
     counts = [
-        Counted(text, float(text) if number else None, rows) for text, rows in _added(parts).items()
+        Counted(text, _number(column.type, text), rows) for text, rows in _added(parts).items()
     ]
-    counts.sort(
-        key=lambda one: (
-            one.number is not None and math.isnan(one.number),
-            one.number or 0.0,
-            str(one.text),
-        )
-    )
+    counts.sort(key=lambda one: _order(column, str(one.text)))
     return [*counts, Counted(None, None, sum(part.nulls for part in parts))]
 
 
@@ -205,16 +211,33 @@ def _merged_points(parts: Sequence[Part]) -> tuple[array[float], float]:
     return array("d", merged.tobytes()), 1 / GRID
 
 
-def _extreme(kind: str, texts: Iterable[str | None], *, largest: bool) -> str | None:
-    """The smallest or largest of values written as text; numbers compare as numbers."""
+def _extreme(column: Column, texts: Iterable[str | None], *, largest: bool) -> str | None:
+    """The smallest or largest of values written as text."""
+    choose = max if largest else min
+    known = (text for text in texts if text is not None)
+    return choose(known, key=lambda text: _order(column, text), default=None)
+
+
+def _number(kind: str, text: str) -> float | None:
+    if kind == "float":
+        return exact_float(text)
+    return float(text) if is_number(kind) else None
+
+
+def _order(column: Column, text: str) -> tuple[Any, str]:  # comparable within a column
+    """What a value of the column, written as DuckDB does, is sorted by."""
     from decimal import Decimal
 
-    known = [text for text in texts if text is not None]
-    if not known:
-        return None
-    if is_number(kind):
-        return max(known, key=Decimal) if largest else min(known, key=Decimal)
-    return max(known) if largest else min(known)
+    if is_number(column.type):
+        return (1, Decimal(0)) if text == "nan" else (0, Decimal(text)), text
+    if column.sql_type == "BLOB":
+        return _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), text.encode()), text
+    if column.type in ("date", "timestamp", "timestamptz"):
+        if text.endswith("infinity"):
+            return float(text), ""
+        year, _, rest = text.partition("-")
+        return (1 - int(year) if "(BC)" in text else int(year)), rest
+    return text, text
 
 
 def _longs(values: array[int]) -> npt.NDArray[np.int64]:
