@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from instep.clock import Window, parse_instant
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import Slice
+from instep.engines.schema import Column
 from instep.history.refs import RefKind, create_ref
 from instep.history.repository import MAIN, Repository
 from instep.lake import Lake
@@ -17,6 +19,7 @@ from instep.tables.profile_compute import profile_relation
 from instep.tables.profile_keep import profile_table
 from instep.tables.prune import reaches
 from instep.tables.read import data_files, file_set, schema_of
+from instep.tables.write import set_columns
 
 MAY = ("2026-05-01", "2026-06-01")
 JUNE = ("2026-06-01", "2026-07-01")
@@ -141,3 +144,14 @@ def test_a_default_keeps_its_value_when_a_float_becomes_a_double(lake: Lake) -> 
         edit.append("t", "select 30::bigint as k")
     found = lake.branch("work").table("t").sql("select distinct c from t").to_pylist()
     assert found == [{"c": 0.10000000149011612}]
+
+
+@pytest.mark.parametrize(("kind", "value"), [("float", "0.1"), ("double", "0.10000000149011612")])
+def test_columns_named_anew_without_a_default_keep_it(lake: Lake, kind: str, value: str) -> None:
+    table_with_default(lake, "float", "0.1")
+    root, table = lake.repo.root, lake.branch("work").table("t").content
+    columns = [Column(0, "k", "long"), Column(0, "c", kind)]
+    after = set_columns(root, table, columns, at=datetime(2026, 1, 1, tzinfo=UTC))
+
+    found = schema_of(root, after).column("c")
+    assert (found.initial_default, found.write_default) == (value, value)

@@ -64,6 +64,16 @@ def with_type(column: Column, wider: str) -> Column:
     return replace(column, type=wider, initial_default=initial, write_default=write)
 
 
+def going_on(old: Column, column: Column) -> Column:
+    """Returns a column of a table under its old id: what rows from before it read stays.
+
+    What a writer puts stays too, unless the column says otherwise.
+    """
+    kept = with_type(old, column.type)
+    write = kept.write_default if column.write_default is None else column.write_default
+    return replace(column, id=old.id, initial_default=kept.initial_default, write_default=write)
+
+
 def exact_float(text: str) -> float:
     """Returns the float of 32 bits that is nearest to a number; OverflowError beyond all floats."""
     (found,) = struct.unpack("f", struct.pack("f", float(text)))

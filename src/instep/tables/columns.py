@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from instep.engines.defaults import with_type
+from instep.engines.defaults import going_on, with_type
 from instep.engines.schema import UNTYPED, Column, Schema, sql_type_of
 from instep.engines.types import typed_as
 from instep.errors import InvalidError
@@ -151,7 +151,8 @@ def evolved(
 ) -> Schema:
     """Returns a schema of `columns`, whose ids are ignored: a known name keeps its id.
 
-    Fields within are matched by name too. A column without a type keeps the one it has.
+    Fields within are matched by name too. A column without a type keeps the one it has, and one
+    without defaults those.
 
     Raises:
         InvalidError (kind "repeated-column", "unsupported-type", "bad-column-name").
@@ -289,7 +290,7 @@ def _matched(
             raise _may_lack(column)
         if old is not None and not _is_promotion(old.type, column.type):
             raise _unreadable(column.name, old, column.full_type)
-        level.append((old, replace(column, id=old.id if old else next(ids))))
+        level.append((old, going_on(old, column) if old else replace(column, id=next(ids))))
     return tuple(
         replace(
             column,
