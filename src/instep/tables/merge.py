@@ -77,8 +77,7 @@ def merge_rows(
     mine = _Side(before.apart_from(own), own.apart_from(before))
     yours = _Side(before.apart_from(other), other.apart_from(before))
     widened = with_columns(root, ours, columns.schema, at=at)
-    whole = {file.path: file for file in data_files(root, theirs)} if yours.is_whole else {}
-    taken = tuple(whole[path] for path in yours.after.files if path in whole)
+    taken = _as_they_are(root, widened, theirs, yours)
     from instep.engines.duckdb import DuckDB
 
     with DuckDB(root / "staging") as engine:
@@ -87,6 +86,23 @@ def merge_rows(
         if not key:
             return _files_merged(target, mine, yours, taken)
         return _Rows(target, columns, key, mine, yours).merged(before, own, taken, resolution)
+
+
+def _as_they_are(
+    root: Path, ours: TableContent, theirs: TableContent, yours: _Side
+) -> tuple[DataFile, ...] | None:
+    """Returns their new files; None if they are not as the writer of ours would lay them out.
+
+    A table's new files stand under one partition spec, so values of another's fields would hide
+    rows from a reader that goes by them.
+    """
+    if not yours.is_whole:
+        return None
+    alike = data_files(root, theirs, partition=layout_of(root, ours).partition)
+    by_path = {file.path: file for file in alike}
+    if not by_path.keys() >= set(yours.after.files):
+        return None
+    return tuple(by_path[path] for path in yours.after.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +128,9 @@ class _Target:
 
 
 def _files_merged(
-    target: _Target, mine: _Side, yours: _Side, taken: tuple[DataFile, ...]
+    target: _Target, mine: _Side, yours: _Side, taken: tuple[DataFile, ...] | None
 ) -> RowMerge:
-    """Keeps what each side added and drops what each removed; their files are taken as they are."""
+    """Keeps what each side added and drops what each removed; `taken` are their files, if so."""
     both = set(mine.before.files) & set(yours.before.files)
     if both and (yours.after.files or mine.after.files):
         return _added_rows_merged(target, yours, both)
@@ -122,7 +138,7 @@ def _files_merged(
     for name, files in (("gone", yours.before), ("come", yours.after)):
         engine.view(renamed(files, name=name, schema=target.schema))
     gone = engine.run("SELECT count(*) FROM gone")[0][0]
-    if not yours.is_whole:
+    if taken is None:
         taken = target.written("SELECT * FROM come")
     content = target.replaced(taken, set(yours.before.files) - both)
     return RowMerge(content, added=sum(file.rows for file in taken), removed=gone)
@@ -168,7 +184,7 @@ class _Rows:
         self,
         before: FileSet,
         own: FileSet,
-        taken: tuple[DataFile, ...],
+        taken: tuple[DataFile, ...] | None,
         resolution: Resolution | None,
     ) -> RowMerge:
         mine, yours = self.mine, self.yours
@@ -190,8 +206,8 @@ class _Rows:
             "SELECT count(*) FILTER (NOT had), count(*) FILTER (had AND NOT gone), "
             "count(*) FILTER (had AND gone) FROM apply"
         )[0]
-        apart = yours.is_whole and not set(mine.before.files) & set(yours.before.files)
-        if apart and not self._count("changed WHERE is_met"):
+        apart = not set(mine.before.files) & set(yours.before.files)
+        if taken is not None and apart and not self._count("changed WHERE is_met"):
             content = self.target.replaced(taken, yours.before.files)
         else:
             content = self._written(ours)

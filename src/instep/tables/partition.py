@@ -58,6 +58,18 @@ class Spec:
     id: int
     fields: tuple[PartitionField, ...]
 
+    def may_hold(self, values: Partition) -> bool:
+        """Says whether a file's partition values can be of this spec: its number, and readable."""
+        if len(values) != len(self.fields):
+            return False
+        try:
+            for field, text in zip(self.fields, values, strict=True):
+                if text is not None:
+                    order_key(field.result, text)
+        except (ValueError, ArithmeticError):
+            return False
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class SortOrder:

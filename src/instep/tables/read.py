@@ -85,14 +85,23 @@ def size_bytes(root: Path, content: TableContent) -> int:
 
 
 def data_files(
-    root: Path, content: TableContent, part: Slice | None = None
+    root: Path,
+    content: TableContent,
+    part: Slice | None = None,
+    *,
+    partition: Sequence[PartitionField] | None = None,
 ) -> tuple[DataFile, ...]:
     """Returns the live files that may hold rows of `part`, in the order they were added.
+
+    With `partition` only those whose partition values are of these fields.
 
     Raises:
         InvalidError (kind "no-such-column"): the slice's column does not exist.
     """
     planned = _planned(root, content, part)
+    if partition is not None:
+        specs = specs_of(load_metadata(root, content))
+        planned = [one for one in planned if specs[one.partition[0]].fields == tuple(partition)]
     folder = table_folder(root, content)
     manifests = {one.manifest.entries: one.manifest for one in planned}
     copies = {name: load_copy(folder, manifest) for name, manifest in manifests.items()}

@@ -39,7 +39,7 @@ from instep.tables.iceberg import (
     with_schema,
 )
 from instep.tables.manifest import Manifest
-from instep.tables.partition import Order, Part, make_order, make_spec
+from instep.tables.partition import Order, Part, Spec, make_order, make_spec
 from instep.tables.read import (
     current_snapshot,
     files_digest,
@@ -147,6 +147,7 @@ def replace(
         ConflictError (kind "file-not-live"): one of `removed`, or the data file of a delete file,
             is not in this state.
         InternalError (kind "misplaced-file").
+        InternalError (kind "other-partition"): a file was laid out by another partition spec.
     """
     if not added and not removed and not deletes:
         return content
@@ -195,7 +196,9 @@ def _with_files(
     ]
     kept = [one for one in kept if isinstance(one, Manifest) or one.marked]
     if added:
-        kept.append(writer.added(added, writer.specs[metadata["default-spec-id"]]))
+        spec = writer.specs[metadata["default-spec-id"]]
+        _check_partitioned(added, spec)
+        kept.append(writer.added(added, spec))
     kept += writer.deletes(manifests, deletes)
     summary = _summary(
         metadata,
@@ -397,6 +400,18 @@ def _counts_at(
             size = sum(base.sizes[index] for index in indexes)
             found = found.plus(Counts(len(indexes), rows, size))
     return found
+
+
+def _check_partitioned(files: Sequence[WrittenFile], spec: Spec) -> None:
+    for file in files:
+        if not spec.may_hold(file.partition):
+            raise InternalError(
+                f"File {file.path} has the partition values {list(file.partition)}: expected "
+                f"values of {[one.name for one in spec.fields]}, by which the table's new files "
+                "are partitioned. Report this as a fault of Instep.",
+                kind="other-partition",
+                path=file.path,
+            )
 
 
 def _check_placed(folder: Path, paths: Sequence[str]) -> None:
