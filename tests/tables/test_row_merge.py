@@ -16,6 +16,7 @@ from instep.engines.duckdb import DuckDB
 from instep.engines.engine import WrittenFile
 from instep.engines.schema import Column
 from instep.errors import ConflictError, InvalidError
+from instep.tables.columns import added
 from instep.tables.compact import compact_state
 from instep.tables.content import TableContent
 from instep.tables.merge import merge_rows
@@ -26,6 +27,7 @@ from instep.tables.write import (
     append,
     create_table,
     data_folder,
+    evolve,
     rename_column,
     replace,
     set_columns,
@@ -417,3 +419,53 @@ def test_a_row_added_under_a_key_that_was_there_is_refused(tmp_path: Path, ours:
     with pytest.raises(ConflictError) as caught:
         merge_rows(tmp_path, base, mine, theirs, ["k"], at=AT)
     assert caught.value.kind == "repeated-key"
+
+
+def _without_d(root: Path, table: TableContent) -> TableContent:
+    return set_columns(root, table, COLUMNS[:2], at=AT)
+
+
+def test_without_a_key_values_in_a_column_that_the_other_side_dropped_are_a_conflict(
+    tmp_path: Path,
+) -> None:
+    base = _become(tmp_path, create_table(tmp_path, "t", COLUMNS, at=AT), {}, BASE)
+    fewer = _without_d(tmp_path, base)
+    quiet, loud = (_added(tmp_path, base, {9: ("x", d)}) for d in (None, 7.0))
+    rewritten = _become(tmp_path, base, BASE, {**BASE, 1: ("x", 0.5)})
+    for theirs in (quiet, rewritten):
+        merged = merge_rows(tmp_path, base, fewer, theirs, [], at=AT)
+        assert merged.content is not None
+        assert schema_of(tmp_path, merged.content).names == ("k", "v")
+    for ours, theirs, told in (
+        (fewer, loud, ("dropped", "changed in 1 rows")),
+        (loud, fewer, ("changed in 1 rows", "dropped")),
+    ):
+        merged = merge_rows(tmp_path, base, ours, theirs, [], at=AT)
+        assert merged.content is None
+        assert [(one.column, one.ours, one.theirs) for one in merged.columns] == [("d", *told)]
+
+
+@pytest.mark.parametrize("key", [[], ["k"]], ids=["keyless", "keyed"])
+def test_rows_written_without_a_dropped_column_have_no_value_in_it(
+    tmp_path: Path, key: list[str]
+) -> None:
+    """Not even its default, which they would have if the column were still read from them."""
+    old = _become(tmp_path, create_table(tmp_path, "t", COLUMNS, at=AT), {}, BASE)
+    early = _added(tmp_path, old, {7: ("early", 0.5)})
+    made = Column(0, "s", "string", initial_default="none", write_default="none")
+    base = evolve(tmp_path, old, lambda schema, ids: added(schema, ids, made), at=AT)
+    own = _files(tmp_path, base, "SELECT 8::BIGINT k, 'a' v, 0.5::DOUBLE d, 'own' s")
+    base = append(tmp_path, base, own, at=AT)
+
+    fewer = set_columns(tmp_path, base, COLUMNS, at=AT)
+    anew = _files(tmp_path, fewer, _sql({8: ("b", 0.5)}))
+    fewer = replace(tmp_path, fewer, anew, [file.path for file in own], at=AT)
+    # The other side took rows in from a branch that never had the column.
+    taken = merge_rows(tmp_path, old, base, early, key, at=AT).content
+    assert taken is not None
+    for ours, theirs in ((fewer, taken), (taken, fewer)):
+        merged = merge_rows(tmp_path, base, ours, theirs, key, at=AT)
+        assert merged.columns == ()
+        assert merged.content is not None
+        expected = {**BASE, 7: ("early", 0.5), 8: ("b", 0.5)}
+        assert _rows(tmp_path, merged.content) == expected

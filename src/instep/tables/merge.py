@@ -15,17 +15,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as renamed
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instep.engines.engine import FileSet
 from instep.engines.schema import Column, Schema, literal, quoted
 from instep.errors import ConflictError, InvalidError
-from instep.tables.apart import Compared, Sides, find_apart, forget_apart, make_ready
+from instep.tables.apart import make_ready
 from instep.tables.content import TableContent
-from instep.tables.key_ranges import Candidate, ranges_of_key
-from instep.tables.merge_columns import ColumnConflict, MergedColumns, merge_columns
+from instep.tables.merge_columns import merge_columns
+from instep.tables.merge_sides import Side, find_apart_of, given_where_dropped, numbered
 from instep.tables.read import DataFile, data_files, file_set, layout_of, schema_of
 from instep.tables.row_merge import Conflict, Resolution, RowMerge
 from instep.tables.write import data_folder, replace, with_columns
@@ -38,19 +37,6 @@ LISTED_CONFLICTS = 1000
 
 NAMED_KEYS = 3
 """How many keys a message names."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """What one side did to the files of the base: those that went, and those that came."""
-
-    before: FileSet
-    after: FileSet
-
-    @property
-    def is_whole(self) -> bool:
-        """Says whether its new files can be taken as they are, without rows deleted in them."""
-        return not self.after.deletes and not set(self.before.files) & set(self.after.files)
 
 
 def merge_rows(
@@ -74,22 +60,28 @@ def merge_rows(
     if columns.conflicts:
         return RowMerge(None, columns=columns.conflicts)
     before, own, other = (file_set(root, state, "files") for state in (base, ours, theirs))
-    mine = _Side(before.apart_from(own), own.apart_from(before))
-    yours = _Side(before.apart_from(other), other.apart_from(before))
+    mine = Side(before.apart_from(own), own.apart_from(before))
+    yours = Side(before.apart_from(other), other.apart_from(before))
     widened = with_columns(root, ours, columns.schema, at=at)
     taken = _as_they_are(root, widened, theirs, yours)
     from instep.engines.duckdb import DuckDB
 
     with DuckDB(root / "staging") as engine:
         make_ready(engine)
+        for files in (mine.before, mine.after, yours.before, yours.after):
+            engine.allow_files(files)
+        keys = [columns.schema.column(name) for name in key]
+        lost = given_where_dropped(engine, keys, columns.dropped, (mine, yours))
+        if lost:
+            return RowMerge(None, columns=lost)
         target = _Target(root, widened, columns.schema, engine, at)
         if not key:
             return _files_merged(target, mine, yours, taken)
-        return _Rows(target, columns, key, mine, yours).merged(before, own, taken, resolution)
+        return _Rows(target, keys, mine, yours).merged(before, own, taken, resolution)
 
 
 def _as_they_are(
-    root: Path, ours: TableContent, theirs: TableContent, yours: _Side
+    root: Path, ours: TableContent, theirs: TableContent, yours: Side
 ) -> tuple[DataFile, ...] | None:
     """Returns their new files; None if they are not as the writer of ours would lay them out.
 
@@ -128,7 +120,7 @@ class _Target:
 
 
 def _files_merged(
-    target: _Target, mine: _Side, yours: _Side, taken: tuple[DataFile, ...] | None
+    target: _Target, mine: Side, yours: Side, taken: tuple[DataFile, ...] | None
 ) -> RowMerge:
     """Keeps what each side added and drops what each removed; `taken` are their files, if so."""
     both = set(mine.before.files) & set(yours.before.files)
@@ -144,10 +136,10 @@ def _files_merged(
     return RowMerge(content, added=sum(file.rows for file in taken), removed=gone)
 
 
-def _added_rows_merged(target: _Target, yours: _Side, both: Collection[str]) -> RowMerge:
+def _added_rows_merged(target: _Target, yours: Side, both: Collection[str]) -> RowMerge:
     """Adds their new rows where both rewrote files and theirs lost no row, as by a compaction."""
     engine, columns = target.engine, target.schema.columns
-    _find_apart(engine, columns, 0, yours)
+    find_apart_of(engine, columns, 0, yours)
     if engine.run("SELECT 1 FROM apart WHERE change = 'removed' LIMIT 1"):
         return RowMerge(None, conflicting=len(both), files=tuple(sorted(both)))
     names = ", ".join(f"n{n} AS {quoted(one.name)}" for n, one in enumerate(columns))
@@ -164,20 +156,17 @@ class _Rows:
     def __init__(
         self,
         target: _Target,
-        columns: MergedColumns,
-        key: Sequence[str],
-        mine: _Side,
-        yours: _Side,
+        keys: Sequence[Column],
+        mine: Side,
+        yours: Side,
     ) -> None:
-        keys = [columns.schema.column(name) for name in key]
-        others = [column for column in columns.schema.columns if column not in keys]
+        others = [column for column in target.schema.columns if column not in keys]
         self.target = target
         self.engine = target.engine
         self.columns = [*keys, *others]
-        self.dropped = columns.dropped
         self.keys = [f"c{n}" for n in range(len(keys))]
         self.values = range(len(keys), len(self.columns))
-        self.schema = _numbered(self.columns)
+        self.schema = numbered(self.columns)
         self.mine, self.yours = mine, yours
 
     def merged(
@@ -188,11 +177,6 @@ class _Rows:
         resolution: Resolution | None,
     ) -> RowMerge:
         mine, yours = self.mine, self.yours
-        for files in (mine.before, mine.after, yours.before, yours.after):
-            self.engine.allow_files(files)
-        lost = self._changed_where_dropped()
-        if lost:
-            return RowMerge(None, columns=lost)
         # Files that all three share hold no row that theirs changed.
         before = before.only({*mine.before.files, *yours.before.files})
         ours = own.only({*mine.after.files, *yours.before.files})
@@ -213,9 +197,9 @@ class _Rows:
             content = self._written(ours)
         return RowMerge(content, added, changed, removed, settled)
 
-    def _find_apart(self, columns: Sequence[Column], side: _Side) -> None:
+    def _find_apart(self, columns: Sequence[Column], side: Side) -> None:
         """Makes `apart` of the rows that a side changed; `columns` begin with the key."""
-        _find_apart(self.engine, columns, len(self.keys), side)
+        find_apart_of(self.engine, columns, len(self.keys), side)
         listed = ", ".join(f"coalesce(o{n}, n{n})" for n in range(len(self.keys)))
         self._refuse_repeated(f"SELECT {listed} FROM apart GROUP BY ALL HAVING count(*) > 1")
 
@@ -260,29 +244,6 @@ class _Rows:
 
     def _key_names(self) -> list[str]:
         return [column.name for column in self.columns[: len(self.keys)]]
-
-    def _changed_where_dropped(self) -> tuple[ColumnConflict, ...]:
-        """A column that one side dropped, while the other gave rows other values in it."""
-        if not self.dropped:
-            return ()
-        places = range(len(self.keys), len(self.keys) + len(self.dropped))
-        given = ", ".join(
-            f"count(*) FILTER (o{n} IS DISTINCT FROM n{n} AND n{n} IS NOT NULL)" for n in places
-        )
-        counts = []
-        for side in (self.mine, self.yours):
-            self._find_apart([*self.columns[: len(self.keys)], *self.dropped], side)
-            counts += self.engine.run(f"SELECT {given} FROM apart")
-            forget_apart(self.engine)
-        return tuple(
-            ColumnConflict(
-                column.name,
-                column.type,
-                *(f"changed in {count} rows" if count else "dropped" for count in found),
-            )
-            for column, *found in zip(self.dropped, *counts, strict=True)
-            if any(found)
-        )
 
     def _conflicts(self, resolution: Resolution) -> None:
         """Makes table `settled`: each conflict, and whose value it takes (null while open)."""
@@ -407,24 +368,6 @@ class _Rows:
         return int(self.engine.run(f"SELECT count(*) FROM {what}")[0][0])
 
 
-def _find_apart(engine: DuckDB, columns: Sequence[Column], keys: int, side: _Side) -> None:
-    """Makes `apart` of what a side did to its files; the first columns are the keys, if any."""
-    schema = _numbered(columns)
-    before, after = (
-        renamed(files, name=name, schema=schema)
-        for name, files in (("before", side.before), ("after", side.after))
-    )
-    engine.view(before)
-    engine.view(after)
-    compared = tuple(Compared(one.sql_type, n < keys) for n, one in enumerate(columns))
-    candidates = [
-        Candidate(n, (one.type, one.type), one.sql_type, (one.id, one.id))
-        for n, one in enumerate(columns[: keys or len(columns)])
-    ]
-    cut = partial(ranges_of_key, engine, (before, after), "*", candidates)
-    find_apart(engine, Sides("before", "after", compared), cut)
-
-
 def _same(one: str, two: str, keys: Sequence[str]) -> str:
     return " AND ".join(f"{one}.{key} IS NOT DISTINCT FROM {two}.{key}" for key in keys)
 
@@ -435,7 +378,3 @@ def _both_changed(n: int) -> str:
         f"o{n} IS DISTINCT FROM t{n} AND (NOT had OR "
         f"(b{n} IS DISTINCT FROM o{n} AND b{n} IS DISTINCT FROM t{n}))"
     )
-
-
-def _numbered(columns: Sequence[Column]) -> Schema:
-    return Schema(tuple(renamed(one, name=f"c{n}") for n, one in enumerate(columns)))
