@@ -469,3 +469,29 @@ def test_rows_written_without_a_dropped_column_have_no_value_in_it(
         assert merged.content is not None
         expected = {**BASE, 7: ("early", 0.5), 8: ("b", 0.5)}
         assert _rows(tmp_path, merged.content) == expected
+
+
+def test_rows_that_both_sides_made_alike_are_not_written_again(tmp_path: Path) -> None:
+    alike: Rows = {**BASE, 1: ("same", 0.5), 6: ("new", None)}
+    base, ours, theirs = _forked(tmp_path, alike, alike)
+    merged = merge_rows(tmp_path, base, ours, theirs, ["k"], at=AT)
+    assert merged == RowMerge(ours)
+
+    theirs = _become(tmp_path, theirs, alike, {**alike, 3: ("theirs", 0.5)})
+    merged = merge_rows(tmp_path, base, ours, theirs, ["k"], at=AT)
+    assert merged.content is not None
+    assert (merged.added, merged.changed, merged.removed) == (0, 1, 0)
+    assert _rows(tmp_path, merged.content) == {**alike, 3: ("theirs", 0.5)}
+    (even,) = (file.path for file in data_files(tmp_path, ours) if _holds(file, {2: ("a", 0.5)}))
+    assert even in {file.path for file in data_files(tmp_path, merged.content)}
+
+
+def test_where_ours_has_their_rows_already_it_still_gets_their_columns(tmp_path: Path) -> None:
+    alike: Rows = {**BASE, 1: ("same", 0.5)}
+    base, ours, theirs = _forked(tmp_path, alike, alike)
+    theirs = set_columns(tmp_path, theirs, (*COLUMNS, Column(0, "more", "long")), at=AT)
+    merged = merge_rows(tmp_path, base, ours, theirs, ["k"], at=AT)
+    assert merged.content is not None
+    assert merged.changed == 0
+    assert schema_of(tmp_path, merged.content).names == ("k", "v", "d", "more")
+    assert data_files(tmp_path, merged.content) == data_files(tmp_path, ours)

@@ -194,7 +194,7 @@ class _Rows:
         if taken is not None and apart and not self._count("changed WHERE is_met"):
             content = self.target.replaced(taken, yours.before.files)
         else:
-            content = self._written(ours)
+            content = self._written(ours) if added or changed or removed else self.target.content
         return RowMerge(content, added, changed, removed, settled)
 
     def _find_apart(self, columns: Sequence[Column], side: Side) -> None:
@@ -328,7 +328,10 @@ class _Rows:
         )
 
     def _apply(self) -> None:
-        """Makes table `apply`: rows as they shall be (or gone), and whether ours has them now."""
+        """Makes table `apply`: rows as they shall be (or gone), and whether ours has them now.
+
+        A row that ours has so already is not among them.
+        """
         keys = ", ".join(self.keys)
         self.engine.connection.execute(
             f"CREATE TEMP TABLE chosen AS SELECT {keys}, "
@@ -336,10 +339,15 @@ class _Rows:
         )
         keys = ", ".join(f"c.{key}" for key in self.keys)
         cells = "".join(f", {self._cell(n)} AS c{n}" for n in self.values)
+        own = "".join(f", o{n}" for n in self.values)
+        differs = " OR ".join(f"c{n} IS DISTINCT FROM o{n}" for n in self.values) or "false"
+        names = ", ".join([*self.keys, "file", "had", "gone", *(f"c{n}" for n in self.values)])
         self.engine.connection.execute(
-            f"CREATE TEMP TABLE apply AS SELECT {keys}, file, here AS had, NOT has AS gone{cells} "
+            f"CREATE TEMP TABLE apply AS SELECT {names} FROM ("
+            f"SELECT {keys}, file, here AS had, NOT has AS gone{cells}{own} "
             f"FROM changed c LEFT JOIN chosen s ON {_same('s', 'c', self.keys)} "
-            "WHERE (here OR has) AND coalesce(s.by[-1].take, 'theirs') = 'theirs'"
+            "WHERE (here OR has) AND coalesce(s.by[-1].take, 'theirs') = 'theirs') "
+            f"WHERE NOT had OR gone OR {differs}"
         )
 
     def _cell(self, n: int) -> str:
