@@ -495,3 +495,39 @@ def test_where_ours_has_their_rows_already_it_still_gets_their_columns(tmp_path:
     assert merged.changed == 0
     assert schema_of(tmp_path, merged.content).names == ("k", "v", "d", "more")
     assert data_files(tmp_path, merged.content) == data_files(tmp_path, ours)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sides", "cut", "exact"),
+    [
+        ("int", ("1", "2"), "1.7", "7"),
+        ("decimal(9,2)", ("1", "2"), "1.239", "1.23"),
+        ("date", ("2025-01-01", "2025-01-02"), "2026-01-01 12:00:00", "2026-01-01"),
+        (
+            "timestamp",
+            ("2025-01-01", "2025-01-02"),
+            "2026-01-01 12:00:00+02",
+            "2026-01-01 12:00:00.5",
+        ),
+    ],
+)
+def test_a_given_value_that_a_cast_would_cut_is_refused(
+    tmp_path: Path, kind: str, sides: tuple[str, str], cut: str, exact: str
+) -> None:
+    columns = [Column(0, "k", "long"), Column(0, "v", kind)]
+    base = create_table(tmp_path, "t", columns, at=AT)
+    rows = (f"SELECT 1::BIGINT k, '{text}'::{columns[1].sql_type} v" for text in sides)
+    ours, theirs = (append(tmp_path, base, _files(tmp_path, base, row), at=AT) for row in rows)
+
+    def merged(value: str) -> RowMerge:
+        given = Resolution({(("1",), "v"): Choice(Take.GIVEN, value)})
+        return merge_rows(tmp_path, base, ours, theirs, ["k"], given, at=AT)
+
+    with pytest.raises(InvalidError) as caught:
+        merged(cut)
+    assert caught.value.kind == "bad-value"
+    content = merged(exact).content
+    assert content is not None
+    with DuckDB(tmp_path / "staging") as engine:
+        engine.view(file_set(tmp_path, content, "t"))
+        assert engine.rows("SELECT v::VARCHAR FROM t") == [(exact,)]

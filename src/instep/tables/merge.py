@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from instep.engines.defaults import checked_default
 from instep.engines.engine import FileSet
 from instep.engines.schema import Column, Schema, literal, quoted
 from instep.errors import ConflictError, InvalidError
@@ -37,6 +38,9 @@ LISTED_CONFLICTS = 1000
 
 NAMED_KEYS = 3
 """How many keys a message names."""
+
+_CUT_BY_CASTS = frozenset({"int", "long", "decimal", "date", "timestamp"})
+"""1.7 becomes the whole number 2, and a date loses its time of day, a timestamp its offset."""
 
 
 def merge_rows(
@@ -296,17 +300,18 @@ class _Rows:
                 kind="no-such-conflict",
             )
         for n, column in enumerate(self.columns):
-            wrong = self.engine.run(
-                f"SELECT texts, n, value FROM given WHERE n = {n} AND value IS NOT NULL AND "
-                f"TRY_CAST(value AS {column.sql_type}) IS NULL ORDER BY ALL LIMIT 1"
+            values = self.engine.run(
+                f"SELECT texts, value, TRY_CAST(value AS {column.sql_type}) IS NULL FROM given "
+                f"WHERE n = {n} AND value IS NOT NULL ORDER BY ALL"
             )
-            if wrong:
-                raise InvalidError(
-                    f'The value "{wrong[0][2]}" given for {self._place(*wrong[0][:2])} is none of '
-                    f"the column: expected {column.type}. Write one.",
-                    kind="bad-value",
-                    column=column.name,
-                )
+            for texts, value, is_unreadable in values:
+                if is_unreadable or not _is_exact(column, value):
+                    raise InvalidError(
+                        f'The value "{value}" given for {self._place(texts, n)} is none of the '
+                        f"column: expected {column.type}. Write one.",
+                        kind="bad-value",
+                        column=column.name,
+                    )
 
     def _place(self, texts: Sequence[str | None], n: int) -> str:
         key = ", ".join(
@@ -374,6 +379,17 @@ class _Rows:
 
     def _count(self, what: str) -> int:
         return int(self.engine.run(f"SELECT count(*) FROM {what}")[0][0])
+
+
+def _is_exact(column: Column, text: str) -> bool:
+    """Says whether a cast takes all of a text: of these DuckDB rounds and cuts without a word."""
+    if column.type.partition("(")[0] not in _CUT_BY_CASTS:
+        return True
+    try:
+        checked_default(column, text)
+    except InvalidError:
+        return False
+    return True
 
 
 def _same(one: str, two: str, keys: Sequence[str]) -> str:
