@@ -138,6 +138,7 @@ def back_up(
     }
     write_durably(destination / HEAD, json.dumps(head, indent=1).encode())
     (destination / UNFINISHED).unlink()
+    sync_folder(destination)
     return BackedUp(destination, rows - 1, len(files), sum(one[1] for one in files))
 
 

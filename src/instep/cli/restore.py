@@ -28,7 +28,7 @@ from instep.clock import Clock, system_clock
 from instep.errors import InvalidError, NotFoundError
 from instep.faults import reached
 from instep.history.dump import load_lines
-from instep.history.objects import Objects, file_digest, write_durably
+from instep.history.objects import Objects, file_digest, sync_folder, write_durably
 from instep.history.places import here, on_s3
 from instep.history.postgres import create_postgres
 from instep.history.repository import (
@@ -108,6 +108,7 @@ def restore_backup(
         write_durably(root / MARK, made.identifier.encode())
     else:
         (root / UNFINISHED).unlink()
+        sync_folder(root)
     return made
 
 
