@@ -210,7 +210,7 @@ def _head(source: Path) -> dict[str, Any]:  # written by back_up
             kind="no-such-backup",
         )
     try:
-        head: dict[str, Any] = json.loads(path.read_bytes())
+        head: dict[str, Any] = json.loads(path.read_bytes())  # as above
         digests = {name: file_digest(source / name) for name in (ROWS, FILES)}
         if head["format"] == FORMAT and head["digests"] == digests:
             return head
