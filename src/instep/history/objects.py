@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from instep.errors import InternalError, NotFoundError, RefusedError
@@ -286,8 +287,8 @@ def write_all_durably(files: Mapping[Path, bytes]) -> None:
             temporary[path].write_bytes(data)
             reached("file.write.after")
         # What is synced at the same time goes to the disk in one piece, not in as many.
-        with ThreadPoolExecutor(_SYNCED_AT_ONCE) as pool:
-            list(pool.map(lambda one: _fsync(one, "file.fsync"), temporary.values()))
+        if not is_together():  # which those threads do not know
+            list(_syncing().map(lambda one: _fsync(one, "file.fsync"), temporary.values()))
         for path, one in temporary.items():
             reached("file.rename.before")
             one.rename(path)
@@ -297,6 +298,16 @@ def write_all_durably(files: Mapping[Path, bytes]) -> None:
     finally:
         for one in temporary.values():
             one.unlink(missing_ok=True)
+
+
+@cache
+def _syncing() -> ThreadPoolExecutor:
+    """Threads that stay, as to start them takes longer than most disks take to sync."""
+    return ThreadPoolExecutor(_SYNCED_AT_ONCE, thread_name_prefix="sync")
+
+
+# Threads do not come along into a fork.
+os.register_at_fork(after_in_child=_syncing.cache_clear)
 
 
 def publish_durably(temporary: Path, path: Path) -> None:
