@@ -1,6 +1,7 @@
 """Answers what differs between two states of a table: columns by field id, rows by key.
 
-Files that both states share, with the same deletes, are not read, so the work follows what changed.
+Files that both states share, with the same deletes, are not read, so the work follows what changed;
+nor are columns that files made anew hold as the same bytes (`tables.same_bytes`).
 Rows are compared on the columns that both states have; a column that only one has is a difference
 of the schema. Without a key, or when the key is new, rows are compared as a multiset. What makes
 two rows equal is said in `tables.apart`.
@@ -27,12 +28,14 @@ from instep.tables.apart import (
     Tolerance,
     find_apart,
     find_one_sided,
+    forget_apart,
     make_ready,
 )
 from instep.tables.content import TableContent
 from instep.tables.key_ranges import Candidate, everything, ranges_of_key
 from instep.tables.read import counted_as, file_set, schema_of
 from instep.tables.row_diff import RowDiff, RowsApart
+from instep.tables.same_bytes import columns_apart
 from instep.tables.shared import unshared
 
 if TYPE_CHECKING:
@@ -82,6 +85,11 @@ class _Pair:
     after: Column
     sql_type: str
     is_key: bool
+
+    @property
+    def is_alike(self) -> bool:
+        """Says whether the same bytes in a file are the same value on both sides."""
+        return self.before.id == self.after.id and self.before.full_type == self.after.full_type
 
 
 def diff_schema(before: Schema, after: Schema) -> SchemaDiff:
@@ -154,17 +162,122 @@ def open_diff(
 
     with DuckDB(root / "staging") as engine:
         make_ready(engine)
-        sides = Sides("old", "new", columns)
-        # In the types of both sides.
-        selected = ", ".join(f"c{n}::{one.sql_type} AS c{n}" for n, one in enumerate(columns))
-        for one in (old, new):
-            engine.view(one, selected)
-        if old.files and new.files:
-            cut = partial(_cut, engine, (old, new), selected, pairs, is_keyed)
-            find_apart(engine, sides, cut)
-        else:
-            find_one_sided(engine, sides, is_added=bool(new.files))
+        sides = _Viewed.of(engine, (old, new), pairs, columns)
+        if not old.files or not new.files:
+            find_one_sided(engine, sides.sides, is_added=bool(new.files))
+            yield RowsApart(engine, names, columns)
+            return
+        few = sides.without_same_bytes() if is_keyed and part is None else None
+        if few is not None:
+            few.find_apart()
+            if not few.has_repeated():
+                yield RowsApart(engine, few.names, few.columns, lambda: _again(sides))
+                return
+            # Which of the rows of one key are equal is a question of all their values.
+            forget_apart(engine)
+        sides.find_apart()
         yield RowsApart(engine, names, columns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Viewed:
+    """Both sides as views of an engine, with the columns that are compared."""
+
+    engine: DuckDB
+    files: tuple[FileSet, FileSet]
+    pairs: tuple[_Pair, ...]
+    columns: tuple[Compared, ...]
+
+    @classmethod
+    def of(
+        cls,
+        engine: DuckDB,
+        files: tuple[FileSet, FileSet],
+        pairs: tuple[_Pair, ...],
+        columns: tuple[Compared, ...],
+    ) -> _Viewed:
+        made = cls(engine, files, pairs, columns)
+        for one in files:
+            engine.view(one, made.selected)
+        return made
+
+    @property
+    def sides(self) -> Sides:
+        return Sides(self.files[0].name, self.files[1].name, self.columns)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(pair.after.name for pair in self.pairs)
+
+    @property
+    def selected(self) -> str:
+        """SQL of the columns, in the types of both sides."""
+        return ", ".join(f"c{n}::{one.sql_type} AS c{n}" for n, one in enumerate(self.columns))
+
+    def find_apart(self) -> None:
+        cut = partial(_cut, self.engine, self.files, self.selected, self.pairs)
+        find_apart(self.engine, self.sides, cut)
+
+    def has_repeated(self) -> bool:
+        return bool(self.engine.run("SELECT 1 FROM repeated LIMIT 1"))
+
+    def without_same_bytes(self) -> _Viewed | None:
+        """Returns the sides without the columns that need not be read; None where there is none."""
+        if any(one.deletes for one in self.files):
+            return None
+        keys = [pair for pair in self.pairs if pair.is_key]
+        alike = [pair for pair in self.pairs if pair.is_alike]
+        if not all(key in alike for key in keys):
+            return None
+        others = [pair.after.id for pair in alike if not pair.is_key]
+        apart = columns_apart(
+            self.engine,
+            self.files[0].files,
+            self.files[1].files,
+            [key.after.id for key in keys],
+            others,
+        )
+        same = set(others) - (apart if apart is not None else set(others))
+        if not same:
+            return None
+        places = [
+            n for n, pair in enumerate(self.pairs) if pair.is_key or pair.after.id not in same
+        ]
+        old, new = (
+            replace(
+                one,
+                name=f"few_{one.name}",
+                schema=Schema(
+                    tuple(
+                        replace(one.schema.columns[place], name=f"c{n}")
+                        for n, place in enumerate(places)
+                    )
+                ),
+            )
+            for one in self.files
+        )
+        return _Viewed.of(
+            self.engine,
+            (old, new),
+            tuple(self.pairs[place] for place in places),
+            tuple(self.columns[place] for place in places),
+        )
+
+
+def _again(viewed: _Viewed) -> tuple[tuple[str, ...], tuple[Compared, ...]]:
+    """Finds the rows of the keys that are in `apart` once more, with all of their columns."""
+    engine, keys = viewed.engine, viewed.sides.keys
+    listed = ", ".join(f"coalesce(o{n}, n{n}) AS k{n}" for n in range(keys))
+    engine.run(f"CREATE TEMP TABLE known AS SELECT {listed} FROM apart")
+    forget_apart(engine)
+    on = " AND ".join(f"c{n} IS NOT DISTINCT FROM k{n}" for n in range(keys))
+    for one in viewed.files:
+        engine.run(
+            f"CREATE TEMP VIEW known_{one.name} AS SELECT * FROM {one.name} SEMI JOIN known ON {on}"
+        )
+    old, new = (f"known_{one.name}" for one in viewed.files)
+    find_apart(engine, Sides(old, new, viewed.columns), lambda _: (Range("true", old, new),))
+    return viewed.names, viewed.columns
 
 
 def _pairs(
@@ -294,12 +407,12 @@ def _cut(
     files: tuple[FileSet, FileSet],
     selected: str,
     pairs: Sequence[_Pair],
-    is_keyed: bool,
     rows: int,
 ) -> Sequence[Range]:
     """Rows are cut by a column of the key; all columns can serve where there is none."""
     if files[0].slice is not None:
         return everything(files)  # the slice has cut them
+    is_keyed = any(pair.is_key for pair in pairs)
     candidates = [
         Candidate(
             n,

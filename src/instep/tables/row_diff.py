@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 ROWS_PER_BATCH = 100_000
 """Rows held at once while the table of differing rows is written."""
+
+
+Rest = Callable[[], tuple[Sequence[str], Sequence[Compared]]]
 
 
 class RowChange(StrEnum):
@@ -108,13 +111,22 @@ class RowDiff:
 class RowsApart:
     """The rows that differ, held by an engine while the diff is open; None: no row does.
 
-    `names` are those of the columns, keys first.
+    `names` are those of the columns, keys first. Where columns were left out, as they differ in no
+    row, `rest` brings them: it finds the rows again, and returns the names and columns of all.
     """
 
     def __init__(
-        self, engine: DuckDB | None, names: Sequence[str], columns: Sequence[Compared]
+        self,
+        engine: DuckDB | None,
+        names: Sequence[str],
+        columns: Sequence[Compared],
+        rest: Rest | None = None,
     ) -> None:
         self._engine = engine
+        self._rest = rest
+        self._hold(names, columns)
+
+    def _hold(self, names: Sequence[str], columns: Sequence[Compared]) -> None:
         self._names = tuple(names)
         self._columns = tuple(columns)
         self._keys = sum(column.is_key for column in columns)
@@ -151,6 +163,9 @@ class RowsApart:
 
         Without a key each row has its columns only once. Rows come in no promised order.
         """
+        if self._rest is not None:
+            self._hold(*self._rest())
+            self._rest = None
         names = iter(_unique(self._table_names()))
         selected = [f"change AS {quoted(next(names))}"]
         for n, column in enumerate(self._columns):
