@@ -216,6 +216,16 @@ def load_copy(folder: Path, manifest: Manifest) -> Entries:
     return Entries(_base(base), _digests(digests), columns, _origins(*origins) if origins else {})
 
 
+def load_names(folder: Path, manifest: Manifest) -> Entries:
+    """Returns all that a copy holds but the statistics."""
+    return Entries(
+        load_base(folder, manifest),
+        load_digests(folder, manifest),
+        {},
+        load_origins(folder, manifest),
+    )
+
+
 def _statistics_lines(columns: Mapping[int, Statistics]) -> Iterator[tuple[list[int], bytes]]:
     ids: list[int] = []
     texts: list[str] = []

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from dataclasses import replace as changed
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,7 @@ def profile_table(
     Raises:
         InvalidError (kind "no-such-column", "not-a-time"): of the slice.
     """
-    files = data_files(root, content, part)
+    files = data_files(root, content, part, statistics=part is not None)
     every = file_set(root, content, "cut", part)
     column = None if part is None else schema_of(root, content).column(part.column)
     whole = [
@@ -138,7 +139,7 @@ def _profiled(
         engine.allow(folder)
         engine.allow(folder.parent / "data")
         cover = grouped(files)
-        kept = _Kept(folder, engine, schema)
+        kept = _Kept(root, content, engine)
         if cut is not None and cut.files:
             engine.view(cut)
         engine.lock()
@@ -155,10 +156,12 @@ def _profiled(
 class _Kept:
     """The profiles of one table that are kept, and the making of those that are not."""
 
-    def __init__(self, folder: Path, engine: DuckDB, schema: Schema) -> None:
-        self.folder = folder
+    def __init__(self, root: Path, content: TableContent, engine: DuckDB) -> None:
+        self.root = root
+        self.content = content
+        self.folder = table_folder(root, content) / "profiles"
         self.engine = engine
-        self.schema = schema
+        self.schema = schema_of(root, content)
         self._mark: int | None = None
 
     def load(self, members: Sequence[Group | DataFile]) -> dict[str, Parts]:
@@ -177,7 +180,7 @@ class _Kept:
         """Whether it was profiled for a state without one of the columns asked for now."""
         lacking = {column.id for column in self.schema.columns} - parts.keys()
         return bool(lacking) and any(
-            held.field_id in lacking for file in _files_of(one) for held in file.columns
+            not lacking.isdisjoint(self._held(file)) for file in _files_of(one)
         )
 
     def merged(self, parts: Sequence[tuple[Parts, int]], column: Column) -> Part:
@@ -203,13 +206,21 @@ class _Kept:
         }
 
     def _compute(self, file: DataFile) -> Parts:
-        held = {one.field_id for one in file.columns}
+        held = self._held(file)
         columns = tuple(column for column in self.schema.columns if column.id in held)
         one = FileSet("f", (file.path,), Schema(columns))
         place = free_name("place", one.schema.names)
         source = self.engine.source(one, row_number=place)
         found = parts_of_file(self.engine.connection, source, quoted(place), file.rows, columns)
         return {column.id: part for column, part in zip(columns, found, strict=True)}
+
+    def _held(self, file: DataFile) -> frozenset[int]:
+        """Returns the ids of the columns that a file has; they are known with its statistics."""
+        return _ids(file) if file.columns else self._held_by_path[file.path]
+
+    @cached_property
+    def _held_by_path(self) -> dict[str, frozenset[int]]:
+        return {file.path: _ids(file) for file in data_files(self.root, self.content)}
 
     def _read(self, paths: Sequence[Path]) -> dict[str, Parts]:
         if not paths:
@@ -348,6 +359,10 @@ def _files_of(one: Group | DataFile) -> Iterator[DataFile]:
 
 def _key(one: Group | DataFile) -> str:
     return one.key if isinstance(one, Group) else one.digest
+
+
+def _ids(file: DataFile) -> frozenset[int]:
+    return frozenset(one.field_id for one in file.columns)
 
 
 def _is_inside(file: DataFile, column: Column, window: Window) -> bool:

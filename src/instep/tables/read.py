@@ -26,6 +26,7 @@ from instep.tables.copies import (
     load_copy,
     load_digests,
     load_json,
+    load_names,
     load_origins,
     load_parsed,
 )
@@ -90,21 +91,22 @@ def data_files(
     part: Slice | None = None,
     *,
     partition: Sequence[PartitionField] | None = None,
+    statistics: bool = True,
 ) -> tuple[DataFile, ...]:
     """Returns the live files that may hold rows of `part`, in the order they were added.
 
-    With `partition` only those whose partition values are of these fields.
+    With `partition` only those of these fields; without `statistics` they have no `columns`.
 
     Raises:
         InvalidError (kind "no-such-column"): the slice's column does not exist.
     """
-    planned = _planned(root, content, part)
+    planned, specs = _planned(root, content, part), specs_of(load_metadata(root, content))
     if partition is not None:
-        specs = specs_of(load_metadata(root, content))
         planned = [one for one in planned if specs[one.partition[0]].fields == tuple(partition)]
     folder = table_folder(root, content)
     manifests = {one.manifest.entries: one.manifest for one in planned}
-    copies = {name: load_copy(folder, manifest) for name, manifest in manifests.items()}
+    load = load_copy if statistics else load_names
+    copies = {name: load(folder, one) for name, one in manifests.items()}
     return tuple(data_file(folder, copies[one.manifest.entries], one.index) for one in planned)
 
 
