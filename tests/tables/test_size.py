@@ -125,10 +125,19 @@ def _told(script: str, *arguments: str) -> list[Any]:  # what the script tells
 
 
 def _written(
-    root: Path, table: TableContent, rows: int, key: str, amount: str, file_bytes: int = 128 * MIB
+    root: Path,
+    table: TableContent,
+    rows: int,
+    key: str,
+    amount: str,
+    file_bytes: int = 128 * MIB,
+    *,
+    is_turned: bool = False,
 ) -> TableContent:
     texts = ", ".join(f"md5((i % 5000 + {n})::VARCHAR) AS t{n}" for n in range(TEXTS))
-    select = f"SELECT ({key})::BIGINT k, ({amount})::DOUBLE amount, {texts} FROM range({rows}) r(i)"
+    select = f"SELECT ({key})::BIGINT k, ({amount})::DOUBLE amount, {texts} "
+    select += f"FROM (SELECT {rows - 1} - i AS i" if is_turned else "FROM (SELECT i"
+    select += f" FROM range({rows}) r(i))"
     with DuckDB(root / "staging") as engine:
         files = engine.write(select, schema_of(root, table), data_folder(root, table), file_bytes)
     return append(root, table, files, at=AT)
@@ -202,7 +211,11 @@ def test_an_arrival_holds_no_whole_table(tmp_path: Path, rows: int, name: str) -
     assert not any((repo.root / "staging").iterdir())
 
 
-@pytest.mark.parametrize("key", ["i", "hash(i) >> 1"], ids=["ordered", "scattered"])
+@pytest.mark.parametrize(
+    ("key", "is_turned"),
+    [("i", False), ("i", True), ("hash(i) >> 1", True)],
+    ids=["same-order", "ordered", "scattered"],
+)
 @pytest.mark.parametrize(
     ("rows", "every"),
     [
@@ -211,12 +224,13 @@ def test_an_arrival_holds_no_whole_table(tmp_path: Path, rows: int, name: str) -
         pytest.param(WHOLE // 8, 1, id="5-gib-all-changed", marks=pytest.mark.long),
     ],
 )
-def test_a_diff_holds_no_whole_table(tmp_path: Path, key: str, rows: int, every: int) -> None:
+def test_a_diff_holds_no_whole_table(
+    tmp_path: Path, key: str, is_turned: bool, rows: int, every: int
+) -> None:
     table = create_table(tmp_path, "t", COLUMNS, at=AT)
     before = _written(tmp_path, table, rows, key, "i")
-    after = _written(
-        tmp_path, table, rows, key, f"CASE WHEN i % {every} = 0 THEN i + 0.5 ELSE i END"
-    )
+    moved = f"CASE WHEN i % {every} = 0 THEN i + 0.5 ELSE i END"
+    after = _written(tmp_path, table, rows, key, moved, is_turned=is_turned)
     states = [json.dumps(one.to_content()) for one in (before, after)]
 
     added, removed, changed, written = _told(_DIFF, str(tmp_path), *states)

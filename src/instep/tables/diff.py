@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 SAMPLED_ROWS = 5
 """How many rows of each kind a diff shows: the first ones in the order of the key."""
 
+_FEW_ROWS = 1_000_000
+"""Rows that are found again by their keys; where there are more, all are compared, in ranges."""
+
 EXACT: Mapping[str | None, Tolerance] = {}
 """Tolerances by column name, None for every other column of floats; here none."""
 
@@ -267,6 +270,11 @@ class _Viewed:
 def _again(viewed: _Viewed) -> tuple[tuple[str, ...], tuple[Compared, ...]]:
     """Finds the rows of the keys that are in `apart` once more, with all of their columns."""
     engine, keys = viewed.engine, viewed.sides.keys
+    ((rows,),) = engine.run("SELECT count(*) FROM apart")
+    if rows > _FEW_ROWS:
+        forget_apart(engine)
+        viewed.find_apart()
+        return viewed.names, viewed.columns
     listed = ", ".join(f"coalesce(o{n}, n{n}) AS k{n}" for n in range(keys))
     engine.run(f"CREATE TEMP TABLE known AS SELECT {listed} FROM apart")
     forget_apart(engine)
