@@ -120,13 +120,15 @@ def _files(engine: DuckDB, files: Collection[str], field_ids: Sequence[int]) -> 
         "SELECT m.file_name, field_id, list(row_group_num_rows ORDER BY row_group_id), "
         "list([compression, m.type, type_length, repetition_type, converted_type, logical_type, "
         "scale::VARCHAR, precision::VARCHAR] ORDER BY row_group_id), "
-        "list(coalesce(dictionary_page_offset, data_page_offset) ORDER BY row_group_id), "
+        # 0 is how some writers say that there is none.
+        "list(coalesce(nullif(dictionary_page_offset, 0), data_page_offset) "
+        "ORDER BY row_group_id), "
         "list(total_compressed_size ORDER BY row_group_id) "
         f"FROM parquet_metadata([{paths}]) m JOIN ("
         f"SELECT * FROM parquet_schema([{paths}]) WHERE field_id IN ({wanted})"
         ") s ON m.file_name = s.file_name AND m.path_in_schema = s.name "
         "GROUP BY m.file_name, field_id HAVING bool_and("
-        "dictionary_page_offset IS NOT NULL OR NOT contains(encodings, 'DICTIONARY'))"
+        "coalesce(dictionary_page_offset, 0) > 0 OR NOT contains(encodings, 'DICTIONARY'))"
     )
     chunks: dict[str, dict[int, list[_Chunk]]] = {}
     for path, field_id, *told in found:
