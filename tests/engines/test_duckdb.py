@@ -41,6 +41,27 @@ def test_a_column_renamed_since_its_file_is_read_by_its_id(tmp_path: Path, engin
     assert engine.rows("SELECT text, added, m FROM later") == [("x", None, 7)]
 
 
+def test_sql_is_planned_by_the_rows_that_files_hold(tmp_path: Path, engine: DuckDB) -> None:
+    """A join holds its smaller side: so the engine must know which it is."""
+    files = _written(tmp_path, "SELECT range n, 'x' t FROM range(5000)", NUMBERS)
+    engine.view(FileSet("numbers", files, NUMBERS))
+
+    ((_, plan),) = engine.run("EXPLAIN SELECT * FROM numbers")
+
+    assert "~5,000 rows" in plan
+
+
+def test_a_folder_named_after_a_value_adds_no_column(tmp_path: Path, engine: DuckDB) -> None:
+    (file,) = _written(tmp_path, "SELECT 7::BIGINT n, 'x' t", NUMBERS)
+    moved = tmp_path / "t=other" / "file.parquet"
+    moved.parent.mkdir()
+    Path(file).rename(moved)
+
+    engine.view(FileSet("moved", (str(moved),), NUMBERS))
+
+    assert engine.rows("SELECT * FROM moved") == [(7, "x")]
+
+
 def test_a_view_without_files_has_columns_and_no_rows(engine: DuckDB) -> None:
     engine.view(FileSet("nothing", (), NUMBERS))
 

@@ -19,14 +19,16 @@ Node = Mapping[str, Any]  # name, field_id, type, children: a row of DuckDB's pa
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Files that hold their nested columns in one way.
+    """Files that hold their columns in one way.
 
     `columns` are the nested columns that are not built like those of the table, by field id, with
-    the names and types of the files.
+    the names and types of the files. `is_plain`: all columns of the table are there, under the
+    same names and in the same types, so that no schema need be given.
     """
 
     files: tuple[str, ...]
     columns: Mapping[int, Column]
+    is_plain: bool
 
 
 def layouts_sql(paths: str) -> str:
@@ -50,11 +52,16 @@ def held_alike(files: Sequence[str], nodes: Sequence[Node], schema: Schema) -> H
     wanted = {column.id: column for column in schema.columns}
     rest = iter(nodes)
     found: dict[int, Column] = {}
+    plain: set[int] = set()
+    names: list[str] = []
     for node in rest:
         field_id = _id_of(node, files)
+        names.append(node["name"].lower())
         column = _node(node, rest, files, is_known=field_id in wanted)
         if column is None:
             continue
+        if (column.name, node["type"]) == (wanted[field_id].name, wanted[field_id].sql_type):
+            plain.add(field_id)
         if not is_readable(column, wanted[field_id]):
             raise InvalidError(
                 f'File {files[0]} holds column "{column.name}" as {column.full_type}: expected '
@@ -64,7 +71,8 @@ def held_alike(files: Sequence[str], nodes: Sequence[Node], schema: Schema) -> H
             )
         if column.is_nested and not _is_alike(column, wanted[field_id]):
             found[field_id] = column
-    return Held(tuple(files), found)
+    is_plain = not found and plain == wanted.keys() and len(names) == len(set(names))
+    return Held(tuple(files), found, is_plain)
 
 
 def _node(node: Node, rest: Iterator[Node], files: Sequence[str], is_known: bool) -> Column | None:

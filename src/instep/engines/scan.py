@@ -36,7 +36,7 @@ def scan(
     """
     added = {"file_row_number": row_number, "filename": file_name}
     parts = [
-        _part(file_set, files, one.columns, deletes, added)
+        _part(file_set, files, one, deletes, added)
         for one in held
         for deletes in (False, True)
         if (files := [path for path in one.files if bool(file_set.deletes.get(path)) == deletes])
@@ -95,22 +95,30 @@ def _day(at: datetime) -> str:
 def _part(
     file_set: FileSet,
     files: Sequence[str],
-    held: Mapping[int, Column],
+    held: Held,
     has_deletes: bool,
     added: Mapping[str, str],
 ) -> str:
     """`added` names what DuckDB tells of each row besides, by DuckDB's name of it."""
     columns = file_set.schema.columns
     paths = ", ".join(literal(path) for path in files)
-    if not held and not has_deletes and not any(added.values()):
+    if not held.columns and not has_deletes and not any(added.values()):
+        if held.is_plain:
+            # DuckDB knows how many rows there are, and plans by it, where no schema is given.
+            names = ", ".join(quoted(one.name) for one in columns)
+            return f"(SELECT {names} FROM read_parquet([{paths}], hive_partitioning = false))"
         return f"read_parquet([{paths}], schema = {_fields(columns)})"
     # Names of its own, so that none can meet the two names that DuckDB adds.
     read = [
-        replace(held.get(column.id, column), name=f"f{n}", initial_default=column.initial_default)
+        replace(
+            held.columns.get(column.id, column),
+            name=f"f{n}",
+            initial_default=column.initial_default,
+        )
         for n, column in enumerate(columns)
     ]
     selected = [
-        f"{_rebuilt(one.name, one, column) if column.id in held else one.name} "
+        f"{_rebuilt(one.name, one, column) if column.id in held.columns else one.name} "
         f"AS {quoted(column.name)}"
         for one, column in zip(read, columns, strict=True)
     ]
