@@ -1,8 +1,9 @@
 """Named places where a process may die or the disk may fail, so that a test can make it so.
 
 `INSTEP_FAULT=name:3=kind` lets it happen when the place is reached for the third time; without a
-number it is the first time. The kind `kill` (the default) ends this process with SIGKILL; `full`,
-`failing` and `read-only` raise what the system call that comes next would raise then.
+number it is the first time. The kind `kill` (the default) ends this process with SIGKILL, `stop`
+suspends it with SIGSTOP; `full`, `failing` and `read-only` raise what the system call that comes
+next would raise then.
 `INSTEP_FAULT_TRACE=file` writes each place as it is reached. A process that is watched by `watch`
 may wait at a place. Without any of these a place costs one comparison.
 """
@@ -60,7 +61,7 @@ def _reach(place: str) -> None:
     if name == place and _seen[place] == int(count or "1"):
         if kind in ERRORS:
             raise OSError(ERRORS[kind], os.strerror(ERRORS[kind]), place)
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGSTOP if kind == "stop" else signal.SIGKILL)
 
 
 arm(os.environ.get("INSTEP_FAULT", ""), os.environ.get("INSTEP_FAULT_TRACE", ""))

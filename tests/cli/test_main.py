@@ -63,18 +63,18 @@ def test_a_full_disk_is_unavailable_and_leaves_main_alone(shop: Shop) -> None:
 
 
 def test_an_interrupted_command_says_so(shop: Shop) -> None:
-    file = shop.month(1, rows=200_000)
+    file = shop.month(1)
     child = subprocess.Popen(
         [sys.executable, "-m", "instep", "ingest", file],
         cwd=shop.folder,
-        env={**os.environ, "INSTEP_ACTOR": "ana", "INSTEP_FAULT_TRACE": "trace"},
+        env={**os.environ, "INSTEP_ACTOR": "ana", "INSTEP_FAULT": "engine.copy.after=stop"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    while not (shop.folder / "trace").exists() and child.poll() is None:
-        os.sched_yield()
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
     child.send_signal(signal.SIGINT)
+    child.send_signal(signal.SIGCONT)
     _, said = child.communicate(timeout=60)
     assert child.returncode == 130
     assert said.strip().endswith("Interrupted.")
