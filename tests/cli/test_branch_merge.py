@@ -17,8 +17,9 @@ from instep.errors import InstepError
 from instep.history.edits import Edit, commit_edit, publish
 from instep.history.repository import MAIN, Repository
 from instep.tables.content import TableContent
-from instep.tables.read import data_files, file_set, schema_of
-from instep.tables.write import append, create_table, data_folder, replace
+from instep.tables.partition import Part
+from instep.tables.read import data_files, file_set, layout_of, schema_of
+from instep.tables.write import append, create_table, data_folder, replace, set_layout
 
 CONFIG = "lake: lake\npeople: [ana, ben]\nenvironments: {prod: {}}\n"
 
@@ -75,7 +76,9 @@ def written(repo: Repository, table: TableContent, rows: Rows) -> Any:
     listed = ", ".join(f"({key}, {price})" for key, price in rows.items())
     with DuckDB(repo.root / "staging") as engine:
         sql = f"SELECT id::BIGINT id, price::BIGINT price FROM (VALUES {listed}) t(id, price)"
-        return engine.write(sql, schema_of(repo.root, table), data_folder(repo.root, table))
+        layout = layout_of(repo.root, table)
+        folder = data_folder(repo.root, table)
+        return engine.write(sql, schema_of(repo.root, table), folder, layout=layout)
 
 
 def added(repo: Repository, table: TableContent, rows: Rows) -> TableContent:
@@ -163,6 +166,50 @@ def test_conflicts_change_nothing_and_are_settled_in_a_file(
     assert code == 0
     assert "2 conflicts settled" in out
     assert held(project, "a", "stock") == [(1, 99), (2, 22)]
+
+
+def partitioned(column: str) -> Act:
+    """Partitions a table by a column and writes its rows anew."""
+
+    def act(repo: Repository, table: TableContent, rows: Rows) -> TableContent:
+        table = set_layout(repo.root, table, [Part(column, "truncate[10]")], (), at=repo.clock())
+        return rewritten(repo, table, rows)
+
+    return act
+
+
+def test_a_layout_that_both_set_is_settled_in_a_file_before_the_rows(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited(project, "a", "stock", partitioned("id"), {1: 11, 2: 20})
+    edited(project, "b", "stock", partitioned("price"), {1: 12, 2: 20})
+    code, out = merged(capsys, "--conflicts", "layout.csv")
+    assert code == 4
+    told = "partitioning: none; ours: truncate[10](id); theirs: truncate[10](price)"
+    assert f"! table/stock: {told}" in out
+    settle("layout.csv", "theirs")
+    code, out = merged(capsys, "--resolve", "layout.csv", "--conflicts", "rows.csv")
+    assert code == 4
+    assert "! table/stock: 1 conflict" in out
+    settle("rows.csv", "ours")
+    code, out = merged(capsys, "--resolve", "layout.csv", "--resolve", "rows.csv")
+    assert code == 0
+    assert "2 conflicts settled" in out
+    assert held(project, "a", "stock") == [(1, 11), (2, 20)]
+    repo = open_project(project).repo
+    table = TableContent.from_content(repo.content(repo.resolve("a"), "table/stock"))
+    assert [one.name for one in layout_of(repo.root, table).partition] == ["price_trunc"]
+
+
+def settle(path: str, take: str) -> None:
+    """Fills in the column take of a file of conflicts."""
+    with Path(path).open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert lines
+    with Path(path).open("w", newline="") as file:
+        writer = csv.DictWriter(file, lines[0])
+        writer.writeheader()
+        writer.writerows({**line, "take": take} for line in lines)
 
 
 def test_a_replaced_table_is_a_conflict_that_takes_a_side(

@@ -62,7 +62,7 @@ def test_a_layout_that_one_side_changed_hides_no_row_from_a_reader(
         merged = merge_rows(tmp_path, base, ours, theirs, key, at=AT)
         assert merged.content is not None
         assert merged.added == 1
-        assert layout_of(tmp_path, merged.content) == layout_of(tmp_path, ours)
+        assert layout_of(tmp_path, merged.content) == layout_of(tmp_path, other)
         _check_found_by_filter(tmp_path, merged.content, (1, 2, 3))
 
 

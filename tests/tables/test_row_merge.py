@@ -362,8 +362,7 @@ def test_a_column_that_both_changed_is_a_conflict_of_columns(tmp_path: Path) -> 
     base = _become(tmp_path, create_table(tmp_path, "t", COLUMNS, at=AT), {}, BASE)
     ours, theirs = (rename_column(tmp_path, base, "v", name, at=AT) for name in ("x", "y"))
     merged = merge_rows(tmp_path, base, ours, theirs, ["k"], at=AT)
-    assert [one.column for one in merged.columns] == ["v"]
-    assert '"x" string (field 2)' in str(merged.columns[0])
+    assert [str(one) for one in merged.definition] == ['name of column "v": v; ours: x; theirs: y']
 
 
 def test_two_new_columns_of_one_name_are_a_conflict(tmp_path: Path) -> None:
@@ -372,7 +371,7 @@ def test_two_new_columns_of_one_name_are_a_conflict(tmp_path: Path) -> None:
         set_columns(tmp_path, base, (*COLUMNS, Column(0, "same", "long")), at=AT) for _ in range(2)
     )
     merged = merge_rows(tmp_path, base, ours, theirs, ["k"], at=AT)
-    assert [(one.column, one.base) for one in merged.columns] == [("same", "absent")]
+    assert [(one.what, one.base) for one in merged.definition] == [('column "same"', "absent")]
 
 
 def test_values_in_a_column_that_the_other_side_dropped_are_a_conflict(tmp_path: Path) -> None:
@@ -384,8 +383,8 @@ def test_values_in_a_column_that_the_other_side_dropped_are_a_conflict(tmp_path:
     assert merged.content is not None
     assert schema_of(tmp_path, merged.content).names == ("k", "v")
     merged = merge_rows(tmp_path, base, ours, loud, ["k"], at=AT)
-    assert [(one.column, one.ours, one.theirs) for one in merged.columns] == [
-        ("d", "dropped", "changed in 1 rows")
+    assert [(one.what, one.ours, one.theirs) for one in merged.definition] == [
+        ('column "d"', "dropped", "changed in 1 rows")
     ]
 
 
@@ -442,7 +441,8 @@ def test_without_a_key_values_in_a_column_that_the_other_side_dropped_are_a_conf
     ):
         merged = merge_rows(tmp_path, base, ours, theirs, [], at=AT)
         assert merged.content is None
-        assert [(one.column, one.ours, one.theirs) for one in merged.columns] == [("d", *told)]
+        found = [(one.what, one.ours, one.theirs) for one in merged.definition]
+        assert found == [('column "d"', *told)]
 
 
 @pytest.mark.parametrize("key", [[], ["k"]], ids=["keyless", "keyed"])
@@ -465,7 +465,7 @@ def test_rows_written_without_a_dropped_column_have_no_value_in_it(
     assert taken is not None
     for ours, theirs in ((fewer, taken), (taken, fewer)):
         merged = merge_rows(tmp_path, base, ours, theirs, key, at=AT)
-        assert merged.columns == ()
+        assert merged.definition == ()
         assert merged.content is not None
         expected = {**BASE, 7: ("early", 0.5), 8: ("b", 0.5)}
         assert _rows(tmp_path, merged.content) == expected

@@ -81,7 +81,8 @@ class MergeResult:
 @click.option(
     "--resolve",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help='Settle conflicts by such a file: take is "ours", "theirs" or "given" (its value).',
+    multiple=True,
+    help='Settle conflicts by such files: take is "ours", "theirs" or "given" (its value).',
 )
 @click.option("--why", default="", help="The reason; it becomes the commit's message.")
 @project_option
@@ -92,7 +93,7 @@ def merge(
     into: str,
     takes: tuple[str, ...],
     conflicts: Path | None,
-    resolve: Path | None,
+    resolve: tuple[Path, ...],
     why: str,
     project: Path | None,
     actor: str | None,
@@ -135,7 +136,7 @@ def _key_json(one: MergedKey) -> dict[str, Json]:
             "settled": rows.settled,
             "conflicting": rows.conflicting,
             "conflicts": [each.to_json() for each in rows.conflicts],
-            "columns": [each.to_json() for each in rows.columns],
+            "definition": [each.to_json() for each in rows.definition],
             "files": list(rows.files),
         }
     return said
@@ -153,8 +154,9 @@ def _key_lines(one: MergedKey) -> Iterator[str]:
             f"changed, {rows.removed:,} removed{settled}"
         )
         return
-    for column in rows.columns:
-        yield f"  ! {one.key}: {column}"
+    for each in rows.definition:
+        whole = "" if each.by_side else f" (settled by --take {one.key}=ours or theirs alone)"
+        yield f"  ! {one.key}: {each}{whole}"
     for path in rows.files:
         yield f"  ! {one.key}: both sides rewrote {Path(path).name}, and it has no key"
     if rows.conflicts:
@@ -181,9 +183,13 @@ def _write(path: Path, merge: BranchMerge) -> None:
             for each in one.rows.conflicts if one.rows else ():
                 row = (each.base, each.ours, each.theirs)
                 writer.writerow([one.key, json.dumps(each.key), each.column, *row, "", ""])
+            for part in one.rows.definition if one.rows else ():
+                if part.by_side:
+                    said = (part.base, part.ours, part.theirs)
+                    writer.writerow([one.key, "[]", part.what, *said, "", ""])
 
 
-def _resolutions(takes: tuple[str, ...], resolve: Path | None) -> Resolutions:
+def _resolutions(takes: tuple[str, ...], resolve: tuple[Path, ...]) -> Resolutions:
     keys: dict[str, Take] = {}
     otherwise: Take | None = None
     for text in takes:
@@ -192,7 +198,7 @@ def _resolutions(takes: tuple[str, ...], resolve: Path | None) -> Resolutions:
             keys[key] = _side(side, text)
         else:
             otherwise = _side(text, text)
-    return Resolutions(keys, _read(resolve) if resolve else {}, otherwise)
+    return Resolutions(keys, _read(resolve), otherwise)
 
 
 def _side(text: str, whole: str) -> Take:
@@ -205,9 +211,17 @@ def _side(text: str, whole: str) -> Take:
     return Take(text)
 
 
-def _read(path: Path) -> dict[str, Resolution]:
-    """Reads a file that `--conflicts` wrote; lines without a take stay open."""
+def _read(paths: tuple[Path, ...]) -> dict[str, Resolution]:
+    """Reads files that `--conflicts` wrote; lines without a take stay open, the last one counts."""
     choices: dict[str, dict[Place, Choice]] = {}
+    for path in paths:
+        for row, take, key in _lines(path):
+            value = (row["value"] or None) if take is Take.GIVEN else None
+            choices.setdefault(row["table"], {})[(key, row["column"])] = Choice(take, value)
+    return {name: Resolution(found) for name, found in choices.items()}
+
+
+def _lines(path: Path) -> Iterator[tuple[dict[str, str], Take, tuple[str | None, ...]]]:
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != _FIELDS:
@@ -220,7 +234,7 @@ def _read(path: Path) -> dict[str, Resolution]:
             if not row["take"]:
                 continue
             try:
-                take, key = Take(row["take"]), tuple(json.loads(row["key"]))
+                yield row, Take(row["take"]), tuple(json.loads(row["key"]))
             except ValueError:
                 raise InvalidError(
                     f'{path}, line {reader.line_num}: take "{row["take"]}" for key {row["key"]} '
@@ -228,6 +242,3 @@ def _read(path: Path) -> dict[str, Resolution]:
                     "written. Correct the line.",
                     kind="bad-take",
                 ) from None
-            value = (row["value"] or None) if take is Take.GIVEN else None
-            choices.setdefault(row["table"], {})[(key, row["column"])] = Choice(take, value)
-    return {name: Resolution(found) for name, found in choices.items()}

@@ -129,7 +129,7 @@ def promoted(schema: Schema, path: str, type_: str) -> Schema:
         InvalidError (kind "no-such-column", "type-mismatch").
     """
     found = _find(schema, path)
-    if found.is_nested or not _is_promotion(found.type, type_):
+    if found.is_nested or not is_promotion(found.type, type_):
         raise _unreadable(path, found, type_)
     return _changed(schema, found.id, with_type(found, type_))
 
@@ -288,7 +288,7 @@ def _matched(
         old = known.get(column.name.lower())
         if has_rows and _may_be_null(old, column):
             raise _may_lack(column)
-        if old is not None and not _is_promotion(old.type, column.type):
+        if old is not None and not is_promotion(old.type, column.type):
             raise _unreadable(column.name, old, column.full_type)
         level.append((old, going_on(old, column) if old else replace(column, id=next(ids))))
     return tuple(
@@ -309,7 +309,7 @@ def _may_be_null(old: Column | None, column: Column) -> bool:
     return column.required and not old.required
 
 
-def _is_promotion(before: str, after: str) -> bool:
+def is_promotion(before: str, after: str) -> bool:
     """Whether Iceberg lets a column change its type without rewriting files (spec)."""
     if before == after or (before, after) in {("int", "long"), ("float", "double")}:
         return True

@@ -1,10 +1,10 @@
 """Makes one state of a table from two that both began at a third: a three-way merge of its rows.
 
-With a key, rows are merged by key, cell by cell: what only one side changed is taken; a cell that
-both changed, and not alike, is a conflict, and so is a row that one side removed and the other
-changed. Rows are compared exactly. Without a key the files that each side added are kept; where
-both rewrote a file, their new rows, and it is a conflict if theirs lost rows by that. Nothing is
-written while a conflict is left.
+How the table is defined is merged first, by `merge_definition`. With a key, rows are merged by key,
+cell by cell: what only one side changed is taken; a cell that both changed, and not alike, is a
+conflict, and so is a row that one side removed and the other changed. Rows are compared exactly.
+Without a key the files that each side added are kept; where both rewrote a file, their new rows,
+and it is a conflict if theirs lost rows by that. Nothing is written while a conflict is left.
 Files that neither side changed are not read; of ours only rows under keys that theirs changed are
 compared, so a merge costs one row diff, that of their side, and the writing of what it changes.
 """
@@ -18,17 +18,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from instep.canonical import to_microseconds
 from instep.engines.defaults import checked_default
 from instep.engines.engine import FileSet
 from instep.engines.schema import Column, Schema, literal, quoted
 from instep.errors import ConflictError, InvalidError
 from instep.tables.apart import make_ready
 from instep.tables.content import TableContent
-from instep.tables.merge_columns import merge_columns
+from instep.tables.merge_definition import merge_definition
+from instep.tables.merge_rule import Rule
 from instep.tables.merge_sides import Side, find_apart_of, given_where_dropped, numbered
-from instep.tables.read import DataFile, data_files, file_set, layout_of, schema_of
+from instep.tables.read import DataFile, data_files, file_set, layout_of, load_metadata
+from instep.tables.relocate import metadata_here
 from instep.tables.row_merge import Conflict, Resolution, RowMerge
-from instep.tables.write import data_folder, replace, with_columns
+from instep.tables.write import data_folder, redefined, replace
 
 if TYPE_CHECKING:
     from instep.engines.duckdb import DuckDB
@@ -60,28 +63,37 @@ def merge_rows(
         InvalidError (kinds "no-such-conflict", "bad-value"): the resolution does not fit.
         ConflictError (kind "repeated-key"): several rows of a side have a key that theirs changed.
     """
-    columns = merge_columns(*(schema_of(root, state) for state in (base, ours, theirs)))
-    if columns.conflicts:
-        return RowMerge(None, columns=columns.conflicts)
+    rule = Rule(resolution or Resolution())
+    defined = merge_definition(
+        load_metadata(root, base),
+        metadata_here(root, ours),
+        load_metadata(root, theirs),
+        rule,
+        to_microseconds(at) // 1000,
+    )
+    rule.check_choices()
+    if rule.open:
+        return RowMerge(None, settled=rule.settled, definition=tuple(rule.open))
     before, own, other = (file_set(root, state, "files") for state in (base, ours, theirs))
     mine = Side(before.apart_from(own), own.apart_from(before))
     yours = Side(before.apart_from(other), other.apart_from(before))
-    widened = with_columns(root, ours, columns.schema, at=at)
-    taken = _as_they_are(root, widened, theirs, yours)
+    target = redefined(root, ours, defined.metadata)
+    taken = _as_they_are(root, target, theirs, yours)
     from instep.engines.duckdb import DuckDB
 
     with DuckDB(root / "staging") as engine:
         make_ready(engine)
-        for files in (mine.before, mine.after, yours.before, yours.after):
-            engine.allow_files(files)
-        keys = [columns.schema.column(name) for name in key]
-        lost = given_where_dropped(engine, keys, columns.dropped, (mine, yours))
+        engine.allow(data_folder(root, ours))
+        keys = [defined.schema.column(name) for name in key]
+        lost = given_where_dropped(engine, keys, defined.dropped, (mine, yours))
         if lost:
-            return RowMerge(None, columns=lost)
-        target = _Target(root, widened, columns.schema, engine, at)
+            return RowMerge(None, definition=lost)
+        place = _Target(root, target, defined.schema, engine, at)
         if not key:
-            return _files_merged(target, mine, yours, taken)
-        return _Rows(target, keys, mine, yours).merged(before, own, taken, resolution)
+            merged = _files_merged(place, mine, yours, taken)
+        else:
+            merged = _Rows(place, keys, mine, yours).merged(before, own, taken, resolution)
+    return renamed(merged, settled=merged.settled + rule.settled)
 
 
 def _as_they_are(
@@ -283,6 +295,7 @@ class _Rows:
         rows = [
             (list(key), places.get(column.lower(), -2) if column else -1, choice.take, choice.value)
             for (key, column), choice in resolution.choices.items()
+            if key  # without one it is about no row
         ]
         if rows:
             self.engine.connection.executemany("INSERT INTO given VALUES (?, ?, ?, ?)", rows)

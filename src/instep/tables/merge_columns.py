@@ -1,37 +1,22 @@
 """Answers which columns a table has when two states of it, with a common one before, become one.
 
-Columns are compared by field id, each property by itself: what only one side changed is taken.
+Columns are compared by field id, each property by itself, and so are the fields within them; then
+the order of those that all three have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from instep.canonical import Json
 from instep.engines.schema import Column, Schema
+from instep.tables.columns import is_promotion
+from instep.tables.merge_rule import Rule
+from instep.tables.row_merge import DefinitionConflict
 
-
-@dataclass(frozen=True, slots=True)
-class ColumnConflict:
-    """One column that both sides changed, and not alike; texts say what each made of it."""
-
-    column: str
-    base: str
-    ours: str
-    theirs: str
-
-    def to_json(self) -> dict[str, Json]:
-        return {
-            "column": self.column,
-            "base": self.base,
-            "ours": self.ours,
-            "theirs": self.theirs,
-        }
-
-    def __str__(self) -> str:
-        return f'column "{self.column}": {self.base}; ours: {self.ours}; theirs: {self.theirs}'
+Level = tuple[Column, ...]
+"""The columns of a table, or the fields of one column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,67 +25,111 @@ class MergedColumns:
 
     schema: Schema
     dropped: tuple[Column, ...]
-    conflicts: tuple[ColumnConflict, ...]
 
 
-def merge_columns(base: Schema, ours: Schema, theirs: Schema) -> MergedColumns:
-    """Returns the three-way merge of columns: ours in their order, then what only theirs added."""
-    sides = [{column.id: column for column in schema.columns} for schema in (base, ours, theirs)]
-    before, own, other = sides
-    conflicts: list[ColumnConflict] = []
-    merged: list[Column] = []
+def merge_columns(base: Schema, ours: Schema, theirs: Schema, rule: Rule) -> MergedColumns:
+    """Returns the three-way merge of columns.
+
+    Of two orders one is taken whole; what only the other side has comes behind what it follows
+    there, or last.
+    """
     dropped: list[Column] = []
-    for field_id in dict.fromkeys([*own, *other, *before]):
-        found = [side.get(field_id) for side in sides]
-        was, mine, yours = found
-        if was is not None and (mine is None or yours is None):
-            kept = mine or yours
-            if kept is not None:
-                dropped.append(kept)
-                if kept != was:
-                    conflicts.append(_conflict(was.name, found))
-        elif was is None or mine is None or yours is None:
-            merged += [column for column in (mine, yours) if column is not None]
+    columns = _level(rule, "", (base.columns, ours.columns, theirs.columns), dropped)
+    return MergedColumns(Schema(columns), tuple(dropped))
+
+
+def _level(
+    rule: Rule, path: str, sides: tuple[Level, Level, Level], dropped: list[Column]
+) -> Level:
+    before, own, other = ({column.id: column for column in side} for side in sides)
+    found: dict[int, Column] = {}
+    for field_id in dict.fromkeys([*own, *other]):
+        was, mine, yours = (side.get(field_id) for side in (before, own, other))
+        if mine is not None and yours is not None:
+            found[field_id] = _merged(rule, path, was, mine, yours)
+            continue
+        (kept,) = (column for column in (mine, yours) if column is not None)
+        what = f'column "{path}{kept.name}"'
+        texts = (_said(was), _said(mine), _said(yours))
+        one = kept if was is None else rule.merged(what, (was, mine, yours), texts)
+        if one is None:
+            dropped.append(kept)
         else:
-            merged.append(_merged(was, mine, yours, conflicts))
-    conflicts += _same_names(merged, own.keys(), other.keys())
-    return MergedColumns(Schema(tuple(merged)), tuple(dropped), tuple(conflicts))
+            found[field_id] = one
+    merged = [found[field_id] for field_id in _ordered(rule, path, sides, found)]
+    _find_same_names(rule, path, merged, own.keys() - other.keys())
+    if own and not merged:
+        first, second, third = (", ".join(column.name for column in side) for side in sides)
+        what = f'fields of "{path[:-1]}"' if path else "columns"
+        rule.open.append(DefinitionConflict(what, first, second, third, by_side=False))
+    return tuple(merged)
 
 
-def _merged(was: Column, mine: Column, yours: Column, conflicts: list[ColumnConflict]) -> Column:
+def _merged(rule: Rule, path: str, was: Column | None, mine: Column, yours: Column) -> Column:
     """One column of both sides, property by property."""
     taken: dict[str, Any] = {}  # whatever properties a column has
+
+    def is_read(kind: Any) -> bool:  # the type of a column, if it is that
+        return all(is_promotion(column.type, kind) for column in (mine, yours))
+
     for each in fields(Column):
-        before, own, other = (getattr(column, each.name) for column in (was, mine, yours))
-        if own != other and before not in (own, other):
-            conflicts.append(_conflict(was.name, [was, mine, yours]))
-            return mine
-        taken[each.name] = other if own == before else own
-    return Column(**taken)
+        if each.name == "children":
+            continue
+        before, own, other = (getattr(column, each.name, None) for column in (was, mine, yours))
+        what = f'{each.name.replace("_", " ")} of column "{path}{(was or mine).name}"'
+        texts = (_text(before), _text(own), _text(other))
+        fits = is_read if each.name == "type" else lambda value: True
+        taken[each.name] = rule.merged(what, (before, own, other), texts, fits)
+    within = (was.children if was else (), mine.children, yours.children)
+    return Column(**taken, children=_level(rule, f"{path}{taken['name']}.", within, []))
 
 
-def _same_names(
-    merged: Iterable[Column], own: Iterable[int], other: Iterable[int]
-) -> list[ColumnConflict]:
+def _ordered(
+    rule: Rule, path: str, sides: tuple[Level, Level, Level], found: dict[int, Column]
+) -> list[int]:
+    """Returns the ids of a level in their order: that of one side, with the other's new ones."""
+    before, own, other = ([column.id for column in side if column.id in found] for side in sides)
+    common = {*before} & {*own} & {*other}
+    base, mine, yours = (
+        tuple(field_id for field_id in ids if field_id in common) for ids in (before, own, other)
+    )
+    named = (", ".join(found[field_id].name for field_id in ids) for ids in (base, mine, yours))
+    what = f'order of fields in "{path[:-1]}"' if path else "order of columns"
+    first, second, third = named
+    taken = rule.merged(what, (base, mine, yours), (first, second, third))
+    return _woven(own, other) if taken == mine else _woven(other, own)
+
+
+def _woven(lead: Sequence[int], other: Sequence[int]) -> list[int]:
+    """Puts what only `other` has behind what it follows there; what stands at its end, last."""
+    placed = list(lead)
+    last = max((n for n, field_id in enumerate(other) if field_id in placed), default=-1)
+    for n, field_id in enumerate(other):
+        if field_id not in placed:
+            after = placed.index(other[n - 1]) + 1 if n else 0
+            placed.insert(len(placed) if n > last else after, field_id)
+    return placed
+
+
+def _find_same_names(rule: Rule, path: str, merged: Iterable[Column], own: set[int]) -> None:
     """Two columns under one name: each side has one of them, so neither could see it."""
     first: dict[str, Column] = {}
-    conflicts = []
-    mine, yours = set(own), set(other)
     for column in merged:
         before = first.setdefault(column.name.lower(), column)
         if before is not column:
-            pair = sorted((before, column), key=lambda one: one.id not in mine - yours)
-            conflicts.append(_conflict(column.name, [None, *pair]))
-    return conflicts
+            ours, theirs = sorted((before, column), key=lambda one: one.id not in own)
+            what = f'column "{path}{column.name}"'
+            rule.open.append(
+                DefinitionConflict(what, _said(None), _said(ours), _said(theirs), by_side=False)
+            )
 
 
-def _conflict(name: str, found: list[Column | None]) -> ColumnConflict:
-    base, ours, theirs = (_said(column) for column in found)
-    return ColumnConflict(name, base, ours, theirs)
+def _text(value: Any) -> str:  # of any property
+    return "none" if value in (None, "") else str(value)
 
 
 def _said(column: Column | None) -> str:
     if column is None:
         return "absent"
     required = " required" if column.required else ""
-    return f'"{column.name}" {column.type}{required} (field {column.id})'
+    return f'"{column.name}" {column.full_type}{required} (field {column.id})'

@@ -15,7 +15,7 @@ from instep.engines.engine import FileSet
 from instep.engines.schema import Column, Schema
 from instep.tables.apart import Compared, Sides, find_apart, forget_apart
 from instep.tables.key_ranges import Candidate, ranges_of_key
-from instep.tables.merge_columns import ColumnConflict
+from instep.tables.row_merge import DefinitionConflict
 
 if TYPE_CHECKING:
     from instep.engines.duckdb import DuckDB
@@ -59,21 +59,27 @@ def find_apart_of(
 
 def given_where_dropped(
     engine: DuckDB, keys: Sequence[Column], dropped: Sequence[Column], sides: tuple[Side, Side]
-) -> tuple[ColumnConflict, ...]:
+) -> tuple[DefinitionConflict, ...]:
     """Returns the columns that one side dropped, while the other gave rows other values in them.
 
     Without keys it is no other value if a row of the same values went.
     """
     counts = [_rows_given(engine, keys, dropped, side) for side in sides]
     return tuple(
-        ColumnConflict(
-            column.name,
-            column.type,
-            *(f"changed in {rows} rows" if rows else "dropped" for rows in found),
+        DefinitionConflict(
+            f'column "{column.name}"',
+            column.full_type,
+            _told(found[0]),
+            _told(found[1]),
+            by_side=False,
         )
         for column in dropped
         if any(found := [side.get(column.id, 0) for side in counts])
     )
+
+
+def _told(rows: int) -> str:
+    return f"changed in {rows} rows" if rows else "dropped"
 
 
 def _rows_given(

@@ -8,7 +8,6 @@ from enum import StrEnum
 
 from instep.canonical import Json
 from instep.tables.content import TableContent
-from instep.tables.merge_columns import ColumnConflict
 
 
 class Take(StrEnum):
@@ -43,6 +42,33 @@ class Conflict:
 
 
 @dataclass(frozen=True, slots=True)
+class DefinitionConflict:
+    """One part of how the table is defined that both sides changed; texts say what each has.
+
+    `what` names it, as 'name of column "day"' or "partitioning". Taking a side settles it; without
+    `by_side` only the whole table of one side does.
+    """
+
+    what: str
+    base: str
+    ours: str
+    theirs: str
+    by_side: bool = True
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "what": self.what,
+            "base": self.base,
+            "ours": self.ours,
+            "theirs": self.theirs,
+            "by_side": self.by_side,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.base}; ours: {self.ours}; theirs: {self.theirs}"
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """What stands where there is a conflict: `value` when it is a given one."""
 
@@ -51,12 +77,12 @@ class Choice:
 
 
 Place = tuple[tuple[str | None, ...], str]
-"""Key and column of a conflict."""
+"""Key and column of a conflict; without a key, what conflicts in how the table is defined."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """How conflicts are settled: one by one, by key and column, and `otherwise` all others."""
+    """How conflicts are settled: one by one, by their place, and `otherwise` all others."""
 
     choices: Mapping[Place, Choice] = field(default_factory=dict)
     otherwise: Take | None = None
@@ -77,6 +103,6 @@ class RowMerge:
     settled: int = 0
     conflicting: int = 0
     conflicts: tuple[Conflict, ...] = ()
-    columns: tuple[ColumnConflict, ...] = ()
+    definition: tuple[DefinitionConflict, ...] = ()
     files: tuple[str, ...] = ()
     """Data files that both sides rewrote, where there is no key to merge rows by."""

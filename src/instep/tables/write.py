@@ -271,15 +271,11 @@ def evolve(root: Path, content: TableContent, change: Change, *, at: datetime) -
     return _with_schema(root, content, metadata, after, at)
 
 
-def with_columns(
-    root: Path, content: TableContent, schema: Schema, *, at: datetime
-) -> TableContent:
-    """Returns the table with the columns `schema`, whose field ids are all the table's own."""
-    metadata = metadata_here(root, content)
-    if schema == current_schema(metadata):
+def redefined(root: Path, content: TableContent, metadata: Metadata) -> TableContent:
+    """Returns the table under metadata that defines it anew; its files are as they were."""
+    if metadata == metadata_here(root, content):
         return content
-    check_columns(schema)
-    return _with_schema(root, content, metadata, schema, at)
+    return save(root, content.uuid, metadata, content.files, {})
 
 
 def check_layout(root: Path, content: TableContent) -> None:
