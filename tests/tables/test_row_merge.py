@@ -531,3 +531,74 @@ def test_a_given_value_that_a_cast_would_cut_is_refused(
     with DuckDB(tmp_path / "staging") as engine:
         engine.view(file_set(tmp_path, content, "t"))
         assert engine.rows("SELECT v::VARCHAR FROM t") == [(exact,)]
+
+
+def _ordered(root: Path, table: TableContent, keys: range) -> TableContent:
+    sql = f"SELECT i AS k, 'a' v, 0.5::DOUBLE d FROM range({keys.start}, {keys.stop}) t(i)"
+    return append(root, table, _files(root, table, sql), at=AT)
+
+
+def test_a_key_that_theirs_added_is_not_there_already_in_a_file_that_nobody_changed(
+    tmp_path: Path,
+) -> None:
+    base = create_table(tmp_path, "t", COLUMNS, at=AT)
+    for start in (0, 100, 200):
+        base = _ordered(tmp_path, base, range(start, start + 100))
+    ours = _added(tmp_path, base, {1000: ("mine", None)})
+    theirs = _added(tmp_path, base, {150: ("again", None), 2000: ("new", None)})
+    for states in ((base, ours, theirs), (base, base, theirs)):
+        with pytest.raises(ConflictError) as caught:
+            _merged(tmp_path, states, ["k"])
+        assert caught.value.kind == "repeated-key"
+        assert "(k): 150." in caught.value.message
+    # What ours has twice already is no matter of the merge.
+    theirs = _added(tmp_path, base, {3000: ("new", None)})
+    twice = _added(tmp_path, base, {150: ("again", None)})
+    assert _merged(tmp_path, (base, twice, theirs), ["k"]).content is not None
+
+
+def test_only_files_with_room_for_an_added_key_are_read(tmp_path: Path) -> None:
+    base = create_table(tmp_path, "t", COLUMNS, at=AT)
+    for start in (0, 100, 200, 300):
+        base = _ordered(tmp_path, base, range(start, start + 100, 2))
+    ours = _added(tmp_path, base, {1000: ("mine", None)})
+    theirs = _added(tmp_path, base, {-5: ("low", None), 250: ("again", None), 999: ("high", None)})
+    for file in data_files(tmp_path, base):
+        if file.columns[0].lower != "200":
+            Path(file.path).write_bytes(b"not Parquet")
+    with pytest.raises(ConflictError) as caught:
+        _merged(tmp_path, (base, ours, theirs), ["k"])
+    assert "(k): 250." in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "there", "other"),
+    [
+        ("string", "'m'", "'zz'"),
+        ("decimal(9,2)", "1.50", "12.25"),
+        ("date", "'2026-01-02'", "'0001-01-01'"),
+        ("timestamp", "'2026-01-02 00:00:00'", "'2026-01-02 00:00:00.5'"),
+        ("timestamptz", "'2026-01-02 00:00:00+02'", "'12026-01-02 00:00:00+00'"),
+        ("double", "1.5", "'nan'"),
+        ("uuid", "'00000000-0000-0000-0000-000000000001'", "uuid()"),
+        ("binary", "'a'", "'b'"),
+        ("long", "NULL", "7"),
+    ],
+)
+def test_keys_of_every_type_are_found_again(
+    tmp_path: Path, kind: str, there: str, other: str
+) -> None:
+    columns = [Column(0, "k", kind), Column(0, "v", "long")]
+    empty = create_table(tmp_path, "t", columns, at=AT)
+
+    def with_keys(table: TableContent, *keys: str) -> TableContent:
+        listed = ", ".join(f"({key}::{columns[0].sql_type}, 1::BIGINT)" for key in keys)
+        sql = f"SELECT k, v FROM (VALUES {listed}) t(k, v)"
+        return append(tmp_path, table, _files(tmp_path, table, sql), at=AT)
+
+    base = with_keys(empty, there)
+    theirs = with_keys(base, there, other)
+    with pytest.raises(ConflictError) as caught:
+        _merged(tmp_path, (base, base, theirs), ["k"])
+    assert caught.value.kind == "repeated-key"
+    assert _merged(tmp_path, (base, base, with_keys(base, other)), ["k"]).content is not None

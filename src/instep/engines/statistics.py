@@ -60,6 +60,11 @@ def _bound(kind: str, found: dict[str, str], name: str) -> str | None:
     text = found.get(name)
     if text is None or found.get(f"{name}_is_exact") != "true" or text.lower().endswith("nan"):
         return None
+    return bound_text(kind, text)
+
+
+def bound_text(kind: str, text: str) -> str | None:
+    """Returns DuckDB's text of a value as bounds have it; None for times Python cannot hold."""
     match kind:
         case "boolean":
             return "true" if text in ("1", "true") else "false"

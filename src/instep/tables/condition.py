@@ -85,8 +85,13 @@ def files_between(
     return tuple(file for file in files if all(_meets(file, column, one) for column, one in ranges))
 
 
+def statistics_of(file: DataFile, column: Column) -> ColumnStatistics | None:
+    """Returns the statistics of a column in a file; None if it is not in it."""
+    return next((one for one in file.columns if one.field_id == column.id), None)
+
+
 def _range_of(files: Sequence[DataFile], column: Column) -> Range:
-    found = [_statistics(file, column) for file in files]
+    found = [statistics_of(file, column) for file in files]
     lowers = [one.lower if one else None for one in found]
     uppers = [one.upper if one else None for one in found]
     return _extreme(column, lowers, min), _extreme(column, uppers, max)
@@ -101,7 +106,7 @@ def _extreme(column: Column, texts: Sequence[str | None], choose: Any) -> str | 
 
 
 def _meets(file: DataFile, column: Column, wanted: Range) -> bool:
-    found = _statistics(file, column)
+    found = statistics_of(file, column)
     if found is None:
         return True  # not in this file: null, or its default
     if found.nulls == file.rows:
@@ -113,10 +118,6 @@ def _meets(file: DataFile, column: Column, wanted: Range) -> bool:
     return (low is None or order_key(kind, found.upper) >= order_key(kind, low)) and (  # type: ignore[operator]  # keys of one type
         high is None or order_key(kind, found.lower) <= order_key(kind, high)  # type: ignore[operator]  # as above
     )
-
-
-def _statistics(file: DataFile, column: Column) -> ColumnStatistics | None:
-    return next((one for one in file.columns if one.field_id == column.id), None)
 
 
 def _ranges(schema: Schema, where: str) -> list[tuple[Column, Range]]:

@@ -5,8 +5,10 @@ cell by cell: what only one side changed is taken; a cell that both changed, and
 conflict, and so is a row that one side removed and the other changed. Rows are compared exactly.
 Without a key the files that each side added are kept; where both rewrote a file, their new rows,
 and it is a conflict if theirs lost rows by that. Nothing is written while a conflict is left.
-Files that neither side changed are not read; of ours only rows under keys that theirs changed are
+Files that neither side changed are not read, but the keys of those that have room for a key that
+theirs added: it shall not be there already. Of ours only rows under keys that theirs changed are
 compared, so a merge costs one row diff, that of their side, and the writing of what it changes.
+Where keys come in no order, every file has room for every key, and all keys of ours are read.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ from instep.engines.schema import Column, Schema, literal, quoted
 from instep.errors import ConflictError, InvalidError
 from instep.tables.apart import make_ready
 from instep.tables.content import TableContent
+from instep.tables.merge_bounds import files_with_room
 from instep.tables.merge_definition import merge_definition
 from instep.tables.merge_rule import Rule
 from instep.tables.merge_sides import Side, find_apart_of, given_where_dropped, numbered
 from instep.tables.read import DataFile, data_files, file_set, layout_of, load_metadata
 from instep.tables.relocate import metadata_here
+from instep.tables.rewrite import AT_ONCE
 from instep.tables.row_merge import Conflict, Resolution, RowMerge
 from instep.tables.write import data_folder, redefined, replace
 
@@ -61,7 +65,8 @@ def merge_rows(
     Raises:
         InvalidError (kind "no-such-column"): a column of `key` is not there.
         InvalidError (kinds "no-such-conflict", "bad-value"): the resolution does not fit.
-        ConflictError (kind "repeated-key"): several rows of a side have a key that theirs changed.
+        ConflictError (kind "repeated-key"): several rows of a side have a key that theirs added, or
+            that they changed, among the files that either side changed.
     """
     rule = Rule(resolution or Resolution())
     defined = merge_definition(
@@ -197,6 +202,7 @@ class _Rows:
         before = before.only({*mine.before.files, *yours.before.files})
         ours = own.only({*mine.after.files, *yours.before.files})
         self._find_changed(*(renamed(one, schema=self.schema) for one in (before, ours)))
+        self._refuse_added_again(renamed(own, schema=self.schema), set(ours.files))
         self._conflicts(resolution or Resolution())
         settled, left = self._count("settled WHERE take IS NOT NULL"), self._open()
         if left:
@@ -244,6 +250,28 @@ class _Rows:
             f"SELECT {names} FROM {self.engine.source(before)} r "
             f"SEMI JOIN (FROM changed WHERE here AND NOT had) p ON {_same('p', 'r', self.keys)}"
         )
+
+    def _refuse_added_again(self, own: FileSet, compared: Collection[str]) -> None:
+        """Holds that no key that theirs added stands in a file of ours that was not compared.
+
+        Of the others only those are read whose bounds have room for one of these keys.
+        """
+        added = "FROM changed WHERE has AND NOT had AND NOT here"
+        if not self._count(f"({added})"):
+            return
+        others = [
+            file
+            for file in data_files(self.target.root, self.target.content)
+            if file.path not in compared
+        ]
+        found = files_with_room(self.engine, self.columns[: len(self.keys)], added, others)
+        names = ", ".join(self.keys)
+        for start in range(0, len(found), AT_ONCE):
+            source = self.engine.source(own.only(found[start : start + AT_ONCE]))
+            self._refuse_repeated(
+                f"SELECT {names} FROM {source} r SEMI JOIN ({added}) p "
+                f"ON {_same('p', 'r', self.keys)}"
+            )
 
     def _refuse_repeated(self, keys: str) -> None:
         found = self.engine.run(f"{keys} LIMIT {NAMED_KEYS + 1}")
