@@ -100,6 +100,21 @@ def test_every_operation_of_a_client_is_read_by_instep(server: Server, lake: Rep
     assert Lake(lake).branch(branch).keys("table") == ()
 
 
+def test_appends_of_one_transaction_are_made_again_after_those_of_another_client(
+    server: Server, lake: Repository
+) -> None:
+    branch = make_branch(lake, "two")
+    made(server, branch)
+    first, second = (server.catalog(branch).load_table(TABLE) for _ in range(2))
+    with first.transaction() as late:
+        late.append(people((3, "cleo")))
+        second.append(people((4, "dan")))
+        late.append(people((5, "eve")))
+        second.append(people((6, "fay")))
+    assert [one["id"] for one in rows(lake, branch, "people")] == [1, 2, 3, 4, 5, 6]
+    assert [message for _, _, message in commits(lake, branch)[:3]] == ["append people"] * 3
+
+
 def test_a_table_is_made_partitioned_and_filled_in_one_commit(
     server: Server, lake: Repository
 ) -> None:

@@ -382,17 +382,53 @@ def test_a_handle_that_is_behind_is_told_so(lake: Lake) -> None:
 ONE = pa.table({"id": pa.array([9], pa.int32()), "name": ["late"]})
 
 
+def in_one(*acts: Any) -> Any:  # functions of a transaction of pyiceberg
+    """Returns an act that does several in one transaction."""
+
+    def act(table: Table) -> None:
+        with table.transaction() as transaction:
+            for one in acts:
+                one(transaction)
+
+    return act
+
+
+def appends(transaction: Any) -> None:  # of pyiceberg
+    transaction.append(ONE)
+
+
 @pytest.mark.parametrize(
     ("act", "is_done"),
     [
         (lambda table: table.append(ONE), True),
+        (in_one(appends), True),
+        (in_one(lambda tx: tx.append(MORE), appends), True),
+        (in_one(appends, lambda tx: tx.upsert(MORE, join_cols=["id"])), False),
+        (in_one(lambda tx: tx.delete("id == 77"), appends), False),
+        (in_one(appends, lambda tx: tx.overwrite(ONE, overwrite_filter="id == 9")), False),
+        (in_one(appends, lambda tx: tx.set_properties(owner="ana")), False),
+        (in_one(lambda tx: tx._table.scan().to_arrow(), appends), False),
         (lambda table: table.upsert(ONE, join_cols=["id"]), False),
         (lambda table: table.overwrite(ONE, overwrite_filter="id == 9"), False),
         (lambda table: table.append(ONE.slice(0, table.scan().count() - 3 + 1)), False),
         (lambda table: table.delete("id == 1"), False),
         (lambda table: (table.delete("id == 9"), table.append(ONE)), False),
     ],
-    ids=["append", "upsert", "overwrite", "scan", "delete", "delete nothing"],
+    ids=[
+        "append",
+        "append in one",
+        "appends in one",
+        "upsert in one",
+        "delete nothing in one",
+        "overwrite in one",
+        "properties in one",
+        "scan in one",
+        "upsert",
+        "overwrite",
+        "scan",
+        "delete",
+        "delete nothing",
+    ],
 )
 @pytest.mark.filterwarnings("ignore:Delete operation did not match")
 def test_only_an_append_is_made_again_on_a_table_that_moved(
@@ -412,6 +448,7 @@ def test_only_an_append_is_made_again_on_a_table_that_moved(
             late.__exit__(None, None, None)
         assert caught.value.kind == "keys-moved"
 
+    read(lake)
     found = lake.branch("work").table("t").sql("select name from t where id = 9 order by 1")
     assert found.column(0).to_pylist() == (["first", "late"] if is_done else ["first"])
 

@@ -10,6 +10,8 @@ This module is imported only where a catalog is asked for: pyiceberg alone costs
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -45,6 +47,8 @@ from instep.tables.write import check_table_name, make_table_folder
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.io import FileIO
+    from pyiceberg.table import UpsertResult
+    from pyiceberg.table.update.snapshot import UpdateSnapshot
     from pyiceberg.view import View
     from pyiceberg.view.metadata import ViewVersion
 
@@ -72,15 +76,16 @@ class Tables(Protocol):
         """
 
 
-class LakeTable(Table):
-    """A table that tells a plain append from all that looks at the rows that are there.
+class LakeTransaction(Transaction):
+    """A transaction that tells plain appends from all that looks at the rows that are there.
 
-    Both may add files and nothing else, as an upsert does when no key is met; but only an append
-    means the same on a table that moved meanwhile.
+    Both may add files and nothing else, as an upsert does when no key is met; but only appends
+    mean the same on a table that moved meanwhile. What looked at rows may commit nothing at all.
     """
 
-    catalog: LakeCatalog
-    is_appending = False
+    _table: LakeTable
+    _is_appending = False
+    _only_appends = True
 
     def append(
         self,
@@ -88,16 +93,59 @@ class LakeTable(Table):
         snapshot_properties: dict[str, str] = EMPTY_DICT,
         branch: str | None = MAIN_BRANCH,
     ) -> None:
-        self.is_appending = True
-        try:
+        with self._appending():
             super().append(df, snapshot_properties, branch)
+
+    def upsert(self, *args: Any, **options: Any) -> UpsertResult:  # as pyiceberg has them
+        self._depend()
+        return super().upsert(*args, **options)
+
+    def update_snapshot(self, *args: Any, **options: Any) -> UpdateSnapshot:  # as above
+        self._depend()
+        return super().update_snapshot(*args, **options)
+
+    def commit_transaction(self) -> Table:
+        self._table.is_appending = self._only_appends
+        try:
+            return super().commit_transaction()
         finally:
-            self.is_appending = False
+            self._table.is_appending = False
+
+    def _stage(
+        self,
+        updates: tuple[TableUpdate, ...],
+        requirements: tuple[TableRequirement, ...] = (),
+    ) -> Transaction:
+        self._depend()
+        return super()._stage(updates, requirements)
+
+    def _rebuild_snapshot_updates(self) -> None:
+        with self._appending() if self._only_appends else nullcontext():
+            super()._rebuild_snapshot_updates()
+
+    @contextmanager
+    def _appending(self) -> Iterator[None]:
+        before, self._is_appending = self._is_appending, True
+        try:
+            yield
+        finally:
+            self._is_appending = before
+
+    def _depend(self) -> None:
+        if not self._is_appending:
+            self._only_appends = False
+            self._table.catalog.depend_on(self._table)
+
+
+class LakeTable(Table):
+    """A table that says when its rows were looked at."""
+
+    catalog: LakeCatalog
+    is_appending = False
+    """Whether what is being committed only appends."""
 
     def transaction(self) -> Transaction:
-        if not self.is_appending:  # it may commit nothing, because of the rows it saw
-            self.catalog.depend_on(self)
-        return super().transaction()
+        return LakeTransaction(self)
 
     def scan(self, *args: Any, **options: Any) -> DataScan:  # as pyiceberg has them
         self.catalog.depend_on(self)
