@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from storm import Fault, Storm, storm
 from instep.errors import InvalidError
 from instep.history.places import here, s3_root
 from instep.history.repository import Repository
-from instep.tables.addresses import name_below, plain_address
+from instep.tables.addresses import client_properties, name_below, plain_address
 
 TABLE = "default.people"
+SECRET = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 @pytest.fixture
@@ -59,6 +61,7 @@ def test_what_a_client_writes_is_read_by_instep_on_this_machine_and_another(
 def test_a_client_is_told_where_the_files_are_and_never_a_secret(
     server: Server, weather: Storm
 ) -> None:
+    asking = partial(server.ask, X_Iceberg_Access_Delegation="vended-credentials,remote-signing")
     told = server.ask("GET", "config?warehouse=work")
     assert told.json()["defaults"] == {
         "s3.endpoint": weather.url,
@@ -66,7 +69,39 @@ def test_a_client_is_told_where_the_files_are_and_never_a_secret(
         "s3.region": "us-east-1",
         "client.region": "us-east-1",
     }
-    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in told.text
+    body = {"name": "t", "schema": people_schema(), "stage-create": False}
+    tables = "work/namespaces/default/tables"
+    for reply in (
+        told,
+        asking("GET", "config?warehouse=work"),
+        asking("POST", tables, {**body, "stage-create": True}),
+        asking("POST", tables, body),
+        asking("GET", f"{tables}/t"),
+        asking("POST", f"{tables}/t", {"requirements": [], "updates": []}),
+    ):
+        assert reply.status_code == 200
+        assert "storage-credentials" not in reply.json()
+        assert not reply.json().get("config")
+        assert not [name for name in SECRET if KEYS[name] in reply.text]
+
+
+def people_schema() -> dict[str, object]:
+    field = {"id": 1, "name": "id", "type": "long", "required": False}
+    return {"type": "struct", "schema-id": 0, "fields": [field]}
+
+
+def test_where_the_store_is_is_told_as_far_as_the_lake_says_it(tmp_path: Path) -> None:
+    def told(endpoint: str | None, region: str | None) -> dict[str, str]:
+        return client_properties(s3_root("s3://bucket/lake", tmp_path, endpoint, region))
+
+    at = {"s3.region": "eu-central-1", "client.region": "eu-central-1"}
+    assert told(None, None) == client_properties(tmp_path) == {}
+    assert told(None, "eu-central-1") == at
+    assert told("http://store", "eu-central-1") == {
+        "s3.endpoint": "http://store",
+        "s3.path-style-access": "true",
+        **at,
+    }
 
 
 def test_a_store_that_refuses_the_server_leaves_the_branch_where_it_was(

@@ -1,23 +1,28 @@
 """Spark writes to branches through the REST catalog; Instep reads, compares and merges it.
 
-Needs Java 17 and what `tests/fetch-spark` puts into `.spark`, or into the folder INSTEP_SPARK; a
-test fetches nothing itself. All share one session, which takes ten seconds to begin.
+Once with the lake's files in a folder, once on S3. Those of one place share a session.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from rest import SECONDS, Server, make_branch, make_project, people, rows, serving
+from buckets import make_bucket
+from rest import (
+    SECONDS,
+    Server,
+    make_branch,
+    make_project,
+    make_shared_project,
+    people,
+    rows,
+    serving,
+)
+from spark import Spark, require_spark, spark_session
 
 from instep.history.edits import Edit, commit_edit
 from instep.history.repository import Repository
@@ -25,10 +30,6 @@ from instep.lake import Lake
 from instep.tables.content import TableContent
 from instep.tables.diff import diff_rows
 from instep.tables.verify import required_files
-
-HOME = Path(os.environ.get("INSTEP_SPARK", Path(__file__).parents[2] / ".spark"))
-SESSION = Path(__file__).parents[1] / "support" / "spark_session.py"
-
 
 CONTRACT = """\
 apiVersion: v3.1.0
@@ -45,83 +46,48 @@ schema:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Spark:
-    """A session that answers SQL; its process ends with its input."""
+at_each_place = pytest.mark.parametrize("lake", ["folder", "s3"], indirect=True, scope="module")
+"""Where the lake's files are."""
 
-    process: subprocess.Popen[str]
-
-    def sql(self, text: str) -> list[dict[str, Any]]:
-        """Returns the rows of a statement; values are of any type."""
-        told = self._told(text)
-        assert "error" not in told, f"{text}\n{told.get('error')}"
-        found: list[dict[str, Any]] = told["rows"]
-        return found
-
-    def error(self, text: str) -> str:
-        """Returns what a statement fails with."""
-        return str(self._told(text).get("error", ""))
-
-    def _told(self, text: str) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(text) + "\n")
-        self.process.stdin.flush()
-        return self.answer()
-
-    def answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        found: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return found
+at_each_place_at_length = pytest.mark.parametrize(
+    "lake",
+    ["folder", pytest.param("s3", marks=pytest.mark.long)],
+    indirect=True,
+    scope="module",
+)
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+def lake(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A lake with the branches that Spark knows as catalogs `work` and `team`."""
-    for what, is_there in (
-        ("Java", shutil.which("java") is not None),
-        (f"Spark in {HOME}", (HOME / "venv" / "bin" / "python").exists()),
-        (f"Iceberg's JAR in {HOME}", (HOME / "iceberg.jar").exists()),
-    ):
-        if not is_there:
-            pytest.skip(f"{what} is missing: run tests/fetch-spark")
-    repo = make_project(tmp_path_factory.mktemp("spark"))
+    require_spark()
+    place = tmp_path_factory.mktemp("spark")
+    if request.param == "folder":
+        repo = make_project(place)
+    else:
+        bucket = make_bucket(request.getfixturevalue("s3_url"))
+        repo = make_shared_project(place, bucket, request.getfixturevalue("postgres_url"))
     make_branch(repo, "work")
     make_branch(repo, "team/ideas")
     return repo
 
 
 @pytest.fixture(scope="module")
-def server(lake: Repository) -> Iterator[Server]:
-    with serving(lake.root.parent, "--as", "ana") as running:
+def project(lake: Repository) -> Path:
+    return lake.here.parent
+
+
+@pytest.fixture(scope="module")
+def server(project: Path) -> Iterator[Server]:
+    with serving(project, "--as", "ana") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def spark(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
     place = tmp_path_factory.mktemp("session")
-    outside = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
-    process = subprocess.Popen(
-        [
-            HOME / "venv" / "bin" / "python", SESSION, HOME / "iceberg.jar", server.url,
-            "work", "team/ideas", "main",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=place,
-        env={**outside, "SPARK_LOCAL_IP": "127.0.0.1"},
-    )  # fmt: skip
-    try:
-        running = Spark(process)
-        assert "ready" in running.answer()
+    with spark_session(place, server.url, "work", "team/ideas", "main") as running:
         yield running
-    finally:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.close()
-        process.wait(timeout=SECONDS)
-        process.stdout.close()
 
 
 def content(lake: Repository, ref: str, table: str) -> TableContent:
@@ -129,13 +95,18 @@ def content(lake: Repository, ref: str, table: str) -> TableContent:
 
 
 @pytest.mark.parametrize(
-    ("version", "mode"),
+    ("lake", "version", "mode"),
     [
-        ("2", "copy-on-write"),
-        ("2", "merge-on-read"),
-        ("3", "merge-on-read"),
-        pytest.param("3", "copy-on-write", marks=pytest.mark.long),
+        ("folder", "2", "copy-on-write"),
+        ("folder", "2", "merge-on-read"),
+        ("folder", "3", "merge-on-read"),
+        pytest.param("folder", "3", "copy-on-write", marks=pytest.mark.long),
+        pytest.param("s3", "2", "copy-on-write", marks=pytest.mark.long),
+        ("s3", "2", "merge-on-read"),
+        ("s3", "3", "merge-on-read"),
     ],
+    indirect=["lake"],
+    scope="module",
 )
 def test_what_spark_writes_and_deletes_instep_reads(
     spark: Spark, lake: Repository, version: str, mode: str
@@ -172,6 +143,7 @@ def test_what_spark_writes_and_deletes_instep_reads(
     assert Lake(lake).branch("work").table(name).rows == 55
 
 
+@at_each_place_at_length
 def test_spark_makes_replaces_merges_and_renames(spark: Spark, lake: Repository) -> None:
     spark.sql("create table work.default.made using iceberg as select id from range(5)")
     spark.sql(
@@ -191,8 +163,9 @@ def test_spark_makes_replaces_merges_and_renames(spark: Spark, lake: Repository)
     assert not spark.sql("show tables in work.default like 'named'")
 
 
+@at_each_place
 def test_what_spark_changed_on_a_branch_is_compared_and_merged(
-    spark: Spark, server: Server, lake: Repository
+    spark: Spark, server: Server, lake: Repository, project: Path
 ) -> None:
     """Both sides change a table that has a contract; nobody's rows are lost."""
     blob = lake.objects.put(CONTRACT.encode())
@@ -212,7 +185,7 @@ def test_what_spark_changed_on_a_branch_is_compared_and_merged(
     server.catalog("theirs").load_table("default.people").append(people((60, "other")))
     done = subprocess.run(
         [sys.executable, "-m", "instep", "branch", "merge", "theirs", "work", "--as", "ana"],
-        cwd=lake.root.parent, capture_output=True, text=True, timeout=SECONDS,
+        cwd=project, capture_output=True, text=True, timeout=SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     ids = [one["id"] for one in spark.sql("select id from work.default.people order by id")]
@@ -220,6 +193,7 @@ def test_what_spark_changed_on_a_branch_is_compared_and_merged(
     assert [one["id"] for one in rows(lake, "work", "people")] == ids
 
 
+@at_each_place_at_length
 def test_no_statement_of_spark_deletes_a_file_that_a_commit_needs(
     spark: Spark, lake: Repository
 ) -> None:
@@ -239,6 +213,7 @@ def test_no_statement_of_spark_deletes_a_file_that_a_commit_needs(
     assert all(one.path.exists() for one in required_files(lake.root, before, set()))
 
 
+@at_each_place_at_length
 def test_spark_is_told_why_it_may_not_write_and_who_wrote(
     spark: Spark, server: Server, lake: Repository
 ) -> None:
@@ -248,3 +223,15 @@ def test_spark_is_told_why_it_may_not_write_and_who_wrote(
     commit = lake.commit(lake.resolve("team/ideas"))
     assert (commit.author, commit.origin) == ("spark", "rest, asserted")
     assert "does not support" in spark.error("create namespace work.other")
+
+
+@at_each_place
+def test_names_of_partitions_that_need_quoting_are_read(spark: Spark, lake: Repository) -> None:
+    table, names = "work.default.named_oddly", ["plain", "a b/c+d", "ü=%25", "", "x:y?#"]
+    spark.sql(f"create table {table} (id bigint, name string) partitioned by (name)")
+    values = ", ".join(f"({number}, '{name}')" for number, name in enumerate(names))
+    spark.sql(f"insert into {table} values {values}")
+    spark.sql(f"delete from {table} where name = 'plain'")
+    found = [one["name"] for one in rows(lake, "work", "named_oddly")]
+    assert found == names[1:]
+    assert [one["name"] for one in spark.sql(f"select name from {table} order by id")] == found

@@ -1,7 +1,7 @@
 """One Spark session in a process of its own: SQL comes in a line, its rows go out in one.
 
 Runs in Spark's own virtual environment, where nothing of Instep is installed:
-`python spark_session.py iceberg.jar URL WAREHOUSE...`. Each warehouse is a catalog of its own,
+`python spark_session.py JAR,JAR URL WAREHOUSE...`. Each warehouse is a catalog of its own,
 named by its first letters up to what is no letter or digit. Rows are JSON texts.
 """
 
@@ -25,8 +25,8 @@ PLAIN = {
 
 
 def main() -> None:
-    jar, url, *warehouses = sys.argv[1:]
-    builder = SparkSession.builder.master("local[1]").config("spark.jars", jar)
+    jars, url, *warehouses = sys.argv[1:]
+    builder = SparkSession.builder.master("local[1]").config("spark.jars", jars)
     for name, text in PLAIN.items():
         builder = builder.config(name, text)
     for warehouse in warehouses:

@@ -44,15 +44,14 @@ def name_below(folder: Path, address: str) -> str:
 def client_properties(root: Path) -> dict[str, str]:
     """Returns what an Iceberg client must know of where a lake's files are, but its credentials.
 
-    Libraries have two words for the region. Without an endpoint a client finds both by itself.
+    Libraries have two words for the region. At Amazon it is told where the lake's address names it.
     """
     remote = on_s3(root)
-    if remote is None or remote.bucket.endpoint is None:
+    if remote is None:
         return {}
-    region = str(remote.bucket.client().meta.region_name)
-    return {
-        "s3.endpoint": remote.bucket.endpoint,
-        "s3.path-style-access": "true",
-        "s3.region": region,
-        "client.region": region,
-    }
+    endpoint, region = remote.bucket.endpoint, remote.bucket.region
+    told = {}
+    if endpoint is not None:
+        told = {"s3.endpoint": endpoint, "s3.path-style-access": "true"}
+        region = region or str(remote.bucket.client().meta.region_name)
+    return {**told, "s3.region": region, "client.region": region} if region else told
