@@ -1,11 +1,14 @@
-"""A proxy before an S3 server: slow, failing, throttling, and losing replies to what was done."""
+"""A proxy before an S3 server: slow, failing, throttling, and losing replies to what was done.
+
+It carries any HTTP, and may let something happen before a request goes on.
+"""
 
 from __future__ import annotations
 
 import http.client
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -35,6 +38,8 @@ class Storm:
     delay_s: float = 0.0
     faults: dict[str, list[Fault | None]] = field(default_factory=dict)
     always: Fault | None = None
+    meanwhile: Callable[[str, str], None] | None = None
+    """Called with method and path of each request before it goes on."""
     asked: list[str] = field(default_factory=list)
     """Method and path of each request that came."""
     url: str = ""
@@ -63,6 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
         data = self._body()
         if storm.delay_s:
             time.sleep(storm.delay_s)  # the store is slow: this is what is tested
+        if storm.meanwhile is not None:
+            storm.meanwhile(self.command, self.path)
         if fault is Fault.STALLS:
             self.server.storm.ended.wait()
             self.close_connection = True
