@@ -17,10 +17,12 @@ from instep.history.collection import collect
 from instep.history.edits import Edit, publish
 from instep.history.repository import Repository
 from instep.history.retention import Policy
-from instep.lake import retention_of
+from instep.lake import Lake, retention_of
 from instep.server.reading import find_place
 from instep.server.updates import TableChange
 from instep.server.writing import Act, commit
+from instep.tables.content import TableContent
+from instep.tables.reach import added_files, files_of
 
 ACT = Act("ana", "asserted", None, {})
 
@@ -102,3 +104,42 @@ def test_files_that_are_committed_while_rows_are_erased_stay(
     assert [row["id"] for row in rows(repo, "work", "people")] == [1, 2, 3]
     assert [row["id"] for row in rows(repo, "other", "people")] == [1]
     check(repo)
+
+
+def test_what_is_looked_for_are_the_files_that_a_commit_adds_and_no_others(
+    tmp_path: Path, repo: Repository
+) -> None:
+    make_branch(repo, "work")
+    with serving(tmp_path, "--as", "ana") as server:
+        table = server.catalog("work").create_table("default.people", schema=people().schema)
+        states = [_state(repo)]
+        steps: list[Callable[[], object]] = [
+            lambda: table.append(people((1, "ana"), (2, "ben"), (3, "cleo"))),
+            lambda: table.append(people((4, "dan"))),
+            lambda: table.transaction().set_properties(owner="ana").commit_transaction(),
+            lambda: table.delete("id = 2"),
+            lambda: table.overwrite(people((5, "eve"))),
+            lambda: table.delete("id = 5"),
+            lambda: table.append(people((6, "fay"))),
+        ]
+        for step in steps:
+            step()
+            states.append(_state(repo))
+    assert not (repo.here / "cache" / "names").exists(), "what gc keeps is not theirs"
+    added = []
+    for before, after in zip([None, *states], states, strict=False):
+        had, has = (_data(repo, [one] if one else []) for one in (before, after))
+        added.append(added_files(repo.root, before, after))
+        assert added[-1] == has - had
+    assert [len(one) for one in added] == [0, 1, 1, 0, 1, 1, 0, 1]
+
+
+def _state(repo: Repository) -> TableContent:
+    return Lake(repo).branch("work").table("people").content
+
+
+def _data(repo: Repository, states: list[TableContent]) -> frozenset[str]:
+    if not states:
+        return frozenset()
+    names = files_of(repo.root, states[0].uuid, [one.to_content() for one in states])
+    return frozenset(name for name in names if name.startswith("data/"))

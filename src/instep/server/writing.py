@@ -47,7 +47,8 @@ from instep.tables.adopt import adopt
 from instep.tables.content import TableContent
 from instep.tables.foreign import still_there
 from instep.tables.iceberg import Metadata
-from instep.tables.reach import files_of
+from instep.tables.reach import added_files
+from instep.tables.read import table_folder
 from instep.tables.write import check_table_name, make_table_folder
 
 
@@ -189,34 +190,27 @@ def _carried_out(
 ) -> Place:
     with writing(repo.root, repo.store):
         place = find_place(repo, branch)  # what is read before is not kept from collection
+        made = make(place)
         changes = {
             table_key(name): content.to_content() if content else None
-            for name, content in make(place).items()
+            for name, content in made.items()
         }
         if all(repo.find(place.commit, key) == content for key, content in changes.items()):
             return place
         origin = f"rest, {act.basis}"
         edit = Edit(place.commit, changes, act.author, message, origin)
-        brought = tuple(_brought(repo, place, edit.changes))
+        brought = tuple(_brought(repo, place, made))
         return _at(place, _published(repo, branch, act, edit, brought))
 
 
-def _brought(
-    repo: Repository, place: Place, changes: Mapping[str, JsonObject | None]
-) -> Iterator[Path]:
+def _brought(repo: Repository, place: Place, changes: Changes) -> Iterator[Path]:
     """Yields the files that the client wrote: they are older than this server's claim to them."""
-    known = [content for key in changes if (content := repo.find(place.commit, key))]
-    before = {TableContent.from_content(one).uuid: one for one in known}
+    known = [found for name in changes if (found := find_table(repo, place.commit, name))]
+    before = {one.uuid: one for one in known}
     for content in changes.values():
-        if content is None:
-            continue
-        folder = TableContent.from_content(content).uuid
-        names = files_of(repo.root, folder, [content])
-        if folder in before:
-            names -= files_of(repo.root, folder, [before[folder]])
-        for name in names:
-            if name.startswith("data/") and not name.endswith("*"):
-                yield repo.root / "tables" / folder / name
+        if content is not None:
+            for name in added_files(repo.root, before.get(content.uuid), content):
+                yield table_folder(repo.root, content) / name
 
 
 def _published(repo: Repository, branch: str, act: Act, edit: Edit, brought: Sequence[Path]) -> str:

@@ -7,13 +7,14 @@ Only names are kept in memory, those of one table at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from instep.canonical import JsonObject
 from instep.tables.content import TYPE as TYPE
 from instep.tables.content import TableContent
-from instep.tables.copies import load_json
+from instep.tables.copies import load_base, load_json
+from instep.tables.iceberg import Metadata
 from instep.tables.manifest import Manifest
 from instep.tables.names import names_in
 from instep.tables.read import LISTING, LISTING_DIGEST, load_listing, located, replacement_path
@@ -40,10 +41,9 @@ def files_of(root: Path, folder: str, contents: Sequence[JsonObject]) -> frozens
     for content in contents:
         for state in _states(root, TableContent.from_content(content), names):
             names.add(f"metadata/{(metadata / state.metadata).name}")
-            for snapshot in load_json(root.resolve() / state.metadata, state.digest)["snapshots"]:
-                summary = snapshot["summary"]
+            for snapshot in _snapshots(root, state):
                 names.add(f"metadata/{PurePosixPath(snapshot['manifest-list']).name}")
-                listings[summary[LISTING]] = summary[LISTING_DIGEST]
+                listings.update(_listing_of(snapshot))
     manifests: dict[str, Manifest] = {}
     for name, digest in listings.items():
         names.add(f"metadata/{name}")
@@ -53,6 +53,54 @@ def files_of(root: Path, folder: str, contents: Sequence[JsonObject]) -> frozens
             if one.live_files:
                 manifests[one.entries] = one
     return frozenset(names.union(*names_in(root.resolve(), folder, manifests.values())))
+
+
+def added_files(root: Path, before: TableContent | None, after: TableContent) -> frozenset[str]:
+    """Returns the files, below the table's folder, that a state lists and one before it does not.
+
+    Only the listings and manifests that one of the two has alone are read: nothing, where the
+    files are the same.
+
+    Raises: as `files_of`.
+    """
+    old, new = (_listings(root, one) if one else {} for one in (before, after))
+    if new.keys() <= old.keys():
+        return frozenset()
+    folder = root.resolve() / "tables" / after.uuid
+    were, are = (_manifests(folder / "metadata", one) for one in (old, new))
+    had = _listed(folder, (were[name] for name in were.keys() - are.keys()))
+    return _listed(folder, (are[name] for name in are.keys() - were.keys())) - had
+
+
+def _listings(root: Path, table: TableContent) -> Mapping[str, str]:
+    """Returns the digests of the listings that a state has, by their names."""
+    found: dict[str, str] = {}
+    for snapshot in _snapshots(root, located(root, table)):
+        found.update(_listing_of(snapshot))
+    return found
+
+
+def _snapshots(root: Path, state: TableContent) -> Sequence[Metadata]:
+    metadata: Metadata = load_json(root.resolve() / state.metadata, state.digest)
+    found: Sequence[Metadata] = metadata["snapshots"]
+    return found
+
+
+def _listing_of(snapshot: Metadata) -> Mapping[str, str]:
+    summary = snapshot["summary"]
+    return {summary[LISTING]: summary[LISTING_DIGEST]}
+
+
+def _manifests(place: Path, listings: Mapping[str, str]) -> Mapping[str, Manifest]:
+    return {
+        one.entries: one
+        for name, digest in listings.items()
+        for one in load_listing(place / name, digest)
+    }
+
+
+def _listed(folder: Path, manifests: Iterable[Manifest]) -> frozenset[str]:
+    return frozenset(f"data/{name}" for one in manifests for name in load_base(folder, one).names)
 
 
 def _states(root: Path, table: TableContent, names: set[str]) -> Iterator[TableContent]:
