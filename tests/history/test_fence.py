@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -97,14 +97,12 @@ def _writer(bucket: Bucket, lake: Database, folder: Path) -> Iterator[subprocess
 
 
 def _cut(repo: Repository) -> None:
-    """Ends the session of a machine, as a server that is restarted does; it learns of it."""
+    """Ends the session of a machine, as a server that is restarted does."""
     store = repo.store
     assert isinstance(store, PostgresStore)
     number = store.ask("select pg_backend_pid()")[0]
     with psycopg.connect(store.database.url, autocommit=True) as other:
         other.execute("select pg_terminate_backend(%s, 10000)", (number,))
-    with suppress(UnavailableError):
-        store.ask("select 1")
 
 
 def test_a_writer_on_another_machine_keeps_what_it_wrote_and_found(
@@ -172,6 +170,24 @@ def test_a_writer_that_was_taken_for_dead_publishes_nothing_and_may_try_again(
     gc(other)
     gc(other)
     assert on_disk(repo) == needs(repo).paths
+
+
+def test_a_machine_goes_on_where_its_session_ended_and_it_held_nothing(machine: Machine) -> None:
+    repo = machine("one")
+    for act in (
+        lambda: repo.resolve("main"),
+        lambda: oldest_writer(repo.root, repo.store),
+        lambda: _wrote(repo),
+        lambda: gc(repo),
+    ):
+        _cut(repo)
+        act()
+    needs(repo)
+
+
+def _wrote(repo: Repository) -> None:
+    with writing(repo.root, repo.store):
+        garbage.commit(repo, "main", contract__t=garbage.contract(repo, "terms"))
 
 
 def test_one_machine_collects_at_a_time(machine: Machine) -> None:

@@ -334,7 +334,7 @@ def test_a_database_that_is_gone_is_unavailable(far: Repository, wire: Wire) -> 
     assert far.resolve("main") == before
 
 
-@pytest.mark.parametrize("lost", [rb"set lock_timeout", rb"set search_path", rb"isolation level"])
+@pytest.mark.parametrize("lost", [rb"set lock_timeout", rb"set search_path"])
 def test_an_answer_that_is_lost_before_anything_is_asked_says_so_and_no_more(
     far: Repository, wire: Wire, lost: bytes
 ) -> None:
@@ -348,9 +348,29 @@ def test_an_answer_that_is_lost_before_anything_is_asked_says_so_and_no_more(
 
 
 def test_a_connection_that_broke_while_idle_is_opened_again(far: Repository, wire: Wire) -> None:
-    wire.loses_answer_to = BEGIN
-    assert put(far, "table/a", 1) == far.resolve("main")
-    assert wire.loses_answer_to is None
+    for lost in (BEGIN, rb"isolation level"):
+        wire.loses_answer_to = lost
+        assert put(far, "table/a", 1) == far.resolve("main")
+        assert wire.loses_answer_to is None
+
+
+def test_a_connection_that_breaks_twice_or_inside_a_transaction_is_not_opened_again(
+    far: Repository, wire: Wire
+) -> None:
+    assert isinstance(far.store, PostgresStore)
+    wire.loses_answer_to, wire.refuses_after_loss = rb"isolation level", True
+    with pytest.raises(UnavailableError):
+        far.resolve("main")
+    wire.refuses = wire.refuses_after_loss = False
+    with pytest.raises(UnavailableError), far.store.reading() as reading:
+        wire.loses_answer_to = rb"from lake"
+        reading.row("select value from lake where name = 'format'")
+    with pytest.raises(UnavailableError), far.store.transaction() as tx:
+        tx.execute("insert into lake (name, value) values ('a', '1')")
+        wire.loses_answer_to = rb"select 41"
+        far.store.ask("select 41")
+    with far.store.reading() as reading:
+        assert reading.rows("select value from lake where name = 'a'") == []
 
 
 def test_a_role_that_may_not_make_a_schema_is_refused(tmp_path: Path, postgres_url: str) -> None:

@@ -14,16 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from instep.errors import (
     ConflictError,
     NotFoundError,
     OutcomeUnknownError,
-    RefusedError,
     UnavailableError,
 )
 from instep.faults import reached
+from instep.history.postgres_errors import disk_full, not_allowed, unreachable
 from instep.history.store import (
     FORMAT_VERSION,
     LOCK_WAIT_S,
@@ -46,6 +46,8 @@ CONNECT_WAIT_S = 10
 
 _QUIET_S, _ASKED_EVERY_S, _ASKED_TIMES = 30, 10, 6
 """When each side asks whether the other is there: a machine that vanished is noticed after 90 s."""
+
+T = TypeVar("T")
 
 Rejoin = Callable[["psycopg.Connection[Row]"], None]
 """What a thread does on a new connection before anything else; it may raise."""
@@ -180,17 +182,17 @@ class PostgresStore:
                 tx.cursor.connection.execute("rollback")
             match error:
                 case psycopg.errors.InsufficientPrivilege():
-                    raise _not_allowed(error) from error
+                    raise not_allowed(error) from error
                 case psycopg.errors.DeadlockDetected() | psycopg.errors.LockNotAvailable():
                     raise self._busy() from error
                 case psycopg.errors.DiskFull():
-                    raise _disk_full(error) from error
+                    raise disk_full(error) from error
                 case psycopg.OperationalError():
                     self.close()
                 case _:
                     raise
             if not is_committing:
-                raise _unreachable(error, " Nothing was changed.") from error
+                raise unreachable(error, " Nothing was changed.") from error
             self._local.transaction = None
             self._read_back(tx.number, error)
         finally:
@@ -206,17 +208,16 @@ class PostgresStore:
         if open_already is not None:
             yield open_already
             return
-        connection = self._connection()
+        connection = self._asked(_begin_reading)
         try:
-            connection.execute("begin isolation level repeatable read read only")
             cursor = connection.cursor()
             tx = self._local.transaction = PostgresTransaction(self._connection, cursor)
             yield tx
         except psycopg.errors.DiskFull as error:
-            raise _disk_full(error) from error
+            raise disk_full(error) from error
         except psycopg.OperationalError as error:
             self.close()
-            raise _unreachable(error) from error
+            raise unreachable(error) from error
         finally:
             self._local.transaction = None
             with suppress(psycopg.Error):
@@ -244,13 +245,29 @@ class PostgresStore:
 
         Raises: UnavailableError (kind "database-unreachable").
         """
+        return self._asked(lambda connection: row_of(connection, sql, values))
+
+    def _asked(self, ask: Callable[[psycopg.Connection[Row]], T]) -> T:
+        """Asks first on this thread's connection, and then, where that had gone, on a new one.
+
+        What a session held went with it, so that nothing is done twice. An open transaction went
+        too: inside of one nothing is asked again.
+
+        Raises: as `ask`.
+        """
         import psycopg
 
+        connection = self._connection()
         try:
-            return row_of(self._connection(), sql, values)
+            try:
+                return ask(connection)
+            except psycopg.OperationalError:
+                if not connection.closed or getattr(self._local, "transaction", None) is not None:
+                    raise
+                return ask(self._connection())
         except psycopg.OperationalError as error:
             self.close()
-            raise _unreachable(error) from error
+            raise unreachable(error) from error
 
     def release(self, sql: str, values: Sequence[Value]) -> None:
         """Runs a statement that gives up what the session holds; a session that fails is ended."""
@@ -290,7 +307,7 @@ class PostgresStore:
         if status == "committed":
             return
         if status == "aborted":
-            raise _unreachable(cause, " Nothing was changed.") from cause
+            raise unreachable(cause, " Nothing was changed.") from cause
         raise OutcomeUnknownError(
             f"The answer to a commit was lost and its outcome is {status}: expected committed or "
             'aborted. See "instep log" before trying again.',
@@ -309,6 +326,11 @@ class PostgresStore:
                 unless_joined.pop_all()
             self._local.connection = connection
         return connection
+
+
+def _begin_reading(connection: psycopg.Connection[Row]) -> psycopg.Connection[Row]:
+    connection.execute("begin isolation level repeatable read read only")
+    return connection
 
 
 def row_of(connection: psycopg.Connection[Row], sql: str, values: Sequence[Value]) -> Row:
@@ -392,7 +414,7 @@ def _connect(database: Database, lock_wait_s: float) -> psycopg.Connection[Row]:
             f"{_ASKED_TIMES}"
         )
     except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
-        raise _unreachable(error) from error
+        raise unreachable(error) from error
     return connection
 
 
@@ -421,30 +443,3 @@ def _translated(sql: str) -> str:
 def _ordered_by_bytes(statement: str) -> str:
     """Makes text compare by its bytes, as in SQLite and whatever the database's locale."""
     return statement.replace(" text", ' text collate "C"')
-
-
-def _not_allowed(error: Exception) -> RefusedError:
-    return RefusedError(
-        f"PostgreSQL refused a statement ({str(error).strip().splitlines()[0]}): expected a role "
-        "that owns the lake's schema, or may create it. Nothing was changed. Ask who runs the "
-        "database to grant it.",
-        kind="database-permission",
-    )
-
-
-def _disk_full(error: Exception) -> UnavailableError:
-    return UnavailableError(
-        f"The disk of the catalog database is full ({str(error).strip().splitlines()[0]}). Nothing "
-        "was changed. Make room there, then try again.",
-        kind="disk-failed",
-    )
-
-
-def _unreachable(error: Exception, outcome: str = "") -> UnavailableError:
-    """Returns what is told of a database that does not answer; a read knows no `outcome`."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else "no answer"
-    return UnavailableError(
-        f"The catalog database cannot be reached ({reason}): expected PostgreSQL at the address "
-        f"in lake: of instep.yaml.{outcome} Start it, then try again.",
-        kind="database-unreachable",
-    )
