@@ -43,6 +43,12 @@ _KINDS: Mapping[str, tuple[int, str]] = {
 }
 """Kinds for which the protocol has a type of its own; clients act on it."""
 
+_HEADERS: Mapping[int, Mapping[str, str]] = {
+    401: {"WWW-Authenticate": "Bearer"},
+    503: {"Retry-After": "2"},
+}
+"""What a client is told besides. Engines wait so many seconds, five times at most."""
+
 
 def failed(error: Exception, request: Request) -> Reply:
     """Returns the answer to a request that ended in `error`."""
@@ -79,5 +85,4 @@ def bad_request(what: str) -> InvalidError:
 
 def _reply(status: int, type_: str, message: str, kind: str) -> Reply:
     body = {"error": {"message": message, "type": type_, "code": status, "kind": kind}}
-    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    return json_reply(body, status, **headers)
+    return json_reply(body, status, **_HEADERS.get(status, {}))

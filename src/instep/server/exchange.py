@@ -1,7 +1,8 @@
 """One HTTP request and its answer as values, and the ASGI between them.
 
 What answers is a plain function that runs in a thread of its own, since it reads files and waits
-for the database. Requests are bounded; an error that nobody expected is logged, never shown.
+for the database. Requests are bounded; an error that nobody expected is logged, never shown. Those
+that are the same come one after the other (`turns`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+from instep.errors import UnavailableError
+from instep.server.turns import WAIT_S, Turns
 from instep.serving.http import Application, Receive, Scope, Send
 
 MAXIMUM_BYTES = 16 << 20
@@ -53,9 +56,16 @@ def json_reply(value: Any, status: int = 200, **headers: str) -> Reply:  # anyth
 
 
 def application(
-    answer: Callable[[Request], Reply], failed: Callable[[Exception, Request], Reply]
+    answer: Callable[[Request], Reply],
+    failed: Callable[[Exception, Request], Reply],
+    same: Callable[[Request], str | None] = lambda _: None,
+    wait_s: float = WAIT_S,
 ) -> Application:
-    """Returns an ASGI application; `failed` says what is answered in place of an exception."""
+    """Returns an ASGI application; `failed` says what is answered in place of an exception.
+
+    `same` tells requests that must not be carried out side by side, None for one that may.
+    """
+    turns = Turns(wait_s)
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         body = await _body(receive)
@@ -63,7 +73,11 @@ def application(
         if body is None:
             reply = failed(OverflowError(), request)
         else:
-            reply = await asyncio.to_thread(_answered, request, answer, failed)
+            try:
+                async with turns.turn(same(request)):
+                    reply = await asyncio.to_thread(_answered, request, answer, failed)
+            except UnavailableError as error:
+                reply = failed(error, request)
         await _send(send, reply, with_body=request.method != "HEAD")
 
     return respond

@@ -10,6 +10,7 @@ Source: https://iceberg.apache.org/rest-catalog-spec/. What is not in `ENDPOINTS
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +80,21 @@ class Service:
 
 def iceberg(service: Service) -> Application:
     """Returns the ASGI application of the whole catalog."""
-    return application(lambda request: answer(service, request), failed)
+    return application(lambda request: answer(service, request), failed, sent_again)
+
+
+def sent_again(request: Request) -> str | None:
+    """Returns what is alike in a request and its being sent again: its key, or all that it says.
+
+    A commit without a key may be known by its snapshot (`writing.commit`), which is in its body.
+    """
+    if request.method in ("GET", "HEAD"):
+        return None
+    key = request.headers.get("idempotency-key")
+    if key is not None:
+        return key
+    query = json.dumps(dict(request.query))
+    return hashlib.sha256(f"{request.route}\n{query}\n".encode() + request.body).hexdigest()
 
 
 def answer(service: Service, request: Request) -> Reply:

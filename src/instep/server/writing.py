@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 
 from instep.canonical import JsonObject
 from instep.errors import (
@@ -64,9 +62,6 @@ class Act:
     key: str | None
     body: JsonObject
 
-
-_UNDER_WAY = tuple(Lock() for _ in range(64))
-"""Those of two keys share one now and then: then one waits that need not."""
 
 Changes = Mapping[str, TableContent | None]
 """The tables that a commit sets, by name; None removes one."""
@@ -149,35 +144,28 @@ def _carry_out(
 ) -> Place:
     """Makes new states and commits them on the branch that the place is; returns the place after.
 
-    A request that is sent again while its first sending is under way waits for that. Where another
-    server has done it meanwhile this one fails, and then that is asked about once more.
+    A request that is sent again while its first sending is under way has waited for that, on this
+    server (`turns`). Where another has done it meanwhile this one fails, and then that is asked
+    about once more.
 
     Raises:
         RefusedError (kind "protected-branch", "read-only-place").
         OutcomeUnknownError (kind "commit-unknown").
     """
     branch = writable(place).name
-    with _under_way(act):
-        done = _done(repo, branch, act)
-        if done is not None:
-            return _at(place, done)
+    done = _done(repo, branch, act)
+    if done is not None:
+        return _at(place, done)
+    try:
+        return _carried_out(repo, place, branch, act, message, make)
+    except (ConflictError, NotFoundError, OutcomeUnknownError) as error:
         try:
-            return _carried_out(repo, place, branch, act, message, make)
-        except (ConflictError, NotFoundError, OutcomeUnknownError) as error:
-            try:
-                done = _done(repo, branch, act)
-            except UnavailableError:
-                raise error from None
-            if done is None:
-                raise
-            return _at(place, done)
-
-
-def _under_way(act: Act) -> AbstractContextManager[object]:
-    """Holds that requests of one key are carried out one after the other in this process."""
-    if act.key is None:
-        return nullcontext()
-    return _UNDER_WAY[hash(act.key) % len(_UNDER_WAY)]
+            done = _done(repo, branch, act)
+        except UnavailableError:
+            raise error from None
+        if done is None:
+            raise
+        return _at(place, done)
 
 
 def _carried_out(
