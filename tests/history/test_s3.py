@@ -20,11 +20,12 @@ from instep.engines.duckdb import DuckDB
 from instep.engines.engine import DeleteFile
 from instep.engines.schema import Column, Schema
 from instep.errors import InstepError, NotFoundError, RefusedError, UnavailableError
-from instep.history import places, s3
+from instep.history import places, s3_requests
 from instep.history.objects import ERASED, Objects, file_digest, write_all_durably, write_durably
 from instep.history.places import at_hand, here, linked, on_s3, s3_root
 from instep.history.repository import create_repository
-from instep.history.s3 import ATTEMPTS, S3Path, check_bucket
+from instep.history.s3 import S3Path, check_bucket
+from instep.history.s3_requests import ATTEMPTS
 from instep.history.store import Database
 from instep.tables.content import TableContent
 from instep.tables.read import data_files, file_set, row_count, schema_of
@@ -51,9 +52,9 @@ def place(bucket: Bucket, weather: Storm, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits half a second where a minute is waited, and tries twice: to be done with it sooner."""
-    monkeypatch.setattr(s3, "READ_WAIT_S", 0.5)
-    monkeypatch.setattr(s3, "ATTEMPTS", 2)
+    """Waits half a second where half a minute is waited, and tries twice: to be done sooner."""
+    monkeypatch.setattr(s3_requests, "READ_WAIT_S", 0.5)
+    monkeypatch.setattr(s3_requests, "ATTEMPTS", 2)
 
 
 def test_a_place_on_s3_walks_like_a_path(bucket: Bucket, tmp_path: Path) -> None:
@@ -248,7 +249,34 @@ def test_a_store_that_is_silent_is_given_up_and_named(
             act()
         assert caught.value.kind == "bucket-unreachable"
         assert "Nothing was published" in caught.value.message
-        assert len(weather.asked) == s3.ATTEMPTS
+        assert len(weather.asked) == s3_requests.ATTEMPTS
+
+
+def test_a_store_that_stays_silent_is_given_up_in_time_however_often_it_may_be_asked(
+    place: Path, weather: Storm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the middle of an act: a whole object is brought by several requests."""
+    (place / "a").write_bytes(b"as it was")
+    monkeypatch.setattr(s3_requests, "READ_WAIT_S", 0.5)
+    monkeypatch.setattr(s3_requests, "ANSWER_WAIT_S", 1.5)
+    patient = on_s3(place)
+    assert patient is not None
+    patient.bucket._clients.clear()
+    acts: list[tuple[str, Callable[[], object]]] = [
+        ("PUT", lambda: (place / "a").write_bytes(b"")),
+        ("GET", lambda: (place / "a").read_bytes()),
+        ("GET", lambda: at_hand(place / "a")),
+    ]
+    for method, act in acts:
+        weather.asked.clear()
+        weather.faults = {method: [Fault.STALLS] * 100}
+        with pytest.raises(UnavailableError, match=r"within 1\.5 seconds") as caught:
+            act()
+        assert caught.value.kind == "bucket-unreachable"
+        asked = [one for one in weather.asked if one.startswith(method)]
+        assert len(asked) <= 2 < ATTEMPTS
+    weather.faults.clear()
+    assert (place / "a").read_bytes() == b"as it was"
 
 
 def test_a_store_that_falls_silent_for_a_moment_is_not_noticed(

@@ -27,7 +27,7 @@ from instep.errors import InternalError, NotFoundError, RefusedError
 from instep.faults import reached
 from instep.history.locks import blobs_locked
 from instep.history.places import at_hand, drop_copies, here, keep_copy, on_s3
-from instep.history.s3 import CONNECTIONS
+from instep.history.s3_requests import CONNECTIONS
 from instep.history.store import Store
 from instep.history.together import is_together
 

@@ -2,58 +2,37 @@
 
 It has the methods of a path that Instep calls, with their meaning and their OSErrors, and no
 `__fspath__`: what needs a file of this machine fails at once and never makes a folder "s3:".
-A path below it is made with `/`, also from its full text. Each request is tried a bounded number
-of times, with a growing and random pause; writing an object again with the same bytes is harmless,
-so a reply that was lost is no damage.
+A path below it is made with `/`, also from its full text. Each request may be made several times
+(`s3_requests`); writing an object again with the same bytes is harmless, so a reply that was lost
+is no damage.
 Not here: which files are kept on this machine (`places`), and what is written when (`objects`).
 """
 
 from __future__ import annotations
 
 import os
-import random
 import re
-import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, Any
 
-from instep.errors import InstepError, NotFoundError, RefusedError, UnavailableError
+from instep.history.s3_requests import (
+    Client,
+    again,
+    connect,
+    downloads,
+    no_bucket,
+    of_answer,
+    translated,
+)
 
-if TYPE_CHECKING:
-    from botocore.exceptions import ClientError
-
-ATTEMPTS = 5
-"""How often a request is made before it has failed: pauses grow to some 8 s, 15 s together."""
-
-CONNECT_WAIT_S = 10
-"""How long a connection may take to open."""
-
-READ_WAIT_S = 60
-"""How long the store may be silent in the middle of an answer."""
-
-CONNECTIONS = 16
-"""Requests at the same time; more wait for one of these."""
-
-_PAUSE_S = 0.1
-"""The longest pause before a stream is read a second time; the last is at most eight times this."""
 _REMOVED_AT_ONCE = 1_000
 """Objects removed by one request: the most that S3 takes."""
 
 _SCHEME = "s3://"
-_THROTTLED = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded",
-                        "TooManyRequests", "ServiceUnavailable", "503", "429"})  # fmt: skip
-_MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
-_TAKEN = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
-_DENIED = frozenset({"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "401",
-                     "SignatureDoesNotMatch", "ExpiredToken", "AllAccessDisabled"})  # fmt: skip
-
-Client = Any  # boto3 makes its clients at run time: they have no types
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,31 +57,8 @@ class Bucket:
         """
         found = self._clients.get(os.getpid())
         if found is None:
-            found = self._clients[os.getpid()] = self._connected()
+            found = self._clients[os.getpid()] = connect(self.name, self.endpoint, self.region)
         return found
-
-    def _connected(self) -> Client:
-        try:
-            import boto3
-            from botocore.config import Config
-        except ImportError:
-            raise NotFoundError(
-                "The lake's files are on S3, but the package boto3 is not installed: expected it. "
-                'Run: pip install "instep[s3]".',
-                kind="no-s3-client",
-            ) from None
-        with _translated(f"{_SCHEME}{self.name}"):
-            return boto3.session.Session().client(
-                "s3",
-                endpoint_url=self.endpoint,
-                region_name=self.region,
-                config=Config(
-                    retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-                    connect_timeout=CONNECT_WAIT_S,
-                    read_timeout=READ_WAIT_S,
-                    max_pool_connections=CONNECTIONS,
-                ),
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +171,7 @@ class S3Path:
             data: bytes = self._ask("get_object")["Body"].read()
             return data
 
-        return _again(str(self), read)
+        return again(str(self), self.bucket.name, read)
 
     def read_text(self, encoding: str = "utf-8") -> str:
         return self.read_bytes().decode(encoding)
@@ -262,7 +218,7 @@ class S3Path:
     def upload(self, source: Path) -> None:
         """Makes the object a copy of a file: in one request, or in parts where it is large."""
         client = self.bucket.client()
-        with _translated(str(self), self):
+        with translated(str(self), self.bucket.name):
             client.upload_file(str(source), self.bucket.name, self.key)
 
     def download(self, target: Path) -> None:
@@ -272,8 +228,8 @@ class S3Path:
             FileNotFoundError.
         """
         client = self.bucket.client()
-        with _translated(str(self), self):
-            client.download_file(self.bucket.name, self.key, str(target))
+        with translated(str(self), self.bucket.name):
+            client.download_file(self.bucket.name, self.key, str(target), Config=downloads())
 
     def iterdir(self) -> Iterator[S3Path]:
         """Yields what is directly below, by name; objects and common beginnings alike."""
@@ -328,7 +284,7 @@ class S3Path:
         """Makes one request, about this object unless `key` is None."""
         about = {} if key is None else {"Key": self.key}
         client = self.bucket.client()
-        with _translated(str(self), self):
+        with translated(str(self), self.bucket.name):
             return getattr(client, act)(Bucket=self.bucket.name, **about, **values)
 
 
@@ -341,7 +297,8 @@ def remove_all(paths: Sequence[S3Path]) -> None:
         wanted = {"Objects": [{"Key": path.key} for path in some], "Quiet": True}
         told = some[0]._ask("delete_objects", key=None, Delete=wanted)
         for error in told.get("Errors", ()):
-            raise _of_answer(error["Key"], some[0], ClientError({"Error": error}, "DeleteObjects"))
+            told_so = ClientError({"Error": error}, "DeleteObjects")
+            raise of_answer(error["Key"], some[0].bucket.name, told_so)
 
 
 def check_bucket(path: S3Path) -> None:
@@ -354,95 +311,8 @@ def check_bucket(path: S3Path) -> None:
     try:
         path._ask("head_bucket", key=None)
     except FileNotFoundError:
-        raise _no_bucket(path.bucket.name) from None
+        raise no_bucket(path.bucket.name) from None
 
 
 def _mark(found: dict[str, Any]) -> str:  # a part of S3's answer
     return f"{found['ETag']}:{found['LastModified'].timestamp():.0f}"
-
-
-def _again(what: str, read: Callable[[], T]) -> T:
-    """Reads a stream that may break off, again after a growing and random pause.
-
-    The request itself is tried again by its client.
-    """
-    from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
-
-    broken = (HTTPClientError, IncompleteReadError, ResponseStreamingError)
-    for number in range(ATTEMPTS - 1):
-        try:
-            return read()
-        except broken:
-            time.sleep(random.uniform(0, _PAUSE_S * 2**number))
-    with _translated(what):
-        return read()
-
-
-@contextmanager
-def _translated(what: str, path: S3Path | None = None) -> Iterator[None]:
-    """Turns what the client raises into what a path raises, or into the seven families."""
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        NoCredentialsError,
-        PartialCredentialsError,
-    )
-
-    try:
-        yield
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise _denied(what, str(error)) from error
-    except ClientError as error:
-        raise _of_answer(what, path, error) from error
-    except (BotoCoreError, Boto3Error) as error:
-        cause = error.__cause__ or error.__context__
-        if isinstance(cause, ClientError):
-            raise _of_answer(what, path, cause) from error
-        raise UnavailableError(
-            f"The store of {what} could not be reached in {ATTEMPTS} attempts ({error}): expected "
-            "an answer. Nothing was published. Look at the network and at lake.endpoint, then "
-            "try again.",
-            kind="bucket-unreachable",
-        ) from error
-
-
-def _of_answer(what: str, path: S3Path | None, error: ClientError) -> InstepError | OSError:
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code == "NoSuchBucket":
-        return _no_bucket(path.bucket.name if path else what)
-    if code in _MISSING:
-        return FileNotFoundError(2, "No such object", what)
-    if code in _TAKEN:
-        return FileExistsError(17, "Object exists", what)
-    if code in _DENIED:
-        return _denied(what, str(error))
-    if code in _THROTTLED or status in (429, 503):
-        return UnavailableError(
-            f"The store of {what} asked for fewer requests ({code}) in {ATTEMPTS} attempts: "
-            "expected it to answer. Nothing was published. Wait, then try again.",
-            kind="bucket-throttled",
-        )
-    return UnavailableError(
-        f"The store of {what} failed in {ATTEMPTS} attempts ({error}): expected an answer. "
-        "Nothing was published. Wait, then try again.",
-        kind="bucket-failed",
-    )
-
-
-def _denied(what: str, reason: str) -> RefusedError:
-    return RefusedError(
-        f"The store refused access to {what} ({reason}): expected credentials that may get, put, "
-        "delete and list there. Set them as for any AWS tool, or ask whoever owns the bucket.",
-        kind="bucket-access-denied",
-    )
-
-
-def _no_bucket(name: str) -> NotFoundError:
-    return NotFoundError(
-        f"There is no bucket {name}: expected one that is there, since Instep makes none. "
-        "Make it, or correct lake.files and lake.endpoint in instep.yaml.",
-        kind="no-such-bucket",
-        bucket=name,
-    )
