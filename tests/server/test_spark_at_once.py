@@ -14,7 +14,7 @@ import pytest
 from pyiceberg.catalog.rest import RestCatalog
 from rest import Server, make_branch, make_project, people, rows, serving
 from spark import Spark, require_spark, spark_session
-from storm import Storm, storm
+from storm import Fault, Storm, storm
 
 from instep.cli.wholeness import check
 from instep.history.commits import first_parents
@@ -129,6 +129,21 @@ def test_spark_whose_rows_were_changed_meanwhile_fails_and_changes_nothing(
     assert ids(lake, "raced") == [0, 1, 1]
     spark.sql(f"delete from {table} where id = 1")
     assert ids(lake, "raced") == [0]
+
+
+@pytest.mark.parametrize("fault", [Fault.THROTTLED, Fault.LOST])
+def test_spark_that_is_put_off_or_loses_its_answer_asks_again_and_writes_once(
+    spark: Spark, lake: Repository, between: Storm, fault: Fault
+) -> None:
+    name = fault.name.lower()
+    table = make_table(spark, name, 2, 3)
+    before = commits(lake)
+    between.asked.clear()
+    between.faults["POST"] = [fault]
+    spark.sql(f"insert into {table} values (7, 'spark')")
+    assert len([one for one in between.asked if one.startswith("POST")]) == 2
+    assert commits(lake) == before + 1
+    assert ids(lake, name) == [0, 1, 2, 7]
 
 
 def test_pyiceberg_that_comes_after_spark_tries_again_too(
