@@ -112,7 +112,7 @@ ROWS = st.lists(
 
 
 @given(ROWS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_rows_are_split_as_a_naive_reading_splits_them(rows: list[Row]) -> None:
     connection = session(rows)
     plain = Batch("staged", TEXTS)
@@ -196,7 +196,7 @@ NUMBERS = st.builds(
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=20), st.sampled_from([0, 2, 9]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_decimal_text_fits_exactly_when_it_has_no_more_places(
     texts: list[str], scale: int
 ) -> None:

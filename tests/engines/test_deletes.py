@@ -46,7 +46,7 @@ def _vector(path: Path, positions: list[int]) -> DeleteFile:
     return DeleteFile(str(path), len(positions), 0, "", None, 4, len(blob))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(by_file=st.tuples(POSITIONS, POSITIONS), by_vector=POSITIONS, as_uri=st.booleans())
 def test_deleted_rows_are_never_read(
     tmp_path_factory: pytest.TempPathFactory,

@@ -61,7 +61,7 @@ def chain(tx: Transaction, repo: Repository, name: str, start: str, length: int)
     return found
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(GRAPHS, st.data())
 def test_the_merge_base_agrees_with_sets_of_ancestors(
     lake: Repository, graph: list[list[int]], data: st.DataObject

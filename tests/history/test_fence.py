@@ -298,7 +298,7 @@ CUT = st.lists(st.sampled_from([0, 0, 0, 1]), max_size=40)
 _QUICK = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=_QUICK)
+@settings(max_examples=8, suppress_health_check=_QUICK)
 @given(STEPS, CUT)
 def test_no_history_on_several_machines_loses_what_it_needs(
     s3_url: str, postgres_url: str, tmp_path_factory: pytest.TempPathFactory,
@@ -308,7 +308,7 @@ def test_no_history_on_several_machines_loses_what_it_needs(
 
 
 @pytest.mark.long
-@settings(max_examples=60, deadline=None, suppress_health_check=_QUICK)
+@settings(max_examples=60, suppress_health_check=_QUICK)
 @given(STEPS, CUT)
 def test_no_long_history_on_several_machines_loses_what_it_needs(
     s3_url: str, postgres_url: str, tmp_path_factory: pytest.TempPathFactory,

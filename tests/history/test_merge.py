@@ -30,7 +30,7 @@ def root_of(lake: Repository, contents: Contents) -> str:
         return tree.update(tx, lake.nodes, empty, dict(contents))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(STATES, STATES, STATES, st.booleans())
 def test_a_merge_of_trees_agrees_with_a_merge_of_dicts(
     lake: Repository, base: Contents, ours: Contents, theirs: Contents, is_near: bool

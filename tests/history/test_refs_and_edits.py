@@ -123,9 +123,7 @@ def test_names_that_begin_with_an_underscore_are_kept_for_the_lake(
 
 
 @given(data=st.data())
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_one_commit_has_beyond_another_is_what_only_it_reaches(
     repo: Repository, data: st.DataObject
 ) -> None:

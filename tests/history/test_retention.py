@@ -287,7 +287,6 @@ def _running(repo: Repository, run: str) -> None:
 def _settings(examples: int) -> settings:
     return settings(
         max_examples=examples,
-        deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )
 

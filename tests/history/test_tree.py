@@ -46,7 +46,7 @@ def _applied(edits: list[dict[str, JsonObject | None]]) -> dict[str, JsonObject]
     return held
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(EDITS)
 def test_the_same_entries_give_the_same_root_whatever_the_order_of_edits(
     lake: Repository, edits: list[dict[str, JsonObject | None]]
@@ -65,7 +65,7 @@ def test_the_same_entries_give_the_same_root_whatever_the_order_of_edits(
         assert tree.find(lake.nodes, root, key) == held.get(key)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(EDITS, EDITS)
 def test_diff_agrees_with_dicts(
     lake: Repository,

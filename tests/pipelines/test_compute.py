@@ -62,7 +62,7 @@ def computed(
     return schema, tuple(file for files in written for file in files)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.lists(hours, max_size=12), st.sets(hours, max_size=12))
 @example([31 * 24], {31 * 24 - 1})
 @example([0, 90 * 24], {-1})

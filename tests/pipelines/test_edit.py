@@ -44,7 +44,7 @@ def test_an_absent_value_is_added_and_everything_else_stays(name: str, value: st
     assert len(kept) >= len(text.splitlines()) - 1
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.sampled_from(["a", "b_1", "shop"]))
 def test_what_was_set_is_what_is_read(seed: int, feature: str) -> None:
     text = set_value(TEXT, PATH, "steps.late.seed", str(seed)).text

@@ -112,9 +112,7 @@ SCHEMA_ONLY: dict[str, Callable[[Bakery], None]] = {
 
 
 @given(st.permutations(list(SCHEMA_ONLY)))
-@settings(
-    max_examples=1, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=1, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_after_a_change_of_schema_alone_a_run_is_what_it_is_from_nothing(
     bakery: Bakery, order: list[str]
 ) -> None:

@@ -281,7 +281,6 @@ def test_any_history_with_crashes_is_what_the_model_says(
             max_examples=examples,
             stateful_step_count=steps,
             derandomize=True,
-            deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
         ),

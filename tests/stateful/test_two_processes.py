@@ -327,7 +327,6 @@ def test_two_processes_leave_what_the_model_says_in_whatever_order_they_take_tur
             max_examples=examples,
             stateful_step_count=steps,
             derandomize=True,
-            deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),
         ),

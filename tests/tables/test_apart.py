@@ -99,7 +99,7 @@ def _found(
         return rows.summary(sampled=100), rows.table().fetchall()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     before=any_rows,
     after=any_rows,
@@ -133,7 +133,7 @@ def _listed(row: tuple[Any, ...]) -> tuple[str, Plain | None, Plain | None]:  # 
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(before=any_rows, after=any_rows, ranges=st.sampled_from([WHOLE, CUT]))
 def test_a_keyless_comparison_is_that_of_multisets(
     before: list[Row], after: list[Row], ranges: tuple[str, ...]

@@ -567,7 +567,7 @@ ACTS = st.one_of(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(acts=st.lists(ACTS, max_size=6))
 def test_any_acts_of_pyiceberg_leave_the_rows_that_a_dictionary_would(
     tmp_path_factory: pytest.TempPathFactory, acts: list[tuple[Any, ...]]

@@ -83,7 +83,7 @@ any_rows = st.lists(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(shared=any_rows, before=rows_with_unique_keys, after=rows_with_unique_keys)
 def test_keyed_counts_are_those_of_a_dict_comparison(
     shared: list[Row], before: list[Row], after: list[Row]
@@ -105,7 +105,7 @@ def test_keyed_counts_are_those_of_a_dict_comparison(
     }
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(before=any_rows, after=any_rows)
 def test_keyless_counts_are_those_of_a_multiset_comparison(
     before: list[Row], after: list[Row]
@@ -274,7 +274,7 @@ def _same(one: RowDiff, two: RowDiff) -> bool:
     )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     before=st.lists(any_rows, min_size=1, max_size=3),
     after=st.lists(any_rows, min_size=1, max_size=3),

@@ -453,9 +453,7 @@ def _history(folder: Path, steps: Sequence[tuple[str, int, int]]) -> None:
 
 
 @given(_STEPS)
-@settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_history_of_upkeep_keeps_the_rows_of_every_commit(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
 ) -> None:
@@ -464,9 +462,7 @@ def test_any_history_of_upkeep_keeps_the_rows_of_every_commit(
 
 @pytest.mark.long
 @given(_STEPS)
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_many_histories_of_upkeep_keep_the_rows_of_every_commit(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int, int]]
 ) -> None:

@@ -104,7 +104,7 @@ def test_metadata_and_manifests_stay_few_after_ten_thousand_appends(tmp_path: Pa
 
 
 @given(st.lists(st.tuples(st.integers(1, 3000), st.booleans()), max_size=300))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_merging_keeps_every_file_one_tier_at_a_time_until_each_has_few_manifests(
     found: list[tuple[int, bool]],
 ) -> None:

@@ -61,7 +61,7 @@ def session() -> duckdb.DuckDBPyConnection:
 
 
 @pytest.mark.parametrize(("kind", "transform"), CASES)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_transforms_give_the_values_that_pyiceberg_gives(
     session: duckdb.DuckDBPyConnection, kind: str, transform: str, data: st.DataObject

@@ -43,7 +43,7 @@ def _part(values: list[float | None]) -> Part:
 numbers = st.lists(st.integers(-50, 50).map(lambda n: n / 4) | st.none(), max_size=40)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(numbers)
 def test_a_small_column_is_profiled_exactly(values: list[float | None]) -> None:
     found = _profile(values)
@@ -64,7 +64,7 @@ def test_a_small_column_is_profiled_exactly(values: list[float | None]) -> None:
         assert found.quantiles[percent] == pytest.approx(low + (high - low) * (place % 1))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(numbers, numbers, numbers)
 def test_merged_parts_that_list_all_values_equal_the_whole(
     one: list[float | None], two: list[float | None], three: list[float | None]

@@ -77,7 +77,7 @@ def files_like(count: int, seed: int) -> list[DataFile]:
     return [WrittenFile(f"/{digest}", 1, 1, digest, ()) for digest in digests]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2_000), st.integers(0, 1_000))
 def test_groups_hold_every_file_in_order_and_an_append_closes_few(count: int, seed: int) -> None:
     files = files_like(count + 1, seed)

@@ -49,7 +49,7 @@ numbers = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(numbers, min_size=1, max_size=5))
 def test_exact_figures_of_the_merge_are_those_of_all_rows(parts: list[Numbers]) -> None:
     whole = part_of([value for part in parts for value in part]).figures
@@ -63,7 +63,7 @@ def test_exact_figures_of_the_merge_are_those_of_all_rows(parts: list[Numbers]) 
         assert merged.exact >= {*EXACT, "mean", "deviation", "distinct"}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(numbers, min_size=2, max_size=5), st.randoms(use_true_random=False))
 def test_any_grouping_in_any_order_merges_to_the_same_within_the_stated_errors(
     parts: list[Numbers], chance: random.Random

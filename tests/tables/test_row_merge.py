@@ -129,7 +129,7 @@ states = st.dictionaries(
 )
 
 
-@settings(max_examples=35, deadline=None)
+@settings(max_examples=35)
 @given(base=states, ours=states, theirs=states)
 def test_rows_are_merged_as_dicts_are(base: Rows, ours: Rows, theirs: Rows) -> None:
     with TemporaryDirectory() as folder:
@@ -319,7 +319,7 @@ def _gone(bag: Bag, side: Bag | None) -> Counter[str | None]:
     return Counter(bag) - Counter(bag if side is None else side)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(case=_keyless())
 def test_without_a_key_rows_are_merged_as_bags_are(case: tuple[list[Bag], Side, Side]) -> None:
     bags, ours, theirs = case

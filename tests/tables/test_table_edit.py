@@ -606,7 +606,7 @@ ACTS = st.one_of(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(acts=st.lists(ACTS, max_size=6))
 def test_any_acts_leave_the_rows_that_a_dictionary_would(
     tmp_path_factory: pytest.TempPathFactory, acts: list[tuple[Any, ...]]
@@ -673,7 +673,7 @@ CONDITIONS = st.sampled_from(["id", "d", "s", "n"]).flatmap(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     conditions=st.lists(CONDITIONS, min_size=1, max_size=3),
     how=st.sampled_from([" and ", " or "]),
