@@ -38,7 +38,7 @@ from instep.engines.layout import (
     partition_of,
 )
 from instep.engines.scan import deleted_rows, scan, where
-from instep.engines.schema import Column, Schema, literal, quoted
+from instep.engines.schema import Column, Schema, check_names, literal, quoted
 from instep.engines.statistics import file_statistics
 from instep.engines.types import column_of
 from instep.errors import InternalError, InvalidError
@@ -255,16 +255,7 @@ class DuckDB:
         """
         relation = self.sql(text)
         columns = tuple(map(column_of, relation.types, relation.columns))
-        seen: set[str] = set()
-        for column in columns:
-            if column.name.lower() in seen:
-                raise InvalidError(
-                    f'SQL returns column "{column.name}" twice: expected names that are unique '
-                    "ignoring case. Rename one with AS.",
-                    kind="repeated-column",
-                    column=column.name,
-                )
-            seen.add(column.name.lower())
+        check_names(zip(relation.columns, relation.columns, strict=True))
         return Schema(columns)
 
     def write(

@@ -186,6 +186,29 @@ def fixed_length(iceberg_type: str) -> int | None:
     return int(fixed[1]) if fixed else None
 
 
+def check_names(named: Iterable[tuple[str, str]]) -> None:
+    """Holds that columns, given by path and name, have names that no two share, ignoring case.
+
+    Raises:
+        InvalidError (kind "repeated-column", "bad-column-name").
+    """
+    seen: set[str] = set()
+    for path, name in named:
+        if not name:
+            raise InvalidError(
+                "A column has an empty name: expected at least one character. Name it.",
+                kind="bad-column-name",
+            )
+        if path.lower() in seen:
+            raise InvalidError(
+                f'Column "{path}" is there twice: expected names that are unique ignoring '
+                "case. Rename one, in SQL with AS.",
+                kind="repeated-column",
+                column=path,
+            )
+        seen.add(path.lower())
+
+
 def free_name(wanted: str, taken: Iterable[str]) -> str:
     """Returns `wanted`, with underscores behind it until it is no name of `taken`, in any case.
 

@@ -6,9 +6,9 @@ of a table holds, are cast to the nearest type that can, and that fails where a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from instep.engines.schema import check_names
 from instep.errors import InvalidError
 
 if TYPE_CHECKING:
@@ -35,30 +35,12 @@ def stream_of(rows: Any) -> pa.RecordBatchReader:  # of any library
             "pyarrow, polars or pandas table or a DuckDB relation. Convert them.",
             kind="not-rows",
         ) from None
-    _check_names(stream.schema.names)
+    # DuckDB would give these other names, and say nothing.
+    check_names(zip(stream.schema.names, stream.schema.names, strict=True))
     wanted = pa.schema(
         [field.with_type(_held_as(field.type, field.name)) for field in stream.schema]
     )
     return stream if wanted.equals(stream.schema) else stream.cast(wanted)
-
-
-def _check_names(names: Sequence[str]) -> None:
-    """Refuses what DuckDB would give other names, and say nothing."""
-    seen: set[str] = set()
-    for name in names:
-        if not name:
-            raise InvalidError(
-                "A column of the rows has no name: expected one for each. Name it.",
-                kind="bad-column-name",
-            )
-        if name.lower() in seen:
-            raise InvalidError(
-                f'The rows have column "{name}" twice: expected names that are unique ignoring '
-                "case. Rename one.",
-                kind="repeated-column",
-                column=name,
-            )
-        seen.add(name.lower())
 
 
 def _held_as(kind: pa.DataType, path: str) -> pa.DataType:

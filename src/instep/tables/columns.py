@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from instep.engines.defaults import going_on, with_type
-from instep.engines.schema import UNTYPED, Column, Schema, sql_type_of
+from instep.engines.schema import UNTYPED, Column, Schema, check_names, sql_type_of
 from instep.engines.types import typed_as
 from instep.errors import InvalidError
 
@@ -170,25 +170,12 @@ def check_columns(schema: Schema) -> None:
     Raises:
         InvalidError (kind "repeated-column", "unsupported-type", "bad-column-name").
     """
-    seen: set[str] = set()
     for path, column in _paths("", schema.columns):
         if column.type == UNTYPED:
             raise _untyped(path)
         if not column.is_nested:
             sql_type_of(column.type)
-        if not column.name:
-            raise InvalidError(
-                "A column has an empty name: expected at least one character. Name it.",
-                kind="bad-column-name",
-            )
-        if path.lower() in seen:
-            raise InvalidError(
-                f'Column "{path}" is there twice: expected names that are unique ignoring '
-                "case. Rename one.",
-                kind="repeated-column",
-                column=path,
-            )
-        seen.add(path.lower())
+    check_names((path, column.name) for path, column in _paths("", schema.columns))
 
 
 def _checked(schema: Schema) -> Schema:
