@@ -25,7 +25,6 @@ from instep.history.objects import ERASED, Objects, file_digest, write_all_durab
 from instep.history.places import at_hand, here, linked, on_s3, s3_root
 from instep.history.repository import create_repository
 from instep.history.s3 import S3Path, check_bucket
-from instep.history.s3_requests import ATTEMPTS
 from instep.history.store import Database
 from instep.tables.content import TableContent
 from instep.tables.read import data_files, file_set, row_count, schema_of
@@ -55,6 +54,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits half a second where half a minute is waited, and tries twice: to be done sooner."""
     monkeypatch.setattr(s3_requests, "READ_WAIT_S", 0.5)
     monkeypatch.setattr(s3_requests, "ATTEMPTS", 2)
+
+
+@pytest.fixture
+def attempts(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often a request is made in a test's `fault`: twice where clients pause the longest."""
+    if fault is Fault.THROTTLED:
+        monkeypatch.setattr(s3_requests, "ATTEMPTS", 2)
+    return s3_requests.ATTEMPTS
 
 
 def test_a_place_on_s3_walks_like_a_path(bucket: Bucket, tmp_path: Path) -> None:
@@ -102,8 +109,10 @@ def test_a_lost_reply_to_a_claim_counts_as_taken(place: Path, weather: Storm) ->
 
 
 @pytest.mark.parametrize("fault", [Fault.FAILS, Fault.THROTTLED, Fault.LOST])
-def test_a_store_that_recovers_is_not_noticed(place: Path, weather: Storm, fault: Fault) -> None:
-    weather.faults = {"PUT": [fault] * (ATTEMPTS - 1), "HEAD": [fault], "GET": [fault]}
+def test_a_store_that_recovers_is_not_noticed(
+    place: Path, weather: Storm, fault: Fault, attempts: int
+) -> None:
+    weather.faults = {"PUT": [fault] * (attempts - 1), "HEAD": [fault], "GET": [fault]}
     blobs = Objects(place / "objects")
     digest = blobs.put(b"as it was")
     (file,) = blobs.files(digest)
@@ -157,7 +166,12 @@ def test_a_reply_that_breaks_off_is_no_damage_to_doctor_and_backup(
     ],
 )
 def test_a_store_that_does_not_recover_is_named(
-    place: Path, weather: Storm, fault: Fault, kind: str, family: type[InstepError]
+    place: Path,
+    weather: Storm,
+    fault: Fault,
+    kind: str,
+    family: type[InstepError],
+    attempts: int,
 ) -> None:
     weather.always = fault
     acts: list[Callable[[], object]] = [
@@ -168,13 +182,12 @@ def test_a_store_that_does_not_recover_is_named(
         lambda: list(place.rglob("*")),
         lambda: check_bucket(_remote(place)),
     ]
-    # The pauses after a throttled request are the longest: two acts of them are enough.
-    for act in acts[:2] if fault is Fault.THROTTLED else acts:
+    for act in acts:
         weather.asked.clear()
         with pytest.raises(family) as caught:
             act()
         assert caught.value.kind == kind
-        assert len(weather.asked) == (1 if fault is Fault.DENIED else ATTEMPTS)
+        assert len(weather.asked) == (1 if fault is Fault.DENIED else attempts)
 
 
 def test_a_store_that_is_not_there_is_named(tmp_path: Path, bucket: Bucket) -> None:
@@ -274,7 +287,7 @@ def test_a_store_that_stays_silent_is_given_up_in_time_however_often_it_may_be_a
             act()
         assert caught.value.kind == "bucket-unreachable"
         asked = [one for one in weather.asked if one.startswith(method)]
-        assert len(asked) <= 2 < ATTEMPTS
+        assert len(asked) <= 2 < s3_requests.ATTEMPTS
     weather.faults.clear()
     assert (place / "a").read_bytes() == b"as it was"
 
