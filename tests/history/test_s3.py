@@ -25,6 +25,7 @@ from instep.history.objects import ERASED, Objects, file_digest, write_all_durab
 from instep.history.places import at_hand, here, linked, on_s3, s3_root
 from instep.history.repository import create_repository
 from instep.history.s3 import S3Path, check_bucket
+from instep.history.s3_requests import STREAM_ATTEMPTS
 from instep.history.store import Database
 from instep.tables.content import TableContent
 from instep.tables.read import data_files, file_set, row_count, schema_of
@@ -272,9 +273,9 @@ def test_a_store_that_stays_silent_is_given_up_in_time_however_often_it_may_be_a
     (place / "a").write_bytes(b"as it was")
     monkeypatch.setattr(s3_requests, "READ_WAIT_S", 0.5)
     monkeypatch.setattr(s3_requests, "ANSWER_WAIT_S", 1.5)
-    patient = on_s3(place)
-    assert patient is not None
-    patient.bucket._clients.clear()
+    remote = on_s3(place)
+    assert remote is not None
+    remote.bucket._clients.clear()  # the next one waits as long as is set now
     acts: list[tuple[str, Callable[[], object]]] = [
         ("PUT", lambda: (place / "a").write_bytes(b"")),
         ("GET", lambda: (place / "a").read_bytes()),
@@ -288,8 +289,25 @@ def test_a_store_that_stays_silent_is_given_up_in_time_however_often_it_may_be_a
         assert caught.value.kind == "bucket-unreachable"
         asked = [one for one in weather.asked if one.startswith(method)]
         assert len(asked) <= 2 < s3_requests.ATTEMPTS
-    weather.faults.clear()
-    assert (place / "a").read_bytes() == b"as it was"
+
+
+def test_an_object_whose_bytes_stop_coming_is_given_up_and_named(
+    place: Path, weather: Storm, impatient: None
+) -> None:
+    (place / "a").write_bytes(b"x" * 10_000)
+    acts: list[Callable[[], object]] = [
+        lambda: (place / "a").read_bytes(),
+        lambda: at_hand(place / "a"),
+    ]
+    for act in acts:
+        weather.asked.clear()
+        weather.faults["GET"] = [Fault.HANGS] * 100
+        with pytest.raises(UnavailableError) as caught:
+            act()
+        assert caught.value.kind == "bucket-unreachable"
+        assert sum(1 for one in weather.asked if one.startswith("GET")) == STREAM_ATTEMPTS
+    weather.faults["GET"] = [Fault.HANGS]
+    assert (place / "a").read_bytes() == b"x" * 10_000
 
 
 def test_a_store_that_falls_silent_for_a_moment_is_not_noticed(

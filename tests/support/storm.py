@@ -24,6 +24,7 @@ class Fault(Enum):
     LOST = "the store does it, and the reply is lost"
     CUT = "the reply breaks off in the middle"
     DENIED = "AccessDenied"
+    HANGS = "the reply stops in the middle until its client gives up"
     STALLS = "the store is silent until its client gives up"
 
 
@@ -89,8 +90,11 @@ class _Handler(BaseHTTPRequestHandler):
         is_head = self.command == "HEAD"
         self.send_header("Content-Length", str(length) if is_head and length else str(len(reply)))
         self.end_headers()
-        if fault is Fault.CUT:
+        if fault in (Fault.CUT, Fault.HANGS):
             self.wfile.write(reply[: len(reply) // 2])
+            self.wfile.flush()
+            if fault is Fault.HANGS:
+                storm.ended.wait()
             self.close_connection = True
             return
         self.wfile.write(reply)
