@@ -11,7 +11,7 @@ import httpx
 import pytest
 from pyiceberg.exceptions import CommitStateUnknownException
 from rest import Server, make_branch, make_project, people, rows, serving
-from wire import BEGIN, COMMIT, Wire
+from wire import BEGIN, COMMIT, Wire, end_sessions
 
 from instep.clock import system_clock
 from instep.history.commits import first_parents
@@ -114,6 +114,20 @@ def test_a_database_that_is_gone_before_a_commit_leaves_nothing_and_says_so(
     wire.refuses = False
     assert length(far) == before
     assert server.ask("GET", TABLE).status_code == 200
+
+
+def test_a_database_that_was_restarted_between_two_requests_is_not_noticed(
+    server: Server, far: Repository, postgres_url: str
+) -> None:
+    def ask(number: int) -> int:
+        body = alter(str(number)) if number % 2 else None
+        return server.ask("POST" if body else "GET", TABLE, body).status_code
+
+    with ThreadPoolExecutor(8) as pool:  # so that several threads of it have sessions
+        assert set(pool.map(ask, [0] * 8)) == {200}
+    end_sessions(postgres_url)
+    assert {ask(number) for number in range(8)} == {200}
+    assert far.resolve("work")
 
 
 def test_a_request_that_is_sent_again_while_the_first_is_under_way_is_done_once(

@@ -11,6 +11,7 @@ from buckets import KEYS, Bucket
 from pyiceberg.exceptions import RESTError
 from rest import Server, make_branch, make_shared_project, people, rows, serving
 from storm import Fault, Storm, storm
+from wire import end_sessions
 
 from instep.errors import InvalidError
 from instep.history.places import here, s3_root
@@ -56,6 +57,17 @@ def test_what_a_client_writes_is_read_by_instep_on_this_machine_and_another(
         bucket.root(tmp_path / "elsewhere"), lake.store, lake.objects, lake.nodes, lake.clock
     )
     assert rows(other, "work", "people") == rows(lake, "work", "people")
+
+
+def test_a_client_goes_on_after_the_database_was_restarted(
+    server: Server, lake: Repository, postgres_url: str
+) -> None:
+    table = server.catalog("work").create_table(TABLE, schema=people().schema)
+    for number in range(3):
+        end_sessions(postgres_url)
+        table.append(people((number, "ana")))
+    end_sessions(postgres_url)
+    assert [one["id"] for one in rows(lake, "work", "people")] == [0, 1, 2]
 
 
 def test_a_client_is_told_where_the_files_are_and_never_a_secret(

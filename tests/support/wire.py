@@ -1,4 +1,4 @@
-"""A wire to PostgreSQL that can lose what the server answers, be cut, or tell of each commit."""
+"""What happens to connections with PostgreSQL: a wire that loses answers, and sessions that end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ENDED = b"Z\0\0\0\5I"
 
 
 class Wire:
-    """A proxy before PostgreSQL that can lose what the server answers, be cut, or tell of it."""
+    """A proxy before PostgreSQL that can lose what it answers, be cut, or tell of each commit."""
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -88,6 +88,17 @@ class Wire:
                     self.committed()
             with _ignored():
                 sink.sendall(data)
+
+
+def end_sessions(url: str) -> None:
+    """Ends every session of a server, as its restart does; each learns of it when it asks next."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as own:
+        own.execute(
+            "select pg_terminate_backend(pid, 10000) from pg_stat_activity "
+            "where backend_type = 'client backend' and pid <> pg_backend_pid()"
+        )
 
 
 @contextmanager
