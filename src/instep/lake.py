@@ -208,7 +208,7 @@ def _rules(repo: Repository) -> Rules:
 
 def retention_of(repo: Repository) -> Rooms:
     """Returns what every room knows of what must be kept, for garbage collection."""
-    return Rooms(_Reach(repo.root), _records, _roots)
+    return Rooms(_Reach(repo), _records, _roots)
 
 
 _NAMING = frozenset(
@@ -227,7 +227,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class _Reach:
     """What contents name; any digest inside one counts as an object's."""
 
-    root: Path
+    repo: Repository
 
     def folder(self, content: JsonObject) -> str | None:
         return reach.folder_of(content)
@@ -244,7 +244,7 @@ class _Reach:
         return _digests(content)
 
     def files(self, folder: str, contents: Sequence[JsonObject]) -> Collection[str]:
-        return reach.files_of(self.root, folder, contents)
+        return reach.files_of(self.repo, folder, contents)
 
 
 def _records(tx: Transaction) -> tuple[Named, ...]:

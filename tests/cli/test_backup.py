@@ -35,11 +35,14 @@ from instep.history.seals import take_seal
 from instep.history.store import Database, Store, Transaction
 from instep.history.verify import blobs_of
 
+OF_A_PLACE = ("lake", "relocations", "replacements")
+"""Tables that tell where a lake is."""
+
 
 def state(repo: Repository) -> set[str]:
     with repo.store.reading() as tx:
         lines = list(dump_lines(tx))
-    return {line for line in lines[1:] if json.loads(line)[0] not in ("lake", "relocations")}
+    return {line for line in lines[1:] if json.loads(line)[0] not in OF_A_PLACE}
 
 
 @on_every

@@ -16,8 +16,10 @@ from instep.cli.restore import restore_backup
 from instep.cli.wholeness import check
 from instep.clock import Clock
 from instep.engines.duckdb import DuckDB
+from instep.history.locks import writing
 from instep.history.repository import Repository, open_repository
 from instep.history.store import FORMAT_VERSION
+from instep.tables.compact import compact_state
 from instep.tables.content import TableContent
 from instep.tables.read import file_set
 
@@ -62,6 +64,8 @@ def test_a_kept_lake_goes_on(kept: tuple[Repository, Any], tmp_path: Path, clock
     repo, told = kept
     table = appended(repo, table_at(repo, told["main"]), range(20, 22))
     head = commit(repo, {"table/sales": table.to_content()})
+    with writing(repo.root, repo.store):
+        assert compact_state(repo, table, at=clock()).now is not None
     check(repo)
     assert numbers(repo, table_at(repo, head)) == [*range(4, 10), 20, 21]
     back_up(repo, tmp_path / "backup")

@@ -25,12 +25,13 @@ from instep.errors import (
 )
 from instep.history import sqlite
 from instep.history.commits import load_commit, make_commit, save_commit
+from instep.history.dump import dump_lines
 from instep.history.edits import Edit, publish
 from instep.history.postgres import PostgresStore
 from instep.history.refs import RefKind, create_ref
 from instep.history.repository import CATALOG, Repository, create_repository, open_repository
 from instep.history.sqlite import SqliteStore
-from instep.history.store import Database, Store
+from instep.history.store import ADDED_TABLE, Database, Store
 from instep.history.tips import move_ref
 
 
@@ -149,6 +150,19 @@ def test_a_lake_of_another_format_is_refused(repo: Repository, database: Databas
     with pytest.raises(UnavailableError) as caught:
         open_repository(repo.root, system_clock, database)
     assert caught.value.kind == "newer-lake"
+
+
+@on_both
+def test_a_lake_that_was_made_before_a_table_was_added_gets_it(
+    repo: Repository, database: Database | None
+) -> None:
+    with repo.store.transaction() as tx:
+        tx.execute(f"drop table {ADDED_TABLE}")
+    again = open_repository(repo.root, system_clock, database)
+    with again.store.reading() as tx:
+        assert tx.rows(f"select * from {ADDED_TABLE}") == []
+        assert list(dump_lines(tx))
+    again.store.close()
 
 
 @on_both

@@ -141,5 +141,5 @@ def _state(repo: Repository) -> TableContent:
 def _data(repo: Repository, states: list[TableContent]) -> frozenset[str]:
     if not states:
         return frozenset()
-    names = files_of(repo.root, states[0].uuid, [one.to_content() for one in states])
+    names = files_of(repo, states[0].uuid, [one.to_content() for one in states])
     return frozenset(name for name in names if name.startswith("data/"))

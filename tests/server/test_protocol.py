@@ -184,7 +184,7 @@ def test_a_table_is_sent_again_when_a_compaction_has_replaced_its_files(
     first = server.ask("GET", path)
     state = TableContent.from_content(lake.content(lake.resolve("small"), "table/parts"))
     with writing(lake.root, lake.store):
-        assert compact_state(lake.root, state, at=lake.clock()).now is not None
+        assert compact_state(lake, state, at=lake.clock()).now is not None
     again = server.ask("GET", path, If_None_Match=first.headers["etag"])
     assert again.status_code == 200
     assert again.json()["metadata-location"] != first.json()["metadata-location"]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import ColumnStatistics, WrittenFile
 from instep.engines.schema import Column
+from instep.history.repository import Repository
 from instep.tables.compact import bounded, compact_state, plan_groups
 from instep.tables.content import TableContent
 from instep.tables.diff import diff_rows
@@ -73,80 +74,80 @@ def _states(root: Path, counts: Sequence[int]) -> list[TableContent]:
 
 
 def test_compaction_keeps_rows_and_contents_and_older_states_read_their_own_files(
-    tmp_path: Path,
+    repo: Repository,
 ) -> None:
 
-    states = _states(tmp_path, [5, 1, 7, 3])
-    rows = [_rows(tmp_path, state) for state in states]
-    profile = profile_table(tmp_path, states[-1])
+    states = _states(repo.root, [5, 1, 7, 3])
+    rows = [_rows(repo.root, state) for state in states]
+    profile = profile_table(repo.root, states[-1])
 
-    done = compact_state(tmp_path, states[-1], at=AT)
+    done = compact_state(repo, states[-1], at=AT)
 
     assert (done.before.files, done.after.files, done.groups) == (4, 1, 1)
-    assert [len(data_files(tmp_path, state)) for state in states] == [0, 1, 2, 3, 1]
-    assert [_rows(tmp_path, state) for state in states] == rows
-    assert located(tmp_path, states[-1]) != states[-1]
-    assert why_replaced(tmp_path, states[-1]) is Why.COMPACTED
-    assert why_replaced(tmp_path, states[-2]) is None
-    (file,) = data_files(tmp_path, states[-1])
-    assert (tmp_path / "tables" / states[-1].uuid / "profiles" / f"{file.digest}.parquet").exists()
-    assert profile_table(tmp_path, states[-1]) == profile
+    assert [len(data_files(repo.root, state)) for state in states] == [0, 1, 2, 3, 1]
+    assert [_rows(repo.root, state) for state in states] == rows
+    assert located(repo.root, states[-1]) != states[-1]
+    assert why_replaced(repo.root, states[-1]) is Why.COMPACTED
+    assert why_replaced(repo.root, states[-2]) is None
+    (file,) = data_files(repo.root, states[-1])
+    assert (repo.root / "tables" / states[-1].uuid / "profiles" / f"{file.digest}.parquet").exists()
+    assert profile_table(repo.root, states[-1]) == profile
     for state in states:
-        _whole(tmp_path, state)
-    read = bare_table(tmp_path, metadata_path(tmp_path, states[-1])).scan().to_arrow()
+        _whole(repo.root, state)
+    read = bare_table(repo.root, metadata_path(repo.root, states[-1])).scan().to_arrow()
     assert sorted(int(n or 0) for n in read["n"].to_pylist()) == rows[-1]
-    assert len(load_metadata(tmp_path, states[-1])["snapshots"]) == 1
+    assert len(load_metadata(repo.root, states[-1])["snapshots"]) == 1
 
 
 def test_what_is_appended_after_a_compaction_goes_on_from_it_with_the_same_digest(
-    tmp_path: Path,
+    repo: Repository,
 ) -> None:
-    states = _states(tmp_path, [2, 2])
+    states = _states(repo.root, [2, 2])
     files = {}
     for name in ("before", "after"):
-        content = _added(tmp_path, states[-1], [900])
+        content = _added(repo.root, states[-1], [900])
         files[name] = content
-        compact_state(tmp_path, states[-1], at=AT)
-    assert len(data_files(tmp_path, files["before"])) == 3
-    assert len(data_files(tmp_path, files["after"])) == 2
+        compact_state(repo, states[-1], at=AT)
+    assert len(data_files(repo.root, files["before"])) == 3
+    assert len(data_files(repo.root, files["after"])) == 2
     # The same rows were written twice, to the same bytes.
     assert files["before"].files == files["after"].files
-    diff = diff_rows(tmp_path, files["before"], files["after"], ["n"])
+    diff = diff_rows(repo.root, files["before"], files["after"], ["n"])
     assert diff.is_empty
     told = [
-        counted_as(tmp_path, one, [file.path for file in data_files(tmp_path, one)])
+        counted_as(repo.root, one, [file.path for file in data_files(repo.root, one)])
         for one in files.values()
     ]
     assert unshared(*told) == (frozenset(), frozenset())
-    assert _rows(tmp_path, files["after"]) == [0, 1, 100, 101, 900]
-    diff = diff_rows(tmp_path, states[1], files["after"], ["n"])
+    assert _rows(repo.root, files["after"]) == [0, 1, 100, 101, 900]
+    diff = diff_rows(repo.root, states[1], files["after"], ["n"])
     assert (diff.added, diff.removed, diff.changed) == (3, 0, 0)
 
 
-def test_a_compaction_that_comes_late_replaces_nothing(tmp_path: Path) -> None:
-    state = _states(tmp_path, [2, 2, 2])[-1]
-    before = located(tmp_path, state)
-    paths = [file.path for file in data_files(tmp_path, state)]
-    with DuckDB(tmp_path / "staging") as engine:
-        engine.view(file_set(tmp_path, state, "t"))
+def test_a_compaction_that_comes_late_replaces_nothing(repo: Repository) -> None:
+    state = _states(repo.root, [2, 2, 2])[-1]
+    before = located(repo.root, state)
+    paths = [file.path for file in data_files(repo.root, state)]
+    with DuckDB(repo.root / "staging") as engine:
+        engine.view(file_set(repo.root, state, "t"))
         made = engine.write(
-            "SELECT * FROM t", schema_of(tmp_path, state), data_folder(tmp_path, state)
+            "SELECT * FROM t", schema_of(repo.root, state), data_folder(repo.root, state)
         )
-    late = rewritten(tmp_path, state, made, paths, at=AT)
-    assert compact_state(tmp_path, state, at=AT).groups == 1
-    now = located(tmp_path, state)
-    assert not stand_in(tmp_path, state, before, late, Why.COMPACTED)
-    assert located(tmp_path, state) == now
-    again = compact_state(tmp_path, state, at=AT)
+    late = rewritten(repo.root, state, made, paths, at=AT)
+    assert compact_state(repo, state, at=AT).groups == 1
+    now = located(repo.root, state)
+    assert not stand_in(repo, state, before, late, Why.COMPACTED)
+    assert located(repo.root, state) == now
+    again = compact_state(repo, state, at=AT)
     assert (again.groups, again.why_not) == (0, "it has one file")
 
 
-def test_an_append_meanwhile_is_compacted_along(tmp_path: Path) -> None:
-    state = _states(tmp_path, [2, 2, 2])[-1]
-    newer = _added(tmp_path, state, [900])
-    compact_state(tmp_path, state, at=AT, newer=lambda: newer)
-    assert len(data_files(tmp_path, newer)) == 2
-    assert _rows(tmp_path, newer) == [0, 1, 100, 101, 200, 201, 900]
+def test_an_append_meanwhile_is_compacted_along(repo: Repository) -> None:
+    state = _states(repo.root, [2, 2, 2])[-1]
+    newer = _added(repo.root, state, [900])
+    compact_state(repo, state, at=AT, newer=lambda: newer)
+    assert len(data_files(repo.root, newer)) == 2
+    assert _rows(repo.root, newer) == [0, 1, 100, 101, 200, 201, 900]
 
 
 def _file(number: int, size: int, first: int, last: int, partition: str = "") -> WrittenFile:

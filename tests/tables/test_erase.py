@@ -474,7 +474,7 @@ def test_files_of_a_compacted_state_that_nothing_names_go_and_others_stay(tmp_pa
     commits = _filled(repo)
     rows = [_rows(repo, commit) for commit in commits]
     for commit in commits:
-        compact_state(repo.root, _table(repo, commit), at=repo.clock())
+        compact_state(repo, _table(repo, commit), at=repo.clock())
     files = len(list(repo.root.glob("tables/*/data/*")))
     for _ in range(2):
         collect(repo, retention_of(repo), Policy(keep_days=0))

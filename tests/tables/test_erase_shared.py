@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -184,10 +185,10 @@ def test_of_two_machines_that_replace_a_state_at_once_one_comes_late(machine: Ma
     def first(place: str) -> None:
         if place == "tables.replacement.before" and not done:
             faults.watch(None)
-            done.append(compact_state(other.root, table, at=other.clock()))
+            done.append(compact_state(other, table, at=other.clock()))
 
     faults.watch(first)
-    late = compact_state(repo.root, table, at=repo.clock())
+    late = compact_state(repo, table, at=repo.clock())
     assert late.now is None
     assert "another process" in late.why_not
     assert located(repo.root, table) == done[0].now
@@ -215,10 +216,10 @@ def test_a_replacement_whose_reply_was_lost_counts_as_made(
     gone = [one.path for one in data_files(repo.root, table)][1:]
     now = rewritten(repo.root, table, (), gone, at=repo.clock())
     with storm(bucket.url) as weather:
-        root = bucket.root(tmp_path / "storm", weather.url)
+        far = replace(repo, root=bucket.root(tmp_path / "storm", weather.url))
         weather.faults["PUT"] = [Fault.LOST]
-        assert stand_in(root, table, table, now, Why.COMPACTED)
-        assert not stand_in(root, table, table, now, Why.COMPACTED)
+        assert stand_in(far, table, table, now, Why.COMPACTED)
+        assert not stand_in(far, table, table, now, Why.COMPACTED)
     assert located(repo.root, table).metadata == now.metadata
 
 

@@ -21,6 +21,7 @@ from instep.engines.engine import ColumnStatistics, DeleteFile, Slice, WrittenFi
 from instep.engines.schema import Column
 from instep.errors import ConflictError
 from instep.history.objects import file_digest, write_durably
+from instep.history.repository import Repository
 from instep.tables.content import TableContent
 from instep.tables.manifest import MERGED_MANIFESTS, Manifest, groups_to_write
 from instep.tables.reach import files_of
@@ -208,17 +209,17 @@ def _numbers(root: Path, table: TableContent) -> list[int]:
     return sorted(found["n"].to_pylist())
 
 
-def test_delete_files_are_named_with_the_data_file_they_apply_to(tmp_path: Path) -> None:
-    before, deletes = _with_deletes(tmp_path)
-    table = replace(tmp_path, before, (), (), deletes=[deletes], at=AT)
-    first, second = data_files(tmp_path, table)
+def test_delete_files_are_named_with_the_data_file_they_apply_to(repo: Repository) -> None:
+    before, deletes = _with_deletes(repo.root)
+    table = replace(repo.root, before, (), (), deletes=[deletes], at=AT)
+    first, second = data_files(repo.root, table)
 
-    assert _numbers(tmp_path, table) == [0, 1, 3, 4, *range(6, 20)]
-    assert file_set(tmp_path, table, "t").deletes == {first.path: (deletes,)}
-    assert file_count(tmp_path, table) == 2
+    assert _numbers(repo.root, table) == [0, 1, 3, 4, *range(6, 20)]
+    assert file_set(repo.root, table, "t").deletes == {first.path: (deletes,)}
+    assert file_count(repo.root, table) == 2
     assert table.files == files_digest([first.digest, second.digest, deletes.digest])
-    assert deletes.path in {str(one.path) for one in required_files(tmp_path, table, set())}
-    needed = files_of(tmp_path, table.uuid, [table.to_content()])
+    assert deletes.path in {str(one.path) for one in required_files(repo.root, table, set())}
+    needed = files_of(repo, table.uuid, [table.to_content()])
     assert f"data/{Path(deletes.path).name}" in needed
 
 

@@ -273,7 +273,7 @@ def test_every_type_goes_through_every_act(repo: Repository, kind: str) -> None:
         ids = pa.array([one + 300 for one in theirs["id"].to_pylist()], pa.int64())
         table.append(theirs.set_column(0, table.schema().as_arrow().field("id"), ids))
     before = lake.branch("work").table("t").content
-    assert compact_state(root, before, at=at).now is not None
+    assert compact_state(lake.repo, before, at=at).now is not None
     written = _texts(lake, 0)
     assert len(written) == count
     assert [_texts(lake, first) for first in (100, 200, 300)] == [written] * 3

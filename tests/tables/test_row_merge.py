@@ -16,6 +16,7 @@ from instep.engines.duckdb import DuckDB
 from instep.engines.engine import WrittenFile
 from instep.engines.schema import Column
 from instep.errors import ConflictError, InvalidError
+from instep.history.repository import Repository
 from instep.tables.columns import added
 from instep.tables.compact import compact_state
 from instep.tables.content import TableContent
@@ -245,17 +246,18 @@ def test_without_a_key_rows_that_theirs_dropped_do_not_come_back_silently(tmp_pa
 
 
 def test_without_a_key_new_rows_of_both_sides_are_kept_where_both_were_compacted(
-    tmp_path: Path,
+    repo: Repository,
 ) -> None:
-    base = create_table(tmp_path, "t", COLUMNS, at=AT)
+    root = repo.root
+    base = create_table(root, "t", COLUMNS, at=AT)
     for n in (1, 2):
-        base = _added(tmp_path, base, {n: ("a", 0.5)})
-    ours, theirs = (_added(tmp_path, base, {n: ("b", None)}) for n in (3, 4))
+        base = _added(root, base, {n: ("a", 0.5)})
+    ours, theirs = (_added(root, base, {n: ("b", None)}) for n in (3, 4))
     for state in (ours, theirs):
-        assert compact_state(tmp_path, state, at=AT).now is not None
-    merged = _merged(tmp_path, (base, ours, theirs), [])
+        assert compact_state(repo, state, at=AT).now is not None
+    merged = _merged(root, (base, ours, theirs), [])
     assert merged.content is not None
-    assert set(_rows(tmp_path, merged.content)) == {1, 2, 3, 4}
+    assert set(_rows(root, merged.content)) == {1, 2, 3, 4}
     assert merged.added == 1
 
 

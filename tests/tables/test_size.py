@@ -63,10 +63,12 @@ _COMPACT = """
 import json, sys
 from datetime import UTC, datetime
 from pathlib import Path
+from instep.history.repository import open_repository
 from instep.tables.compact import compact_state
 from instep.tables.content import TableContent
 table = TableContent.from_content(json.loads(sys.argv[2]))
-done = compact_state(Path(sys.argv[1]), table, at=datetime(2026, 1, 2, tzinfo=UTC))
+repo = open_repository(Path(sys.argv[1]), lambda: datetime(2026, 1, 2, tzinfo=UTC))
+done = compact_state(repo, table, at=repo.clock())
 told([done.before.files, done.after.files])
 """
 
@@ -248,13 +250,14 @@ def test_a_diff_holds_no_whole_table(
     ],
 )
 def test_a_compaction_holds_no_whole_table(tmp_path: Path, rows: int, file_bytes: int) -> None:
-    table = create_table(tmp_path, "t", COLUMNS, at=AT)
-    state = _written(tmp_path, table, rows, "i", "i", file_bytes)
+    root = create_repository(tmp_path / "lake", lambda: AT, "ana").root
+    table = create_table(root, "t", COLUMNS, at=AT)
+    state = _written(root, table, rows, "i", "i", file_bytes)
 
-    before, after = _told(_COMPACT, str(tmp_path), json.dumps(state.to_content()))
+    before, after = _told(_COMPACT, str(root), json.dumps(state.to_content()))
 
     assert after < before / 2
-    assert row_count(tmp_path, state) == rows
+    assert row_count(root, state) == rows
 
 
 @pytest.mark.parametrize("key", ["i", "hash(i) >> 1"], ids=["ordered", "scattered"])

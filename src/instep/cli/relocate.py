@@ -105,7 +105,7 @@ def relocate_states(repo: Repository) -> int:
         nonlocal states
         if content.get("type") == TABLE:
             table = TableContent.from_content(content)
-            states += relocate_table(repo.root, table, repo.root, rewritten)
+            states += relocate_table(repo, table, rewritten)
             say(f"new Iceberg files for {key}, {states:,} states so far")
         yield from ()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -40,7 +40,7 @@ from instep.history.repository import (
     open_unchecked,
 )
 from instep.history.sqlite import create_sqlite
-from instep.history.store import Database, Store, Transaction
+from instep.history.store import Database, Inside, Store, Transaction
 from instep.history.together import durable_together
 from instep.history.tree import Nodes
 from instep.pipelines.project import find_lake
@@ -159,7 +159,7 @@ def _restore_catalog(
         rows = load_lines(tx, _lines(source / ROWS))
         repo = Repository(root, store, Objects(root / "objects", store), Nodes(store), clock)
         before = home = home_of(tx)
-        states = relocate_states(repo)
+        states = relocate_states(replace(repo, store=Inside(tx)))
         if before.root != str(root):
             home = move_home(tx, root, "moved" if moved else "copied", clock())
         is_same = home.id == before.id

@@ -25,6 +25,7 @@ from instep.errors import (
 from instep.faults import reached
 from instep.history.postgres_errors import disk_full, not_allowed, unreachable
 from instep.history.store import (
+    ADDED_TABLE,
     FORMAT_VERSION,
     LOCK_WAIT_S,
     Database,
@@ -377,8 +378,9 @@ def open_postgres(database: Database) -> PostgresStore:
         UnavailableError (kinds "database-unreachable", "newer-lake").
     """
     store, schema = PostgresStore(database), database.schema
+    names = [f'"{schema}".{table}' for table in ("lake", ADDED_TABLE)]
     with store.reading() as tx:
-        found = tx.row("select to_regclass(?)::text", (f'"{schema}".lake',))
+        found = tx.row("select to_regclass(?)::text, to_regclass(?)::text", names)
         if found is None or found[0] is None:
             raise NotFoundError(
                 f'The database has no lake in schema "{schema}": expected its tables. '
@@ -392,6 +394,9 @@ def open_postgres(database: Database) -> PostgresStore:
             f"Instep reads {FORMAT_VERSION}. Use the Instep that wrote it.",
             kind="newer-lake",
         )
+    if found[1] is None:
+        with store.transaction() as tx:
+            tx.execute(_ordered_by_bytes(migration_scripts()[-1]))
     return store
 
 

@@ -27,6 +27,7 @@ from instep.errors import (
 from instep.faults import reached
 from instep.history.objects import make_folder_durably, publish_durably
 from instep.history.store import (
+    ADDED_TABLE,
     FORMAT_VERSION,
     LOCK_WAIT_S,
     Fill,
@@ -212,6 +213,7 @@ def open_sqlite(path: Path) -> SqliteStore:
     store = SqliteStore(path)
     with store.reading() as tx:
         row = tx.row("pragma user_version")
+        is_older = tx.row("select 1 from sqlite_master where name = ?", (ADDED_TABLE,)) is None
     version = int(row[0]) if row else 0
     if version != FORMAT_VERSION:
         raise UnavailableError(
@@ -219,6 +221,9 @@ def open_sqlite(path: Path) -> SqliteStore:
             f"{FORMAT_VERSION}. Use the Instep that wrote it.",
             kind="newer-lake",
         )
+    if is_older:
+        with store.transaction() as tx:
+            tx.execute(migration_scripts()[-1])
     return store
 
 

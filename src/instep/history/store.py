@@ -8,8 +8,8 @@ JSON text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,9 @@ LOCK_WAIT_S = 30
 """How long a writer waits for another; beyond it the caller should know."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+ADDED_TABLE = "replacements"
+"""The last script makes it; a lake of this format that is older gets it when it is opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,24 @@ class Store(Protocol):
     def close(self) -> None:
         """Closes this thread's connection."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """A store for acts that are to be part of a transaction which is open already."""
+
+    tx: Transaction
+
+    @contextmanager
+    def transaction(self, *refs: str) -> Iterator[Transaction]:
+        yield self.tx
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        yield self.tx
+
+    def close(self) -> None:
+        """Nothing: who opened the transaction ends it."""
 
 
 Fill = Callable[[Store, Transaction], None]

@@ -38,10 +38,11 @@ from instep.errors import InvalidError, RefusedError
 from instep.tables.addresses import client_properties
 from instep.tables.adopt import adopt
 from instep.tables.content import TableContent
+from instep.tables.copies import load_json
 from instep.tables.field_ids import last_taken
 from instep.tables.iceberg import Metadata
-from instep.tables.read import metadata_path, table_folder
-from instep.tables.relocate import metadata_here
+from instep.tables.read import table_folder
+from instep.tables.relocate import state_here
 from instep.tables.write import check_table_name, make_table_folder
 
 if TYPE_CHECKING:
@@ -391,10 +392,12 @@ def loaded(root: Path, content: TableContent) -> tuple[TableMetadata, str]:
 
     Its last column id is the last that any branch has taken, so that a new column gets a free one.
     """
-    told = metadata_here(root, content)
+    here = state_here(root, content, {})
+    path = root.resolve() / here.metadata
+    told = load_json(path, here.digest)
     last = last_taken(table_folder(root, content), told["last-column-id"])
     metadata = TableMetadataUtil.parse_obj({**told, "last-column-id": last})
-    return metadata, str(metadata_path(root, content))
+    return metadata, str(path)
 
 
 def committed(

@@ -22,6 +22,7 @@ from instep.engines.layout import Layout
 from instep.engines.schema import Column, Schema
 from instep.faults import reached
 from instep.history.locks import rewriting
+from instep.history.repository import Repository
 from instep.tables.content import TableContent
 from instep.tables.profile_keep import is_profiled, profile_files
 from instep.tables.read import (
@@ -135,7 +136,7 @@ def groups_of(
 
 
 def compact_state(
-    root: Path,
+    repo: Repository,
     content: TableContent,
     *,
     at: datetime,
@@ -152,13 +153,14 @@ def compact_state(
     Raises:
         InternalError (kind "rows-differ"): what was written is not what was read.
         UnavailableError (kinds "rewriting", "out-of-memory", "disk-failed").
+        ConflictError (kind "session-lost").
     """
-    with rewriting(root, content.uuid):
-        return _compacted(root, content, at, target_bytes, max_bytes, say, newer)
+    with rewriting(repo.root, content.uuid):
+        return _compacted(repo, content, at, target_bytes, max_bytes, say, newer)
 
 
 def _compacted(
-    root: Path,
+    repo: Repository,
     content: TableContent,
     at: datetime,
     target_bytes: int,
@@ -166,6 +168,7 @@ def _compacted(
     say: Say,
     newer: Callable[[], TableContent | None],
 ) -> Compacted:
+    root = repo.root
     before = located(root, content)
     files = data_files(root, before)
     size = _size(files)
@@ -179,16 +182,16 @@ def _compacted(
     reached("compact.files.after")
     removed = [file.path for group in groups for file in group.files]
     now = rewritten(root, before, made, removed, at=at)
-    if not stand_in(root, content, before, now, Why.COMPACTED):
+    if not stand_in(repo, content, before, now, Why.COMPACTED):
         return Compacted(size, size, 0, left, None, "another process replaced its files meanwhile")
-    _follow(root, newer(), before, made, removed, at)
+    _follow(repo, newer(), before, made, removed, at)
     gone = set(removed)
     after = _size([*(file for file in files if file.path not in gone), *made])
     return Compacted(size, after, len(groups), left, now)
 
 
 def _follow(
-    root: Path,
+    repo: Repository,
     content: TableContent | None,
     older: TableContent,
     made: Sequence[WrittenFile],
@@ -199,13 +202,14 @@ def _follow(
 
     Schema and deletes must be as they were, for the new files hold what these made of the old.
     """
+    root = repo.root
     if content is None or schema_of(root, content) != schema_of(root, older):
         return
     before = located(root, content)
     whole = file_set(root, before, "whole")
     if not set(removed) <= set(whole.files) or any(path in whole.deletes for path in removed):
         return
-    stand_in(root, content, before, rewritten(root, before, made, removed, at=at), Why.COMPACTED)
+    stand_in(repo, content, before, rewritten(root, before, made, removed, at=at), Why.COMPACTED)
 
 
 def _rewritten_groups(

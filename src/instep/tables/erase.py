@@ -354,7 +354,7 @@ class _Table:
         with repo.store.transaction() as tx:
             add_state(tx, identifier, state.uuid, state.digest, before.digest, now.digest)
         # Whoever comes first wins; the next attempt sees to what stands there then.
-        stand_in(self.root, state, before, now, Why.ERASED)
+        stand_in(repo, state, before, now, Why.ERASED)
         reached("erase.rows.state.after")
 
 
@@ -434,7 +434,7 @@ def _named(repo: Repository, every: Mapping[str, Sequence[JsonObject]]) -> set[s
     return {
         f"{folder}/{name}"
         for folder, contents in every.items()
-        for name in files_of(repo.root, folder, contents)
+        for name in files_of(repo, folder, contents)
     }
 
 

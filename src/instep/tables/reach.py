@@ -8,9 +8,11 @@ Only names are kept in memory, those of one table at a time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from instep.canonical import JsonObject
+from instep.history.repository import Repository
 from instep.tables.content import TYPE as TYPE
 from instep.tables.content import TableContent
 from instep.tables.copies import load_base, load_json
@@ -18,6 +20,7 @@ from instep.tables.iceberg import Metadata
 from instep.tables.manifest import Manifest
 from instep.tables.names import names_in
 from instep.tables.read import LISTING, LISTING_DIGEST, load_listing, located, replacement_path
+from instep.tables.replaced import Decision, decided
 
 RESERVED = "metadata/column-*"
 """Field ids that are taken: needed as long as the table has a state."""
@@ -28,18 +31,20 @@ def folder_of(content: JsonObject) -> str | None:
     return str(content["uuid"]) if content.get("type") == TYPE else None
 
 
-def files_of(root: Path, folder: str, contents: Sequence[JsonObject]) -> frozenset[str]:
+def files_of(repo: Repository, folder: str, contents: Sequence[JsonObject]) -> frozenset[str]:
     """Returns the paths, below the table's folder, of every file that one of its states needs.
 
     Raises:
         NotFoundError (kind "no-such-object"), InternalError (kind "damaged-object"): a file that
             names others cannot be read.
     """
-    metadata = root.resolve() / "tables" / folder / "metadata"
+    root = repo.root.resolve()
+    metadata = root / "tables" / folder / "metadata"
     names = {RESERVED}
     listings: dict[str, str] = {}
+    decisions = decided(repo, folder)
     for content in contents:
-        for state in _states(root, TableContent.from_content(content), names):
+        for state in _states(repo, TableContent.from_content(content), decisions, names):
             names.add(f"metadata/{(metadata / state.metadata).name}")
             for snapshot in _snapshots(root, state):
                 names.add(f"metadata/{PurePosixPath(snapshot['manifest-list']).name}")
@@ -52,7 +57,7 @@ def files_of(root: Path, folder: str, contents: Sequence[JsonObject]) -> frozens
             names.add(f"metadata/{one.entries}")
             if one.live_files:
                 manifests[one.entries] = one
-    return frozenset(names.union(*names_in(root.resolve(), folder, manifests.values())))
+    return frozenset(names.union(*names_in(root, folder, manifests.values())))
 
 
 def added_files(root: Path, before: TableContent | None, after: TableContent) -> frozenset[str]:
@@ -103,9 +108,14 @@ def _listed(folder: Path, manifests: Iterable[Manifest]) -> frozenset[str]:
     return frozenset(f"data/{name}" for one in manifests for name in load_base(folder, one).names)
 
 
-def _states(root: Path, table: TableContent, names: set[str]) -> Iterator[TableContent]:
-    """Yields what stands for a state now: what stood for it before is needed no more."""
-    now = located(root, table)
-    if now != table:
-        names.add(f"replacements/{replacement_path(root, table).name}")
+def _states(
+    repo: Repository, table: TableContent, decisions: Mapping[str, Decision], names: set[str]
+) -> Iterator[TableContent]:
+    """Yields what stands for a state now, and what shall: what stood before is needed no more."""
+    now = located(repo.root, table)
+    last = decisions.get(table.digest)
+    if now != table or last:
+        names.add(f"replacements/{replacement_path(repo.root, table).name}")
     yield now
+    if last and last.before == now.digest:
+        yield replace(table, metadata=last.metadata, digest=last.digest)

@@ -19,9 +19,10 @@ from typing import Any
 
 from instep.engines.schema import Schema
 from instep.history.objects import write_durably
+from instep.history.repository import Repository
 from instep.tables.columns import current_schema
 from instep.tables.content import TableContent
-from instep.tables.copies import copy_bytes, load_copy
+from instep.tables.copies import copy_bytes, load_copy, load_json
 from instep.tables.iceberg import Metadata, listing_bytes
 from instep.tables.manifest import Entries, Manifest
 from instep.tables.manifest_avro import (
@@ -39,7 +40,6 @@ from instep.tables.read import (
     current_snapshot,
     data_file,
     load_manifests,
-    load_metadata,
     located,
     specs_of,
     table_folder,
@@ -51,25 +51,33 @@ Rewritten = dict[tuple[str, Schema], Manifest]
 
 
 def metadata_here(root: Path, content: TableContent) -> Metadata:
-    """Returns metadata whose paths are all below `root`, written first where there is none yet."""
-    metadata = load_metadata(root, content)
-    if metadata["location"] != str(table_folder(root, content)):
-        relocate_table(root, content, root, {})
-        return load_metadata(root, content)
-    return metadata
+    """Returns metadata of a state for who writes upon it: all its paths are below `root`."""
+    here = state_here(root, content, {})
+    return load_json(root.resolve() / here.metadata, here.digest)
 
 
-def relocate_table(root: Path, content: TableContent, to: Path, known: Rewritten) -> bool:
-    """Replaces the metadata of a state, whose files are below `root`, by one that names `to`.
+def relocate_table(repo: Repository, content: TableContent, known: Rewritten) -> bool:
+    """Lets metadata that names the lake's root stand for a state; says whether there was none yet.
 
-    `to` is where the lake will be read, most often `root` itself. Returns whether anything had to
-    be done. `known` is filled, so that states of one table share what they shared before.
+    `known` is filled, so that states of one table share what they shared before.
     """
-    before = located(root, content)
-    metadata = load_metadata(root, content)
-    location = str(table_folder(to, content))
-    if metadata["location"] == location:
+    before = located(repo.root, content)
+    now = state_here(repo.root, content, known)
+    if now == before:
         return False
+    return stand_in(repo, content, before, now, Why.MOVED) or relocate_table(repo, content, known)
+
+
+def state_here(root: Path, content: TableContent, known: Rewritten) -> TableContent:
+    """Returns what stands for a state; where that names another root, the same written anew.
+
+    Nothing is recorded. `known` as in `relocate_table`.
+    """
+    now = located(root, content)
+    metadata = load_json(root.resolve() / now.metadata, now.digest)
+    location = str(table_folder(root, content))
+    if metadata["location"] == location:
+        return now
     snapshot = current_snapshot(metadata)
     if snapshot is not None:
         snapshot = _snapshot(root, content, metadata, snapshot, location, known)
@@ -79,10 +87,7 @@ def relocate_table(root: Path, content: TableContent, to: Path, known: Rewritten
     name = f"{metadata['last-sequence-number']:05d}-{digest[:32]}.metadata.json"
     path = f"tables/{content.uuid}/metadata/{name}"
     write_durably(root.resolve() / path, data)
-    now = TableContent(path, digest, content.uuid, content.files)
-    if not stand_in(root, content, before, now, Why.MOVED):
-        return relocate_table(root, content, to, known)
-    return True
+    return TableContent(path, digest, content.uuid, content.files)
 
 
 def _moved(metadata: Metadata, location: str, snapshot: Metadata | None) -> Metadata:

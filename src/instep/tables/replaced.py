@@ -1,13 +1,19 @@
-"""Records that other metadata stands for a table state, and why; one who was first wins.
+"""Lets other metadata stand for a table state, and says why; one who was first wins.
 
-A record is written only while the state still stands as the writer found it: under a lock that the
-whole lake shares, or, on S3, only if the record has not changed since it was looked at. So of two
-that replace the same state at once one learns that it came late; its files are garbage.
+It is *decided* in the database: a row, written only while what stands is what the writer found. So
+of two that replace a state at once one learns that it came late, and its files are garbage; and a
+writer whose session ended, so that its files may be gone, decides nothing (`history.sessions`).
+Then it is *carried out*: the record beside the table changes, only if it still is what the decision
+found, and that is what everybody reads. A decision is made upon a record, so the record is never
+more than one decision behind: where its writer was killed, whoever comes next carries it out.
+Until then the files of both are needed. Only this module knows the SQL of the table.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -15,7 +21,7 @@ from instep.faults import reached
 from instep.history.locks import blobs_locked
 from instep.history.objects import write_durably
 from instep.history.places import on_s3
-from instep.history.s3 import S3Path
+from instep.history.repository import Repository
 from instep.tables.content import TableContent
 from instep.tables.read import located, replacement_path
 
@@ -28,36 +34,49 @@ class Why(StrEnum):
     ERASED = "erased"
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What shall stand for a state, in the stead of the metadata whose digest is `before`."""
+
+    before: str
+    metadata: str
+    digest: str
+    why: str
+
+
 def stand_in(
-    root: Path, content: TableContent, before: TableContent, now: TableContent, why: Why
+    repo: Repository, content: TableContent, before: TableContent, now: TableContent, why: Why
 ) -> bool:
-    """Lets `now` stand for `content`, if `before` does so still; says whether it was done."""
-    path = replacement_path(root, content)
-    record = {"metadata": now.metadata, "digest": now.digest, "why": why.value}
-    data = json.dumps(record).encode()
+    """Lets `now` stand for `content`, if `before` does so still; says whether it was done.
+
+    Raises:
+        ConflictError (kind "session-lost"): the files of `now` may have been collected.
+    """
     reached("tables.replacement.before")
-    if remote := on_s3(path):
-        version = remote.version()
-        is_done = located(root, content) == before and _swapped(remote, data, version)
-    else:
-        with blobs_locked(root.resolve() / "replacements", alone=True):
-            is_done = located(root, content) == before
-            if is_done:
-                write_durably(path, data)
-    reached("tables.replacement.after")
-    return is_done
-
-
-def _swapped(path: S3Path, data: bytes, version: str | None) -> bool:
-    """Writes a record where none, or that of this version, is; says whether it stands."""
-    try:
-        path.swap(data, version)
-    except FileExistsError:
-        # The reply to the first attempt may have been lost; no two records are alike.
-        return path.read_bytes() == data
-    except FileNotFoundError:
+    last = _last(repo, content)
+    remote = on_s3(replacement_path(repo.root, content))
+    version = remote.version() if remote else None
+    standing = located(repo.root, content)
+    if last and last.before == standing.digest:
+        _carry_out(repo.root, content, last, version)
         return False
+    decision = Decision(before.digest, now.metadata, now.digest, why.value)
+    if standing != before or not _decide(repo, content, last, decision):
+        return False
+    reached("tables.replacement.decided")
+    _carry_out(repo.root, content, decision, version)
+    reached("tables.replacement.after")
     return True
+
+
+def decided(repo: Repository, uuid: str) -> dict[str, Decision]:
+    """Returns what was last decided of the states of a table, by the digest of their contents."""
+    with repo.store.reading() as tx:
+        rows = tx.rows(
+            "select content, before_digest, metadata, digest, why from replacements where uuid = ?",
+            (uuid,),
+        )
+    return {str(content): Decision(*row) for content, *row in rows}
 
 
 def why_replaced(root: Path, content: TableContent) -> Why | None:
@@ -70,3 +89,49 @@ def why_replaced(root: Path, content: TableContent) -> Why | None:
     except FileNotFoundError:
         return None
     return Why(told.get("why", Why.MOVED))
+
+
+def _last(repo: Repository, content: TableContent) -> Decision | None:
+    with repo.store.reading() as tx:
+        row = tx.row(
+            "select before_digest, metadata, digest, why from replacements "
+            "where uuid = ? and content = ?",
+            (content.uuid, content.digest),
+        )
+    return Decision(*row) if row else None
+
+
+def _decide(repo: Repository, content: TableContent, last: Decision | None, new: Decision) -> bool:
+    """Writes down a decision, unless another was made since the last that is known."""
+    values = (new.before, new.metadata, new.digest, new.why, content.uuid, content.digest)
+    with repo.store.transaction() as tx:
+        if last is None:
+            written = tx.execute(
+                "insert into replacements (before_digest, metadata, digest, why, uuid, content) "
+                "values (?, ?, ?, ?, ?, ?) on conflict do nothing",
+                values,
+            )
+        else:
+            written = tx.execute(
+                "update replacements set before_digest = ?, metadata = ?, digest = ?, why = ? "
+                "where uuid = ? and content = ? and digest = ?",
+                (*values, last.digest),
+            )
+    return written == 1
+
+
+def _carry_out(root: Path, content: TableContent, decision: Decision, version: str | None) -> None:
+    """Changes the record if it is still what the decision found; else somebody has done so.
+
+    On S3 that is the object of this version, and a request that lands late changes no other.
+    """
+    path = replacement_path(root, content)
+    record = {"metadata": decision.metadata, "digest": decision.digest, "why": decision.why}
+    data = json.dumps(record).encode()
+    if remote := on_s3(path):
+        with suppress(FileExistsError, FileNotFoundError):
+            remote.swap(data, version)
+        return
+    with blobs_locked(root.resolve() / "replacements", alone=True):
+        if located(root, content).digest == decision.before:
+            write_durably(path, data)

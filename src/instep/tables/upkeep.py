@@ -95,6 +95,7 @@ def compact_table(
         NotFoundError (kinds "no-such-ref", "no-such-key").
         InternalError (kind "rows-differ").
         UnavailableError (kinds "rewriting", "out-of-memory", "disk-failed").
+        ConflictError (kind "session-lost").
     """
     with writing(repo.root, repo.store):
         content = _content(repo, ref, table)
@@ -102,7 +103,7 @@ def compact_table(
             size = Size(file_count(repo.root, content), size_bytes(repo.root, content))
             return Compaction(table, size, size, 0, 0, _KEPT)
         done = compact_state(
-            repo.root, content, at=repo.clock(), target_bytes=target_bytes, max_bytes=max_bytes,
+            repo, content, at=repo.clock(), target_bytes=target_bytes, max_bytes=max_bytes,
             say=say, newer=lambda: _newer(repo, ref, table, content),
         )  # fmt: skip
     return _told(table, done)
