@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -15,12 +15,14 @@ import garbage
 import psycopg
 import pytest
 from buckets import Bucket, make_bucket
-from garbage import gc, needs, on_disk
-from histories import STEPS, History
+from garbage import gc, needs, numbers_in, on_disk
+from histories import STEPS_OF_MACHINES, Compaction, History, Steps
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from instep import faults
+from instep.cli.erase_rows import erased_rows
+from instep.cli.wholeness import check
 from instep.errors import ConflictError, InstepError, UnavailableError
 from instep.history.collection import Collected
 from instep.history.locks import collecting, oldest_writer, writing
@@ -29,6 +31,7 @@ from instep.history.postgres import PostgresStore
 from instep.history.repository import Repository, create_repository, open_repository
 from instep.history.retention import Verdict
 from instep.history.store import Database
+from instep.tables.read import data_files
 
 Machine = Callable[[str], Repository]
 
@@ -42,6 +45,7 @@ from instep.history.locks import writing
 from instep.history.places import s3_root
 from instep.history.repository import open_repository
 from instep.history.store import Database
+from instep.tables.read import data_files
 address, folder, url, database, schema = sys.argv[1:6]
 root = s3_root(address, Path(folder), url, None)
 repo = open_repository(root, system_clock, Database(database, schema))
@@ -190,6 +194,45 @@ def _wrote(repo: Repository) -> None:
         garbage.commit(repo, "main", contract__t=garbage.contract(repo, "terms"))
 
 
+def test_a_compaction_whose_session_ended_and_whose_files_went_stands_for_nothing(
+    machine: Machine,
+) -> None:
+    repo, other = machine("one"), machine("two")
+    table = garbage.grown(repo, garbage.grown(repo, garbage.new_table(repo), [1]), [2])
+    garbage.commit(repo, "main", table__t=table.to_content())
+    with pytest.raises(ConflictError) as caught, Compaction(repo, table) as late:
+        _cut(repo)
+        gc(other)
+        assert gc(other).count(Verdict.DELETE) > 0
+        late.swap()
+    assert caught.value.kind == "session-lost"
+    assert garbage.numbers(other, table) == [1, 2]
+    check(other)
+    with Compaction(repo, table) as again:
+        again.swap()
+    assert garbage.numbers(other, table) == [1, 2]
+    assert len(data_files(other.root, table)) == 1
+    gc(other)
+    gc(other)
+    assert on_disk(repo) == needs(repo).paths
+
+
+def test_a_compaction_whose_session_ended_does_not_bring_erased_rows_back(
+    machine: Machine,
+) -> None:
+    repo, other = machine("one"), machine("two")
+    table = garbage.grown(repo, garbage.grown(repo, garbage.new_table(repo), [1]), [2])
+    garbage.commit(repo, "main", table__t=table.to_content())
+    with pytest.raises(ConflictError) as caught, Compaction(repo, table) as late:
+        _cut(repo)
+        erased_rows(other, "t", "id = 1", "Asked for.", "ben", False)
+        late.swap()
+    assert caught.value.kind == "session-lost"
+    assert garbage.numbers(repo, table) == [2]
+    assert numbers_in((repo.root / "tables").rglob("*.parquet")) == [2]
+    check(repo)
+
+
 def test_one_machine_collects_at_a_time(machine: Machine) -> None:
     repo, other = machine("one"), machine("two")
     with collecting(repo.root, repo.store), pytest.raises(UnavailableError) as caught:
@@ -299,51 +342,64 @@ _QUICK = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 
 
 @settings(max_examples=8, suppress_health_check=_QUICK)
-@given(STEPS, CUT)
+@given(STEPS_OF_MACHINES, CUT)
 def test_no_history_on_several_machines_loses_what_it_needs(
     s3_url: str, postgres_url: str, tmp_path_factory: pytest.TempPathFactory,
-    steps: list[tuple[str, int, int]], cuts: list[int],
+    steps: Steps, cuts: list[int],
 ) -> None:  # fmt: skip
     _live_through(s3_url, postgres_url, tmp_path_factory.mktemp("machines"), steps, cuts)
 
 
 @pytest.mark.long
-@settings(max_examples=60, suppress_health_check=_QUICK)
-@given(STEPS, CUT)
+@settings(max_examples=40, suppress_health_check=_QUICK)
+@given(STEPS_OF_MACHINES, CUT)
 def test_no_long_history_on_several_machines_loses_what_it_needs(
     s3_url: str, postgres_url: str, tmp_path_factory: pytest.TempPathFactory,
-    steps: list[tuple[str, int, int]], cuts: list[int],
+    steps: Steps, cuts: list[int],
 ) -> None:  # fmt: skip
     _live_through(s3_url, postgres_url, tmp_path_factory.mktemp("machines"), steps, cuts)
 
 
 def _live_through(
-    s3_url: str, postgres_url: str, folder: Path, steps: list[tuple[str, int, int]], cuts: list[int]
+    s3_url: str, postgres_url: str, folder: Path, steps: Steps, cuts: list[int]
 ) -> None:
     """Three machines take turns; nothing needed is lost, and only what is needed stays at last."""
     bucket = make_bucket(s3_url)
     machine = _machines(bucket, Database(postgres_url, bucket.name.replace("-", "_")), folder)
-    machines = [machine(name) for name in ("one", "two", "three")]
-    history = History(machines[0])
-    for number, (step, one, other) in enumerate(steps):
-        history.repo = machines[(one + other) % len(machines)]
-        if number < len(cuts) and cuts[number]:
-            _cut(history.repo)
-        try:
-            history.take(step, one, other)
-        except ConflictError as error:
-            assert error.kind == "session-lost"
-            for work in [work for work in history.work if work.repo is history.repo]:
-                history.work.remove(work)
-                work.close()
-        if step == "gc":
-            needs(machines[number % len(machines)])
-    for work in history.work:
-        work.close()
-    _end(machines)
-    assert on_disk(machines[0]) == needs(machines[1]).paths
-    for each in machines:
-        each.store.close()
+    with ExitStack() as at_last:
+        machines = [machine(name) for name in ("one", "two", "three")]
+        for each in machines:
+            at_last.callback(each.store.close)
+        history = History(machines[0])
+        for number, (step, one, other) in enumerate(steps):
+            history.repo = machines[(one + other) % len(machines)]
+            if number < len(cuts) and cuts[number]:
+                _cut(history.repo)
+            try:
+                if step == "vanish":
+                    _vanish(history, machines, one)
+                history.take(step, one, other)
+            except ConflictError as error:
+                assert error.kind == "session-lost"
+                history.close_on(history.repo)
+            if step in {"gc", "swap", "die", "erase"}:
+                needs(machines[number % len(machines)])
+        history.end(machines[0])
+        history.check(machines[2])
+        kept = (machines[0].root / "tables").rglob("*.parquet")
+        assert history.erased.isdisjoint(numbers_in(kept)), "not in the store, whoever named it"
+        _end(machines)
+        assert on_disk(machines[0]) == needs(machines[1]).paths
+
+
+def _vanish(history: History, machines: list[Repository], number: int) -> None:
+    """Ends the session of a machine that writes; another deletes what it takes for garbage."""
+    writer = history.writer(number)
+    if writer is not None:
+        _cut(writer)
+        history.repo = machines[(machines.index(writer) + 1) % len(machines)]
+        for _ in range(2):
+            gc(history.repo)
 
 
 def _end(machines: list[Repository]) -> None:

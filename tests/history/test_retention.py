@@ -318,6 +318,8 @@ def _live_through(folder: Path, steps: list[tuple[str, int, int]]) -> None:
         needs(repo)
     while history.work:
         history.take("publish", 0, 0)
+    history.end(repo)
+    history.check(repo)
     for _ in range(4):
         gc(repo)
     kept = needs(repo).paths

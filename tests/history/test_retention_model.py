@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 MODELS = Path(__file__).parents[1] / "models_checked"
-FOLDER, FENCE = MODELS / "gc.pml", MODELS / "fence.pml"
+FOLDER, FENCE, STANDING = (MODELS / f"{name}.pml" for name in ("gc", "fence", "standing"))
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("spin") and shutil.which("gcc")),
@@ -38,6 +38,7 @@ def check(folder: Path, model: Path, *defined: str) -> str:
         pytest.param(FOLDER, (), id="folder"),
         pytest.param(FENCE, ("ONE_COLLECTOR",), id="s3, one collector"),
         pytest.param(FENCE, (), id="s3", marks=pytest.mark.long),
+        pytest.param(STANDING, (), id="what stands for a state"),
     ],
 )
 def test_no_order_of_steps_loses_what_a_commit_names(
@@ -58,3 +59,11 @@ def test_every_part_of_the_protocol_is_needed(tmp_path: Path, part: str) -> None
 )
 def test_every_part_of_the_fence_is_needed(tmp_path: Path, part: str) -> None:
     assert "errors: 1" in check(tmp_path, FENCE, part)
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["SWAP_ALONE", "NO_SESSION", "NO_MATCH", "NO_CATCH_UP", "RECORD_ALONE", "DECISION_ALONE"],
+)
+def test_every_part_of_what_decides_which_files_stand_is_needed(tmp_path: Path, part: str) -> None:
+    assert "errors: 1" in check(tmp_path, STANDING, part)

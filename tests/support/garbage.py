@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +23,15 @@ from instep.history.retention import Policy
 from instep.history.store import Transaction
 from instep.lake import retention_of
 from instep.tables.content import TableContent
-from instep.tables.read import current_snapshot, load_entries, load_manifests, load_metadata
+from instep.tables.read import (
+    current_snapshot,
+    data_files,
+    load_entries,
+    load_manifests,
+    load_metadata,
+    located,
+    replacement_path,
+)
 from instep.tables.write import append, create_table, data_folder
 from instep.tables.write import replace as replace_files
 
@@ -65,19 +74,46 @@ def new_table(repo: Repository) -> TableContent:
     return create_table(repo.root, "t", [Column(0, "id", "long")], at=repo.clock())
 
 
-def file_in(repo: Repository, table: TableContent, text: str) -> WrittenFile:
-    """Writes a data file; retention never looks inside."""
+Rows = str | Sequence[int]
+"""What is in a data file: retention never looks inside, so a text will do; or real rows."""
+
+
+def file_in(repo: Repository, table: TableContent, rows: Rows) -> WrittenFile:
+    """Writes a data file."""
     path = data_folder(repo.root, table) / f"{uuid.uuid4().hex}.parquet"
-    path.write_bytes(text.encode())
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return WrittenFile(str(path), 1, len(text), digest, ())
+    data = rows.encode() if isinstance(rows, str) else _parquet(rows)
+    path.write_bytes(data)
+    count = 1 if isinstance(rows, str) else len(rows)
+    return WrittenFile(str(path), count, len(data), hashlib.sha256(data).hexdigest(), ())
 
 
-def grown(repo: Repository, table: TableContent, text: str) -> TableContent:
-    return append(repo.root, table, [file_in(repo, table, text)], at=repo.clock())
+def grown(repo: Repository, table: TableContent, rows: Rows) -> TableContent:
+    return append(repo.root, table, [file_in(repo, table, rows)], at=repo.clock())
 
 
-def rewritten(repo: Repository, table: TableContent, text: str) -> TableContent:
+def numbers(repo: Repository, table: TableContent) -> list[int]:
+    """Returns the rows of a table whose files have real ones."""
+    return numbers_in(repo.root / file.path for file in data_files(repo.root, table))
+
+
+def numbers_in(files: Iterable[Path]) -> list[int]:
+    import pyarrow.parquet as pq
+
+    found = (pq.read_table(io.BytesIO(path.read_bytes()))["id"].to_pylist() for path in files)
+    return sorted(int(number or 0) for some in found for number in some)
+
+
+def _parquet(rows: Sequence[int]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    field = pa.field("id", pa.int64(), metadata={"PARQUET:field_id": "1"})
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"id": pa.array(rows, pa.int64())}, pa.schema([field])), sink)
+    return sink.getvalue()
+
+
+def rewritten(repo: Repository, table: TableContent, text: Rows) -> TableContent:
     """Returns the table with its first file replaced."""
     metadata = load_metadata(repo.root, table)
     folder = data_folder(repo.root, table).parent
@@ -155,7 +191,9 @@ def _of_table(repo: Repository, table: TableContent) -> set[str]:
     metadata = load_metadata(repo.root, table)
     folder = data_folder(repo.root, table).parent
     below = f"tables/{table.uuid}"
-    paths = {table.metadata}
+    paths = {located(repo.root, table).metadata}
+    if replacement_path(repo.root, table).exists():
+        paths.add(f"{below}/replacements/{table.digest}.json")
     for snapshot in metadata["snapshots"]:
         as_of = {**metadata, "current-snapshot-id": snapshot["snapshot-id"]}
         current = current_snapshot(as_of)

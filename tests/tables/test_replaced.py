@@ -1,0 +1,90 @@
+"""What stands for a state: decided once, carried out by somebody, never overtaken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import garbage
+from garbage import gc, needs, numbers, on_disk
+from histories import Compaction
+
+from instep import faults
+from instep.history.repository import Repository
+from instep.tables.content import TableContent
+from instep.tables.read import located
+from instep.tables.replaced import Why, why_replaced
+
+
+def _table(repo: Repository) -> TableContent:
+    table = garbage.grown(repo, garbage.grown(repo, garbage.new_table(repo), [1]), [2])
+    garbage.commit(repo, "main", table__t=table.to_content())
+    return table
+
+
+@contextmanager
+def _once_decided(act: Callable[[], object]) -> Iterator[None]:
+    """Acts when something was decided for the first time, before it is carried out."""
+
+    def watcher(place: str) -> None:
+        if place == "tables.replacement.decided":
+            faults.watch(None)
+            act()
+
+    faults.watch(watcher)
+    try:
+        yield
+    finally:
+        faults.watch(None)
+
+
+def test_what_a_writer_decided_before_it_died_is_carried_out_by_whoever_comes_next(
+    repo: Repository,
+) -> None:
+    table = _table(repo)
+    with Compaction(repo, table) as dead:
+        dead.die()
+    assert located(repo.root, table) == table
+    for _ in range(3):
+        gc(repo)
+        assert numbers(repo, table) == [1, 2], "files of both are kept"
+    with Compaction(repo, table) as late:
+        late.swap()
+    assert located(repo.root, table).digest == dead.now.digest
+    assert why_replaced(repo.root, table) is Why.COMPACTED
+    for _ in range(2):
+        gc(repo)
+    assert numbers(repo, table) == [1, 2]
+    assert on_disk(repo) == needs(repo).paths
+
+
+def test_what_is_carried_out_late_does_not_overtake_what_was_decided_since(
+    repo: Repository,
+) -> None:
+    table = _table(repo)
+    newest: list[TableContent] = []
+
+    def meanwhile() -> None:
+        for _ in range(2):
+            with Compaction(repo, table) as other:
+                other.swap()
+        newest.append(other.now)
+
+    with Compaction(repo, table) as slow, _once_decided(meanwhile):
+        slow.swap()
+    assert located(repo.root, table).digest == newest[0].digest != slow.now.digest
+    for _ in range(3):
+        gc(repo)
+    assert numbers(repo, table) == [1, 2]
+    assert on_disk(repo) == needs(repo).paths
+
+
+def test_a_state_is_replaced_again_and_again(repo: Repository) -> None:
+    table = _table(repo)
+    for _ in range(3):
+        with Compaction(repo, table) as one:
+            one.swap()
+        assert located(repo.root, table).digest == one.now.digest
+        gc(repo)
+    gc(repo)
+    assert on_disk(repo) == needs(repo).paths
