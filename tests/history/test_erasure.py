@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import garbage
@@ -16,8 +17,11 @@ from garbage import gc
 from instep import faults
 from instep.canonical import JsonObject
 from instep.changes.revert import undo_on_branch
+from instep.cli.backup import back_up
+from instep.cli.wholeness import check, examine
 from instep.errors import InvalidError, NotFoundError, RefusedError
 from instep.history.erasure import Erasure, erase, erased_digests
+from instep.history.objects import Objects
 from instep.history.repository import Repository, open_repository
 from instep.history.store import Database
 from instep.lake import retention_of
@@ -190,3 +194,59 @@ def test_a_content_whose_object_was_erased_is_not_published_again(repo: Reposito
         with pytest.raises(RefusedError, match=r"by ben .*asked for") as caught:
             act()
         assert (caught.value.kind, repo.resolve("try")) == ("erased", now)
+
+
+def left_by_a_killed_writer(repo: Repository, digest: str, data: bytes) -> None:
+    """Erases a blob while somebody stores it again, who dies before looking at the note."""
+
+    class KilledError(Exception):
+        pass
+
+    def watcher(place: str) -> None:
+        if place == "file.write.before":
+            faults.watch(None)
+            erased(repo, digest)
+            faults.watch(watcher)
+        elif place == "file.write.after":
+            raise KilledError
+
+    faults.watch(watcher)
+    # Without the database nobody knows which copies are condemned: another is made.
+    with pytest.raises(KilledError):
+        Objects(repo.objects.folder).put(data)
+    faults.watch(None)
+
+
+@pytest.mark.parametrize(("database", "root"), [("postgres", "s3")], indirect=True)
+def test_bytes_that_a_killed_writer_left_beside_a_note_are_told_and_go(
+    repo: Repository, tmp_path: Path
+) -> None:
+    digest = in_history_only(repo)
+    left_by_a_killed_writer(repo, digest, b"terms of old")
+    (left,) = repo.objects.files(digest)
+    assert left.read_bytes() == b"terms of old", "nobody serves it, but it is there"
+    assert [one.kind for one in examine(repo, Counter())] == ["erased-bytes"]
+    back_up(repo, tmp_path / "backup")
+    assert not any(b"terms of old" in path.read_bytes() for path in files_in(tmp_path / "backup"))
+    for _ in range(2):
+        gc(repo)
+    assert repo.objects.files(digest) == ()
+    assert repo.objects.note(digest).exists()
+    check(repo)
+
+
+def test_bytes_of_an_erasure_that_was_cut_short_are_told_and_go(repo: Repository) -> None:
+    digest = in_history_only(repo)
+    erased(repo, digest)
+    repo.objects.path(digest).write_bytes(b"terms of old")
+    (told,) = examine(repo, Counter())
+    assert told.kind == "erased-bytes"
+    assert f"instep erase {digest}" in told.message
+    for _ in range(2):
+        gc(repo)
+    assert not repo.objects.path(digest).exists()
+    check(repo)
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())

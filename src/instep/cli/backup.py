@@ -109,7 +109,7 @@ def back_up(
         rows = _write_lines(destination / ROWS, dump_lines(tx))
         reached("backup.rows.after")
         with durable_together(destination):
-            files = list(_copied(repo.root, destination / LAKE))
+            files = list(_copied(repo.root, destination / LAKE, erased_digests(tx)))
             _drop_others(destination / LAKE, {name for name, _, _ in files})
             say("making all copies durable")
         reached("backup.files.after")
@@ -142,8 +142,8 @@ def back_up(
     return BackedUp(destination, rows - 1, len(files), sum(one[1] for one in files))
 
 
-def _copied(root: Path, to: Path) -> Iterator[tuple[str, int, str]]:
-    """Copies every file of a lake, and yields its name, size and digest."""
+def _copied(root: Path, to: Path, erased: Collection[str]) -> Iterator[tuple[str, int, str]]:
+    """Copies every file of a lake but bytes of what was erased; yields name, size and digest."""
     for folder in FOLDERS:
         place = here(root) if folder == PREDICTIONS else root
         known: set[str] = set()
@@ -151,6 +151,8 @@ def _copied(root: Path, to: Path) -> Iterator[tuple[str, int, str]]:
             # On S3 a blob may have copies: here it has the one name that it has in a folder.
             name = path.with_name(blob_of(path.name)).relative_to(place).as_posix()
             if path.name.startswith(".") or name in known or not path.is_file():
+                continue
+            if blob_of(path.name) in erased:
                 continue
             known.add(name)
             try:

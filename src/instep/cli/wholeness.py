@@ -20,7 +20,7 @@ from instep.findings import Finding
 from instep.history.erasure import erased_digests
 from instep.history.examine import Examination
 from instep.history.forgetting import forgotten_commits
-from instep.history.objects import Objects, blob_of, file_digest
+from instep.history.objects import ERASED, Objects, blob_of, file_digest
 from instep.history.places import here
 from instep.history.repository import Repository
 from instep.history.seen import Seen
@@ -76,9 +76,18 @@ class Files:
         if self.quick:
             return
         for folder in sorted(self.folder.glob("objects/??")):
-            for path in sorted(folder.iterdir()):
+            paths = sorted(folder.iterdir())
+            notes = {path.stem for path in paths if path.name.endswith(ERASED)}
+            for path in paths:
                 digest = blob_of(path.name)
-                if len(digest) == 64 and str(path) not in self._seen:
+                if digest in notes:
+                    yield damage(
+                        "erased-bytes",
+                        self._name(path),
+                        "It was erased, and has bytes that a killed process left: expected the "
+                        f'note about it alone. Give "instep erase {digest}" again.',
+                    )
+                elif len(digest) == 64 and str(path) not in self._seen:
                     required = Required(path, digest, None)
                     yield from self._file(required, "blobs", "no commit", may_go=True)
         for folder in sorted(self.folder.glob("tables/*/profiles")):

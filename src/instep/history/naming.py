@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from instep.canonical import JsonObject
 from instep.history import tree
 from instep.history.commits import Commit, load_commit
+from instep.history.erasure import erased_digests
 from instep.history.repository import Repository
 from instep.history.retention import Reach, Rooms
 from instep.history.store import Transaction
@@ -35,7 +36,10 @@ class Snapshot:
 def take_snapshot(
     tx: Transaction, rooms: Rooms, say: Callable[[str], None] = lambda text: None
 ) -> Snapshot:
-    """Returns what every commit there is, and every room's records, name now."""
+    """Returns what every commit there is, and every room's records, name now.
+
+    Not objects that were erased: bytes that a killed writer left of one are garbage.
+    """
     names = _Names(rooms.reach)
     for number, content in enumerate(_contents(tx), 1):
         names.add(content)
@@ -49,7 +53,7 @@ def take_snapshot(
     return Snapshot(
         commits=frozenset(parents),
         dead=frozenset(parents.keys() - reached_from(parents, roots(tx, rooms.roots(tx)))),
-        objects=frozenset(names.objects),
+        objects=frozenset(names.objects) - erased_digests(tx),
         tables={folder: tuple(states.values()) for folder, states in names.tables.items()},
         staging=frozenset[str]().union(*(named.staging for named in records)),
     )
