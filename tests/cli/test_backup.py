@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from commands import KILLED, run
 from databases import on_every
-from lakes import KILLED, commit, fill_lake, instep
+from lakes import commit, fill_lake
 
 from instep.cli.backup import back_up
 from instep.cli.restore import restore_backup
@@ -240,9 +241,9 @@ def test_a_backup_that_was_killed_goes_on(repo: Repository, tmp_path: Path, faul
     fill_lake(repo)
     (tmp_path / "instep.yaml").write_text("lake: lake\n")
     words = ("backup", str(tmp_path / "backup"))
-    assert instep(*words, at=tmp_path, fault=fault) == KILLED
+    assert run(*words, at=tmp_path, fault=fault).code == KILLED
     assert not (tmp_path / "backup" / "backup.json").exists()
-    assert instep(*words, at=tmp_path) == 0
+    assert run(*words, at=tmp_path).code == 0
 
 
 @pytest.mark.parametrize(
@@ -257,9 +258,9 @@ def test_a_restore_that_was_killed_goes_on(
     back_up(repo, tmp_path / "backup")
     (tmp_path / "instep.yaml").write_text("lake: again\n")
     words = ("restore", str(tmp_path / "backup"))
-    assert instep(*words, at=tmp_path, fault=fault) == KILLED
+    assert run(*words, at=tmp_path, fault=fault).code == KILLED
     assert not (tmp_path / "again" / "catalog.sqlite").exists()
-    assert instep(*words, at=tmp_path) == 0
+    assert run(*words, at=tmp_path).code == 0
     check(open_repository(tmp_path / "again", clock))
 
 
@@ -291,11 +292,11 @@ def test_what_was_erased_before_a_backup_goes_on_is_not_in_it(
         commit(repo, {"contract/old": content})
     (tmp_path / "instep.yaml").write_text("lake: lake\n")
     words = ("backup", str(tmp_path / "backup"))
-    assert instep(*words, at=tmp_path, fault="backup.files.after") == KILLED
+    assert run(*words, at=tmp_path, fault="backup.files.after").code == KILLED
     copied = tmp_path / "backup" / "lake" / repo.objects.path(blob).relative_to(repo.root)
     assert copied.read_bytes() == b"old terms"
     erase(repo, blob, "ben", "asked for", blobs_of)
-    assert instep(*words, at=tmp_path) == 0
+    assert run(*words, at=tmp_path).code == 0
     assert not copied.exists()
 
 

@@ -10,8 +10,9 @@ import pytest
 from bare import bare_table
 from buckets import Bucket, make_bucket
 from click.testing import CliRunner
+from commands import KILLED, run
 from databases import on_both, on_every
-from lakes import COLUMNS, KILLED, appended, commit, fill_lake, instep
+from lakes import COLUMNS, appended, commit, fill_lake
 
 from instep.cli.doctor import doctor
 from instep.cli.relocate import relocate_lake
@@ -190,10 +191,10 @@ def test_a_move_that_was_killed_is_refused_as_before_and_goes_on(
     root = moved(repo, tmp_path)
     (tmp_path / "instep.yaml").write_text("lake: elsewhere\n")
     words = ("doctor", "--relocate", "moved")
-    assert instep(*words, at=tmp_path, fault=fault) == KILLED
+    assert run(*words, at=tmp_path, fault=fault).code == KILLED
     with pytest.raises(RefusedError, match="--relocate"):
         open_repository(root, clock)
-    assert instep(*words, at=tmp_path) == 0
+    assert run(*words, at=tmp_path).code == 0
     check(open_repository(root, clock))
 
 

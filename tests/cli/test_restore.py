@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from buckets import make_bucket
-from lakes import KILLED, commit, fill_lake, instep
+from commands import KILLED, run
+from lakes import commit, fill_lake
 
 from instep.cli.backup import back_up
 from instep.cli.claim import UNFINISHED
@@ -56,10 +57,10 @@ def test_a_restore_that_was_killed_after_the_catalog_is_finished_by_the_same_aga
     back_up(repo, tmp_path / "backup")
     project = configure(new_schema())
     words = ("restore", str(tmp_path / "backup"))
-    assert instep(*words, at=project, fault="restore.catalog.after") == KILLED
+    assert run(*words, at=project, fault="restore.catalog.after").code == KILLED
     begun = open_lake(project).repo
     kept = commit(begun, {"contract/new": {"type": "instep.contract.v1", "text": "x"}})
-    assert instep(*words, at=project) == 0
+    assert run(*words, at=project).code == 0
     again = open_lake(project).repo
     assert again.resolve("main") == kept
     check(again)
@@ -67,7 +68,7 @@ def test_a_restore_that_was_killed_after_the_catalog_is_finished_by_the_same_aga
         with again.store.reading() as tx:
             assert (again.root / MARK).read_text() == home_of(tx).id
     assert not (again.root / UNFINISHED).exists()
-    assert instep(*words, at=project) in TAKEN
+    assert run(*words, at=project).code in TAKEN
 
 
 @pytest.mark.parametrize("configure", ["postgres", "s3"], indirect=True)
@@ -81,10 +82,10 @@ def test_an_unfinished_restore_keeps_its_place_from_another_schema_and_another_b
     schema = new_schema()
     project = configure(schema)
     words = ("restore", str(tmp_path / "backup"))
-    assert instep(*words, at=project, fault="restore.catalog.after") == KILLED
+    assert run(*words, at=project, fault="restore.catalog.after").code == KILLED
     configure(new_schema())
-    assert instep(*words, at=project) in TAKEN
+    assert run(*words, at=project).code in TAKEN
     configure(schema)
-    assert instep("restore", str(tmp_path / "later"), at=project) in TAKEN
-    assert instep(*words, at=project) == 0
+    assert run("restore", str(tmp_path / "later"), at=project).code in TAKEN
+    assert run(*words, at=project).code == 0
     check(open_lake(project).repo)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from arrival_builders import READINGS, merge_contract, month, rows_of, write
+from commands import KILLED, must, run, start
 
 from instep.clock import system_clock
 from instep.history.repository import MAIN, Repository, create_repository, open_repository
@@ -25,17 +23,6 @@ PLACES = (
 )
 
 
-def start(project: Path, file: Path, **environment: str) -> subprocess.Popen[bytes]:
-    code = "from instep.cli.main import main; main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, "ingest", str(file), "--as", "ana"],
-        cwd=project,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-
-
 def made(folder: Path, key: bool) -> Path:
     folder.mkdir()
     (folder / "instep.yaml").write_text("lake: lake\npeople: [ana, ben]\n")
@@ -48,9 +35,9 @@ def made(folder: Path, key: bool) -> Path:
 def test_files_that_arrive_at_once_all_enter_the_table(tmp_path: Path, key: bool) -> None:
     project = made(tmp_path / "project", key)
     files = [write(tmp_path / f"readings-{number}.csv", month(number)) for number in (1, 2, 3)]
-    children = [start(project, file) for file in files]
-    outputs = [child.communicate(timeout=120)[0].decode() for child in children]
-    assert [child.returncode for child in children] == [0, 0, 0], outputs
+    begun = [start("ingest", str(file), at=project) for file in files]
+    ended = [one.done() for one in begun]
+    assert [done.code for done in ended] == [0, 0, 0], ended
     repo = opened(project)
     assert rows_of(repo, "select count(*) from readings") == [(1200,)]
 
@@ -61,14 +48,11 @@ def test_a_killed_ingest_leaves_main_before_or_after(tmp_path: Path, place: str)
     repo = opened(project)
     before = repo.resolve(MAIN)
     file = write(tmp_path / "readings-1.csv", month(1))
-    child = start(project, file, INSTEP_FAULT=place)
-    output = child.communicate(timeout=60)[0].decode()
-    assert child.returncode == -9, output
+    killed = run("ingest", str(file), at=project, fault=place)
+    assert killed.code == KILLED, killed
     if repo.resolve(MAIN) != before:
         assert rows_of(repo, "select count(*) from readings") == [(400,)]
-    again = start(project, file)
-    output = again.communicate(timeout=60)[0].decode()
-    assert again.returncode == 0, output
+    must("ingest", str(file), at=project)
     assert rows_of(repo, "select count(*) from readings") == [(400,)]
 
 

@@ -1,4 +1,4 @@
-"""What the tests of whole commands share: a warm process, and a catalog behind a wire."""
+"""What the tests of whole commands share: a catalog behind a wire."""
 
 from __future__ import annotations
 
@@ -7,16 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from campaign import DATABASE, Catalog
-from forks import Forks, started
 from wire import Wire
 
 from instep.history.store import Database
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    with started(tmp_path_factory.mktemp("forks")) as made:
-        yield made
 
 
 @pytest.fixture

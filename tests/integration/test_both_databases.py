@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from commands import start
 from databases import on_every
 from shop import CONFIG, Shop, make_shop
 
@@ -79,27 +76,17 @@ def test_a_second_lake_in_one_place_is_refused(shop: Shop) -> None:
 
 def ask(shop: Shop) -> Any:  # what the service answered
     """Serves prod for one question and returns the answer."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "instep", "serve", "prod", "--port", "0", "--json"],
-        cwd=shop.folder,
-        env=os.environ,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    try:
-        ready = json.loads(process.stdout.readline())
+
+    def asked(url: str) -> str:
         question = {
             "key": {"id": 1},
             "time": "2013-04-02T00:00:00Z",
             "features": {"shop": "a", "amount": 20.5},
         }
-        reply = httpx.post(f"{ready['url']}/models/demand/predict", json=question, timeout=SECONDS)
+        reply = httpx.post(f"{url}/models/demand/predict", json=question, timeout=SECONDS)
         assert reply.status_code == 200, reply.text
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=SECONDS) == 0
-        return reply.json()
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+        return reply.text
+
+    done = start("serve", "prod", "--port", "0", "--json", at=shop.folder).done(asked)
+    assert done.code == 0, done
+    return json.loads(done.answer)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import garbage
+from commands import start
 from shop import Shop, make_shop
 
 from instep.clock import system_clock
@@ -15,17 +13,6 @@ from instep.history.forgetting import forgotten_commits
 from instep.history.repository import Repository, open_repository
 from instep.tables.content import TableContent
 from instep.tables.read import row_count
-
-
-def start(shop: Shop, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "instep", *words],
-        cwd=shop.folder,
-        env={**os.environ, "INSTEP_ACTOR": "ana", "INSTEP_QUIET": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def opened(shop: Shop) -> Repository:
@@ -37,15 +24,17 @@ def test_collecting_while_others_ingest_and_run_loses_nothing(tmp_path: Path) ->
     months = [shop.month(number) for number in (1, 2, 3, 5)]
     shop.must("ingest", *months[:3])
     lost = opened(shop).objects.put(b"left by somebody who died")
-    work = [start(shop, "run", "demand", "--branch", "try"), start(shop, "ingest", *months[3:])]
+    others = (("run", "demand", "--branch", "try"), ("ingest", *months[3:]))
+    work = [start(*words, at=shop.folder) for words in others]
     collections = 0
-    while any(child.poll() is None for child in work):
+    while any(child.is_running for child in work):
         found = shop.must("gc", "--keep", "0", "--json").json
         assert found["left_alone"] == []
         collections += 1
     assert collections > 1
     for child in work:
-        assert child.wait(120) == 0, child.communicate()[0]
+        done = child.done()
+        assert done.code == 0, done
     for _ in range(2):
         shop.must("gc", "--keep", "0")
     shop.must("doctor")

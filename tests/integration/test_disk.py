@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from campaign import FAILED, Act, Campaign, World
 from campaign_acts import ACTS
-from forks import Forks
+from commands import run
 
 SIZE_BYTES = 4 << 20
 FREE_KIB = (0, 4, 8, 16, 32, 64, 128, 256)
@@ -50,8 +50,8 @@ def _acts(names: set[str]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("act", chosen, ids=lambda act: act.name[:20])
 
 
-def _fill_up(act: Act, forks: Forks, disk: Path, left_kib: Sequence[int]) -> None:
-    campaign = Campaign(World(forks, disk.parent), act)
+def _fill_up(act: Act, disk: Path, left_kib: Sequence[int]) -> None:
+    campaign = Campaign(World(disk.parent), act)
     campaign.prepare()
     codes = []
     for free in left_kib:
@@ -66,28 +66,24 @@ def _fill_up(act: Act, forks: Forks, disk: Path, left_kib: Sequence[int]) -> Non
 
 
 @_acts(SAMPLED)
-def test_a_full_disk_leaves_before_or_after_and_says_so(act: Act, forks: Forks, disk: Path) -> None:
-    _fill_up(act, forks, disk, SAMPLED_KIB)
+def test_a_full_disk_leaves_before_or_after_and_says_so(act: Act, disk: Path) -> None:
+    _fill_up(act, disk, SAMPLED_KIB)
 
 
 @pytest.mark.long
 @_acts(CHOSEN)
-def test_a_disk_that_fills_up_anywhere_leaves_before_or_after(
-    act: Act, forks: Forks, disk: Path
-) -> None:
-    _fill_up(act, forks, disk, FREE_KIB)
+def test_a_disk_that_fills_up_anywhere_leaves_before_or_after(act: Act, disk: Path) -> None:
+    _fill_up(act, disk, FREE_KIB)
 
 
 @_acts(SAMPLED)
-def test_a_disk_that_can_only_be_read_changes_nothing_and_says_so(
-    act: Act, forks: Forks, disk: Path
-) -> None:
-    campaign = Campaign(World(forks, disk.parent), act)
+def test_a_disk_that_can_only_be_read_changes_nothing_and_says_so(act: Act, disk: Path) -> None:
+    campaign = Campaign(World(disk.parent), act)
     campaign.prepare()
     campaign.world.reset()
     _remount(disk, "ro")
     ended = campaign.run()
-    reads = forks.instep("log", at=campaign.folder)
+    reads = run("log", at=campaign.folder)
     _remount(disk, "rw")
     campaign.look("read-only", ended, FAILED)
     assert campaign.wrong == []

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from campaign import UNANSWERED, Act, Campaign, Catalog, World
 from campaign_acts import ACTS
-from forks import Forks
 from wire import Wire
 
 SAMPLED = {"merge 1", "branch make try"}
@@ -17,8 +16,8 @@ EXPECTED = 300
 """Lost answers and named faults that the long suite tries at least."""
 
 
-def _prepared(act: Act, forks: Forks, folder: Path, catalog: Catalog) -> Campaign:
-    campaign = Campaign(World(forks, folder, catalog), act)
+def _prepared(act: Act, folder: Path, catalog: Catalog) -> Campaign:
+    campaign = Campaign(World(folder, catalog), act)
     campaign.prepare()
     return campaign
 
@@ -41,9 +40,9 @@ def _lose_answers(campaign: Campaign, wire: Wire, count: int | None = None) -> N
     "act", [act for act in ACTS if act.name in SAMPLED], ids=lambda act: act.name
 )
 def test_faults_and_lost_answers_leave_before_or_after(
-    act: Act, forks: Forks, tmp_path: Path, catalog: Catalog, wire: Wire
+    act: Act, tmp_path: Path, catalog: Catalog, wire: Wire
 ) -> None:
-    campaign = _prepared(act, forks, tmp_path, catalog)
+    campaign = _prepared(act, tmp_path, catalog)
     for fault in campaign.sample(SAMPLED_FAULTS):
         campaign.break_at(fault)
     _lose_answers(campaign, wire, SAMPLED_FAULTS)
@@ -52,11 +51,11 @@ def test_faults_and_lost_answers_leave_before_or_after(
 
 @pytest.mark.long
 def test_hundreds_of_faults_and_lost_answers_leave_before_or_after(
-    forks: Forks, tmp_path: Path, catalog: Catalog, wire: Wire
+    tmp_path: Path, catalog: Catalog, wire: Wire
 ) -> None:
     tried, wrong = 0, list[str]()
     for number, act in enumerate(ACTS):
-        campaign = _prepared(act, forks, tmp_path / str(number), catalog)
+        campaign = _prepared(act, tmp_path / str(number), catalog)
         limit = TRIED_OF_SLOW if act.is_slow else None
         for fault in campaign.sample(TRIED_OF_SLOW):
             campaign.break_at(fault)

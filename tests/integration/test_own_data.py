@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from commands import run
+
 
 def instep(folder: Path, *words: str, exits: int = 0) -> Any:  # the shape is the command's
-    ended = subprocess.run(
-        [sys.executable, "-m", "instep", *words, "--json"],
-        cwd=folder,
-        env={**os.environ, "INSTEP_QUIET": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert ended.returncode == exits, ended.stdout + ended.stderr
-    return json.loads(ended.stdout)
+    done = run(*words, "--json", at=folder, actor="")
+    assert done.code == exits, done
+    return done.json
 
 
 def test_a_file_without_a_contract_gets_a_draft_and_waits_for_review(tmp_path: Path) -> None:

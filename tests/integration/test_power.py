@@ -9,7 +9,6 @@ import pytest
 from campaign import Act, Campaign, Catalog, World
 from campaign_acts import ACTS, ON_SQLITE
 from campaign_power import losses
-from forks import Forks
 from power import File, Folder
 from wire import Wire
 
@@ -31,54 +30,50 @@ def _act(name: str) -> Act:
 @pytest.mark.parametrize(
     "act", [act for act in EVERY if act.name in SAMPLED], ids=lambda act: act.name[:20]
 )
-def test_a_power_loss_leaves_before_or_after(act: Act, forks: Forks, tmp_path: Path) -> None:
-    looked, wrong = losses(Campaign(World(forks, tmp_path), act), tmp_path / "calls")
+def test_a_power_loss_leaves_before_or_after(act: Act, tmp_path: Path) -> None:
+    looked, wrong = losses(Campaign(World(tmp_path), act), tmp_path / "calls")
     assert wrong == []
     assert looked >= 10
 
 
 def test_a_power_loss_leaves_before_or_after_beside_postgres(
-    forks: Forks, tmp_path: Path, catalog: Catalog, wire: Wire
+    tmp_path: Path, catalog: Catalog, wire: Wire
 ) -> None:
-    campaign = Campaign(World(forks, tmp_path, catalog), _act(SAMPLED_ON_POSTGRES))
+    campaign = Campaign(World(tmp_path, catalog), _act(SAMPLED_ON_POSTGRES))
     looked, wrong = losses(campaign, tmp_path / "calls", wire=wire)
     assert wrong == []
     assert looked >= 10
 
 
 @unsynced
-def test_a_disk_that_does_not_sync_is_seen_to_lose(
-    deaf_to: type, forks: Forks, tmp_path: Path
-) -> None:
+def test_a_disk_that_does_not_sync_is_seen_to_lose(deaf_to: type, tmp_path: Path) -> None:
     for name in ("merge 1", "ingest sales-2013-01.csv"):
-        campaign = Campaign(World(forks, tmp_path / name), _act(name))
+        campaign = Campaign(World(tmp_path / name), _act(name))
         _, wrong = losses(campaign, tmp_path / "calls", frozenset({deaf_to}))
         assert wrong
 
 
 @unsynced
 def test_a_disk_that_does_not_sync_is_seen_to_lose_beside_postgres(
-    deaf_to: type, forks: Forks, tmp_path: Path, catalog: Catalog, wire: Wire
+    deaf_to: type, tmp_path: Path, catalog: Catalog, wire: Wire
 ) -> None:
-    campaign = Campaign(World(forks, tmp_path, catalog), _act(SAMPLED_ON_POSTGRES))
+    campaign = Campaign(World(tmp_path, catalog), _act(SAMPLED_ON_POSTGRES))
     _, wrong = losses(campaign, tmp_path / "calls", frozenset({deaf_to}), wire)
     assert wrong
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("act", EVERY, ids=lambda act: act.name[:20])
-def test_a_power_loss_in_any_act_leaves_before_or_after(
-    act: Act, forks: Forks, tmp_path: Path
-) -> None:
-    _, wrong = losses(Campaign(World(forks, tmp_path), act), tmp_path / "calls")
+def test_a_power_loss_in_any_act_leaves_before_or_after(act: Act, tmp_path: Path) -> None:
+    _, wrong = losses(Campaign(World(tmp_path), act), tmp_path / "calls")
     assert wrong == []
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name[:20])
 def test_a_power_loss_in_any_act_leaves_before_or_after_beside_postgres(
-    act: Act, forks: Forks, tmp_path: Path, catalog: Catalog, wire: Wire
+    act: Act, tmp_path: Path, catalog: Catalog, wire: Wire
 ) -> None:
-    campaign = Campaign(World(forks, tmp_path, catalog), act)
+    campaign = Campaign(World(tmp_path, catalog), act)
     _, wrong = losses(campaign, tmp_path / "calls", wire=wire)
     assert wrong == []

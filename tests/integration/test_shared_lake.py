@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from buckets import Bucket
+from commands import start
 from lakes import COLUMNS, appended, commit
 from shop import CONFIG, Shop, make_shop
 from storm import Fault, storm
@@ -52,19 +53,13 @@ def test_three_ingest_and_commit_at_once(colleague: Callable[..., Shop]) -> None
     shops[0].merged()
     words = [[shop.month(2 * n + month) for month in (1, 2)] for n, shop in enumerate(shops)]
     begun = [
-        subprocess.Popen(
-            [sys.executable, "-m", "instep", "ingest", *files, "--json"],
-            cwd=shop.folder,
-            env={**os.environ, "INSTEP_ACTOR": "ana"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        start("ingest", *files, "--json", at=shop.folder)
         for shop, files in zip(shops, words, strict=True)
     ]
-    for process in begun:
-        out, _ = process.communicate(timeout=SECONDS)
-        assert process.returncode == 0, out
-        states = [one["state"] for one in json.loads(out)["arrivals"]]
+    for one in begun:
+        done = one.done()
+        assert done.code == 0, done
+        states = [arrival["state"] for arrival in done.json["arrivals"]]
         assert states == ["merged"] * len(words[0])
     shown = [shop.must("show", "main", "--json").json for shop in shops]
     assert shown[0] == shown[1] == shown[2]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import sysconfig
 import venv
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 from buckets import make_bucket
+from commands import must
 
 from instep.cli.acts import Story, acts
 from instep.cli.demo import free_port, project
@@ -242,11 +242,9 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_table_is_read_without_instep(
     walk: Walk, folder: Path, bare_python: Path, tmp_path: Path
 ) -> None:
-    words = [sys.executable, "-m", "instep", "show", "prod", "--json"]
-    shown = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
     tables = {
         name: one["metadata_location"]
-        for name, one in json.loads(shown.stdout)["keys"].items()
+        for name, one in must("show", "prod", "--json", at=folder).json["keys"].items()
         if name.startswith("table/")
     }
     assert len(tables) == 6

@@ -5,15 +5,13 @@ Once with the lake's files in a folder, once on S3. Those of one place share a s
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from buckets import make_bucket
+from commands import must
 from rest import (
-    SECONDS,
     Server,
     make_branch,
     make_project,
@@ -183,11 +181,7 @@ def test_what_spark_changed_on_a_branch_is_compared_and_merged(
     assert (found.added, found.removed, found.changed) == (1, 1, 0)
     assert {row.key for row in found.sample} == {("3",), ("50",)}
     server.catalog("theirs").load_table("default.people").append(people((60, "other")))
-    done = subprocess.run(
-        [sys.executable, "-m", "instep", "branch", "merge", "theirs", "work", "--as", "ana"],
-        cwd=project, capture_output=True, text=True, timeout=SECONDS,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    must("branch", "merge", "theirs", "work", at=project)
     ids = [one["id"] for one in spark.sql("select id from work.default.people order by id")]
     assert ids == [0, 1, 2, 4, 5, 6, 7, 8, 9, 50, 60]
     assert [one["id"] for one in rows(lake, "work", "people")] == ids

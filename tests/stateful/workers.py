@@ -5,7 +5,6 @@ So whoever drives two of them chooses every step of their interleaving, and may 
 
 from __future__ import annotations
 
-import multiprocessing
 import traceback
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,16 +12,13 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from commands import WARM
 from lake_acts import Act, Answer, perform
 
 from instep import faults
 from instep.history.repository import open_repository
 from instep.history.store import Database
 
-_STARTS = multiprocessing.get_context("forkserver")
-_STARTS.set_forkserver_preload(
-    ["duckdb", "psycopg", "pyarrow.parquet", "instep.lake", "instep.changes.revert"]
-)
 IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where lakes are made: SIGKILL loses nothing that was written, so memory is as good as a disk."""
 
@@ -49,8 +45,8 @@ class Worker:
     def start(self, act: Act, at: datetime) -> Stop | Answer:
         """Begins an act, which takes place at one instant; returns where it waits, or its end."""
         if self._process is None:
-            self._pipe, theirs = _STARTS.Pipe()
-            process = _STARTS.Process(
+            self._pipe, theirs = WARM.Pipe()
+            process = WARM.Process(
                 target=_serve, args=(theirs, self.root, self.database), daemon=True
             )
             process.start()

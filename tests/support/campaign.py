@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from forks import Ask, Ended, Forks
+from commands import Ask, Done, must, start
 
 from instep.canonical import JsonObject
 from instep.changes.records import list_changes
@@ -51,7 +51,6 @@ UNANSWERED = FAILED | {OutcomeUnknownError.exit_code}
 class World:
     """What acts change: the folder `work`, and the catalog where it is in PostgreSQL."""
 
-    forks: Forks
     top: Path
     catalog: Catalog | None = None
 
@@ -68,8 +67,8 @@ class World:
     def shop(self) -> Path:
         return self.work / "shop"
 
-    def must(self, *words: str, actor: str = "ana") -> Ended:
-        return self.forks.must(*words, at=self.shop, actor=actor, **self.env)
+    def must(self, *words: str, actor: str = "ana") -> Done:
+        return must(*words, at=self.shop, actor=actor, env=self.env)
 
     def save(self) -> None:
         """Keeps the state that `reset` brings back."""
@@ -205,18 +204,18 @@ class Campaign:
         kept = self.act.kept(self.world) if self.act.kept is not None else None
         return {**state_of(self.folder), "seen": seen, "kept": kept}
 
-    def run(self, fault: str = "", trace: str = "") -> Ended:
-        return self.world.forks.instep(
+    def run(self, fault: str = "", trace: str = "") -> Done:
+        running = start(
             *self.act.words,
             at=self.folder,
             actor=self.act.actor,
             fault=fault,
             trace=trace,
             env=self.world.env,
-            ask=self.act.ask,
         )
+        return running.done(self.act.ask)
 
-    def is_done(self, ended: Ended) -> bool:
+    def is_done(self, ended: Done) -> bool:
         """Says whether the act told that it is done: a server by its answer, whatever comes."""
         return ended.code == 0 if self.act.ask is None else bool(ended.answer)
 
@@ -245,7 +244,7 @@ class Campaign:
         survived = FAILED if self.act.is_slow else frozenset()
         self.look(fault, ended, FAILED if is_error else survived | {KILLED})
 
-    def look(self, fault: str, ended: Ended, codes: frozenset[int]) -> None:
+    def look(self, fault: str, ended: Done, codes: frozenset[int]) -> None:
         """Writes down what is wrong after a fault, and after the act is given again.
 
         The act has ended with one of `codes`, unless it was done in spite of the fault.
@@ -256,7 +255,7 @@ class Campaign:
         for problem in (*self._wrong_now(ended), *self._wrong_again()):
             self.wrong.append(f"{self.act.name}, {fault}: {problem}")
 
-    def _wrong_now(self, ended: Ended) -> Iterator[str]:
+    def _wrong_now(self, ended: Done) -> Iterator[str]:
         if "Nothing was" in ended.err and not self._shows(self.before):
             yield f"it said that nothing was changed: {ended.err}"
         if "Traceback" in ended.err:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 from campaign import DATABASE, Act, World
-from forks import SECONDS
+from commands import SECONDS, must, run
 from shop import CONFIG, CONTRACT, Shop, make_shop
 
 from instep.cli.claim import UNFINISHED
@@ -78,7 +78,7 @@ def _three_months(world: World) -> None:
 def _held(world: World) -> None:
     _ingested(world)
     name = Shop(world.shop).month(2, ROWS, _HELD_HEADER)
-    assert world.forks.instep("ingest", name, at=world.shop, env=world.env).code == 5
+    assert run("ingest", name, at=world.shop, env=world.env).code == 5
 
 
 def _released(world: World) -> None:
@@ -133,7 +133,7 @@ def _finished(world: World) -> None:
 def _restores(world: World) -> None:
     """Makes a lake, with its catalog in SQLite, of what was backed up."""
     make_shop(world.work / "again")
-    world.forks.must("restore", "../backup", at=world.work / "again")
+    must("restore", "../backup", at=world.work / "again")
 
 
 def _moved(world: World) -> None:

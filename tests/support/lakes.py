@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from instep.canonical import JsonObject, digest_of, to_microseconds
 from instep.engines.duckdb import DuckDB
@@ -25,22 +21,6 @@ from instep.tables.read import data_files, schema_of
 from instep.tables.write import append, create_table, data_folder, replace, set_columns
 
 COLUMNS = (Column(0, "n", "long"), Column(0, "t", "string"))
-
-
-KILLED = -9
-"""How a command ends that was killed at a named place."""
-
-
-def instep(*words: str, at: Path, fault: str = "") -> int:
-    """Runs one command in the project folder `at` and returns how it ended."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "instep", *words],
-        cwd=at,
-        env={**os.environ, "INSTEP_ACTOR": "ana", "INSTEP_FAULT": fault},
-        capture_output=True,
-        timeout=120,
-    )
-    return ended.returncode
 
 
 @dataclass(frozen=True, slots=True)

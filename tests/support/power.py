@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from forks import SECONDS, Ask, ask_once
+from commands import SECONDS, Ask, ask_once
 
 _WRITES = "openat,write,pwrite64,lseek,ftruncate,fsync,fdatasync,sendto"
 _NAMES = "rename,renameat,renameat2,unlink,unlinkat,rmdir,mkdir,mkdirat"

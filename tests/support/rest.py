@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +12,7 @@ from typing import Any
 import httpx
 import pyarrow as pa
 from buckets import Bucket
+from commands import Running, start
 from pyiceberg.catalog.rest import RestCatalog
 
 from instep.clock import system_clock
@@ -34,7 +31,7 @@ Body = Mapping[str, Any]  # JSON
 class Server:
     """One server process that said it is ready."""
 
-    process: subprocess.Popen[str]
+    running: Running
     ready: Body
 
     @property
@@ -54,27 +51,18 @@ class Server:
         return RestCatalog("lake", uri=self.url, warehouse=warehouse, **properties)
 
     def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=SECONDS)
+        return self.running.stop().code
 
 
 @contextmanager
 def serving(project: Path, *options: str, fault: str = "", **variables: str) -> Iterator[Server]:
     """Runs `instep serve`; variables are set in its environment."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "instep", "serve", "--port", "0", "--json", *options],
-        cwd=project,
-        env={**os.environ, "INSTEP_FAULT": fault, **variables},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
+    words = ("serve", "--port", "0", "--json", *options)
+    running = start(*words, at=project, actor="", fault=fault, env=variables, seconds=0)
     try:
-        yield Server(process, json.loads(process.stdout.readline()))
+        yield Server(running, json.loads(running.out.readline()))
     finally:
-        process.kill()
-        process.wait(timeout=SECONDS)
-        process.stdout.close()
+        running.kill()
 
 
 def make_project(folder: Path, config: str = "") -> Repository:

@@ -1,17 +1,14 @@
-"""A small project on disk, and its command line as child processes: a shop, its sales, a model."""
+"""A small project on disk, and its commands: a shop, its sales, a model."""
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+
+from commands import Done, must, run
 
 CONFIG = """\
 lake: lake
@@ -87,19 +84,6 @@ def fit(train, params, seed):
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """How one command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:  # the shape is the command's
-        return json.loads(self.out)
-
-
-@dataclass(frozen=True, slots=True)
 class Shop:
     """A project folder with the files above."""
 
@@ -107,21 +91,11 @@ class Shop:
 
     def instep(self, *words: str, actor: str = "ana", env: dict[str, str] | None = None) -> Done:
         """Runs one command to its end."""
-        ended = subprocess.run(
-            [sys.executable, "-m", "instep", *words],
-            cwd=self.folder,
-            env={**os.environ, "INSTEP_ACTOR": actor, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        return Done(ended.returncode, ended.stdout, ended.stderr)
+        return run(*words, at=self.folder, actor=actor, env=env)
 
     def must(self, *words: str, actor: str = "ana") -> Done:
         """Runs one command that is expected to succeed."""
-        done = self.instep(*words, actor=actor)
-        assert done.code == 0, f"{words}: {done.code}\n{done.out}\n{done.err}"
-        return done
+        return must(*words, at=self.folder, actor=actor)
 
     def month(
         self, month: int, rows: int = 300, header: str = "id,sold_at,shop,amount,paid"
