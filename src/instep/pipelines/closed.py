@@ -23,7 +23,8 @@ _PLATFORM = (
     "/etc/localtime", "/etc/ld.so.cache", "/etc/mime.types", "/etc/os-release",
     "/proc", "/sys", "/dev",
 )  # fmt: skip
-"""Libraries, time zones, languages, and what the system tells of the machine."""
+"""Libraries, time zones, languages, and what the system tells of the machine; but of a project that
+lies there, as one in /dev/shm does, nothing."""
 
 
 @contextlib.contextmanager
@@ -36,7 +37,7 @@ def closed_to_the_rest(project: Path, code: Path, staging: Path, scratch: Path) 
     Raises, within:
         InvalidError (kinds "undeclared-file", "network-in-step").
     """
-    allowed = (code, staging, *_interpreter(project), *map(Path, _PLATFORM))
+    own = (code, staging, *_interpreter(project))
     state = {"closed": True}
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -46,7 +47,10 @@ def closed_to_the_rest(project: Path, code: Path, staging: Path, scratch: Path) 
         if event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
             # Path.resolve() is for paths that exist, and would follow the links of a virtualenv.
             path = Path(os.path.abspath(os.fsdecode(arguments[0])))  # noqa: PTH100
-            if not any(map(path.is_relative_to, allowed)):
+            is_platform = any(map(path.is_relative_to, _PLATFORM))
+            if is_platform and not path.is_relative_to(project):
+                return
+            if not any(map(path.is_relative_to, own)):
                 raise _undeclared(path, project)
         elif event == "socket.connect" and isinstance(arguments[1], tuple):
             raise InvalidError(
