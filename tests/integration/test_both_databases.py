@@ -36,7 +36,17 @@ def shop(
     return made
 
 
-@on_every
+# On SQLite the walk goes this way, and every other test of whole commands a part of it.
+@pytest.mark.parametrize(
+    ("database", "root"),
+    [
+        pytest.param("sqlite", "folder", marks=pytest.mark.long),
+        ("postgres", "folder"),
+        ("postgres", "s3"),
+    ],
+    indirect=True,
+    ids=["sqlite", "postgres", "s3"],
+)
 def test_the_whole_way_from_an_arrival_to_an_explained_answer(
     shop: Shop, database: Database | None
 ) -> None:

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shop import PIPELINE, Shop, make_shop
-
-ONLY_ORDERS = PIPELINE.partition("  - step: demand\n")[0]
+from shop import ONLY_ORDERS, Shop, make_shop
 
 
 def shop_with_orders(folder: Path) -> Shop:
     """A shop whose orders of January to March were run on a branch and proposed as change 3."""
-    shop = make_shop(folder)
-    text = ONLY_ORDERS.replace(
-        "acceptable_error: {metric: brier, at_most: 0.5, why: any model will do here}\n", ""
-    )
-    (folder / "pipelines/demand.yaml").write_text(text)
-    shop.merged()
+    shop = make_shop(folder, ONLY_ORDERS).merged()
     shop.must("ingest", shop.month(1))
     shop.must("run", "demand", "--branch", "try")
     shop.must("propose", "try")

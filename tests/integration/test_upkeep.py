@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from shop import Shop, make_shop
+from shop import ONLY_ORDERS, PIPELINE, Shop, make_shop
 
 
-def _ran(folder: Path) -> tuple[Shop, str]:
-    shop = make_shop(folder / "shop").merged()
+def _ran(folder: Path, pipeline: str = PIPELINE) -> tuple[Shop, str]:
+    shop = make_shop(folder / "shop", pipeline).merged()
     names = [shop.month(month) for month in (1, 2, 3)]
     shop.must("ingest", *names)
     return shop, str(shop.must("run", "demand", "--branch", "try", "--json").json["run"])
@@ -65,7 +65,7 @@ def test_erased_rows_are_told_with_all_that_is_not_reached(tmp_path: Path) -> No
 
 
 def test_rows_erased_from_what_a_run_made_do_not_stop_the_next_run(tmp_path: Path) -> None:
-    shop, _ = _ran(tmp_path)
+    shop, _ = _ran(tmp_path, ONLY_ORDERS)
     before = _rows(shop, "try")["table/orders"]
     shop.must("erase", "orders", "--where", "id = 100001", "--why", "Asked for.", actor="ben")
     assert _rows(shop, "try")["table/orders"] == before - 1
