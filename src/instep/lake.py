@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from instep.history.retention import Named, Rooms
 from instep.history.store import Transaction
 from instep.ingest.records import named_by_arrivals
 from instep.pipelines.project import find_lake, lake_config
-from instep.pipelines.records import commits_of_runs, named_by_runs
+from instep.pipelines.records import commits_of_runs, is_kept_by_run, named_by_runs
 from instep.tables import reach
 from instep.tables.content import TableContent
 from instep.tables.erased_copies import forget_erased
@@ -203,7 +204,7 @@ def _rules(repo: Repository) -> Rules:
         found = contract_of(repo, commit, table)
         return found is None or may_append(repo, found.contract, before, edited, now)
 
-    return Rules(key_of, is_appendable)
+    return Rules(key_of, is_appendable, partial(is_kept_by_run, repo))
 
 
 def retention_of(repo: Repository) -> Rooms:

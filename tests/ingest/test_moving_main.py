@@ -20,8 +20,8 @@ from instep.ingest.arrived import Arrived
 from instep.ingest.batch import table_at
 from instep.ingest.merge import merge_arrival
 from instep.ingest.records import arrival_of_change
+from instep.tables.added import added_files
 from instep.tables.read import data_files
-from instep.tables.session import added_files
 from instep.tables.upkeep import compact_table
 
 PLAIN = READINGS.replace(", primaryKey: true", "")
@@ -179,7 +179,7 @@ def files_of(repo: Repository, number: int) -> list[str]:
         change = load_change(tx, number)
     before, after = (table_at(repo, one, "readings") for one in (change.base, change.head))
     assert before is not None and after is not None
-    return [file.path for file in added_files(repo, before, after) or ()]
+    return [file.path for file in added_files(repo.root, before, after) or ()]
 
 
 def test_two_appends_that_are_merged_at_once_both_enter(repo: Repository, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from instep.ingest.arrive import ingest
 from instep.ingest.merge import merge_arrival
 from instep.tables.content import TableContent
 from instep.tables.read import data_files, schema_of
-from instep.tables.upkeep import LOOKED_AT
+from instep.tables.small_files import MANY_FILES
 from instep.tables.write import append, data_folder
 
 
@@ -27,7 +27,7 @@ def nearly_due(repo: Repository, folder: Path) -> None:
     content = repo.content(repo.resolve(MAIN), "table/readings")
     table = TableContent.from_content(content)
     with DuckDB(repo.root / "staging") as engine:
-        for day in range(LOOKED_AT - 2):
+        for day in range(MANY_FILES - 2):
             sql = (
                 f"SELECT 'X' AS station, timestamptz '2012-01-01' + to_days({day}) AS at, "
                 "1.0::double AS distance, 1::bigint AS late"
@@ -50,7 +50,7 @@ def test_an_arrival_that_waited_is_followed_by_upkeep(
 ) -> None:
     merge_contract(repo, READINGS)
     nearly_due(repo, tmp_path)
-    assert file_count(repo) == LOOKED_AT - 1
+    assert file_count(repo) == MANY_FILES - 1
     merge_contract(repo, READINGS, approvals=1)
     header = HEADER.replace("late", "delay") if way == "accept" else HEADER
     file = write(tmp_path / "readings-2.csv", month(2, 1), header)
@@ -61,6 +61,6 @@ def test_an_arrival_that_waited_is_followed_by_upkeep(
         with repo.store.transaction() as tx:
             gate.approve(tx, repo, number, "ben")
         upkeep = merge_arrival(repo, number, "ben").upkeep
-    assert upkeep.startswith(f"readings: {LOOKED_AT} files")
+    assert upkeep.startswith(f"readings: {MANY_FILES} files")
     assert file_count(repo) == 1
-    assert rows_of(repo, "select count(*) from readings") == [(LOOKED_AT,)]
+    assert rows_of(repo, "select count(*) from readings") == [(MANY_FILES,)]

@@ -19,7 +19,8 @@ from storm import Fault, storm
 from instep.history.store import Database
 from instep.lake import open_lake
 from instep.tables.read import data_files
-from instep.tables.upkeep import LOOKED_AT, look_after
+from instep.tables.small_files import MANY_FILES
+from instep.tables.upkeep import look_after
 from instep.tables.write import create_table
 
 SECONDS = 120
@@ -105,7 +106,7 @@ def test_a_table_of_many_small_appends_is_compacted_by_itself(
     repo = open_lake(shop.folder).repo
     table = create_table(repo.root, "sales", COLUMNS, at=repo.clock())
     told = []
-    for number in range(LOOKED_AT):
+    for number in range(MANY_FILES):
         table = appended(repo, table, range(number, number + 1))
         commit(repo, {"table/sales": table.to_content()})
         told.append(look_after(repo, "main", "sales", lambda _: False))

@@ -18,7 +18,7 @@ from instep.serving.prediction_log import LogMode, PredictionLog
 from instep.serving.records import Reason, Refused
 from instep.tables.content import TableContent
 from instep.tables.read import data_files
-from instep.tables.upkeep import LOOKED_AT
+from instep.tables.small_files import MANY_FILES
 
 
 @pytest.fixture
@@ -107,12 +107,12 @@ def test_a_killed_flush_neither_loses_nor_repeats_a_record(
 def test_many_small_flushes_are_put_together(repo: Repository, folder: Path) -> None:
     log = opened(repo, folder)
     receipts, told = [], []
-    for _ in range(LOOKED_AT):
+    for _ in range(MANY_FILES):
         receipts += written(log, 1)
         told.append(flush(repo, folder).upkeep)
     log.close()
-    assert [number for number, text in enumerate(told, 1) if text] == [LOOKED_AT]
-    assert told[-1].startswith(f"predictions: {LOOKED_AT} files")
+    assert [number for number, text in enumerate(told, 1) if text] == [MANY_FILES]
+    assert told[-1].startswith(f"predictions: {MANY_FILES} files")
     content = TableContent.from_content(repo.content(repo.resolve(REF), KEY))
     assert len(data_files(repo.root, content)) == 1
     assert [receipt for receipt, _ in table(repo)] == sorted(receipts)

@@ -34,7 +34,8 @@ from instep.tables.content import TableContent
 from instep.tables.diff import diff_rows
 from instep.tables.profile_keep import profile_table
 from instep.tables.read import data_files, file_set, metadata_path, schema_of
-from instep.tables.upkeep import LOOKED_AT, TIERS_BYTES, compact_table, look_after
+from instep.tables.small_files import MANY_FILES
+from instep.tables.upkeep import TIERS_BYTES, compact_table, look_after
 from instep.tables.write import append, create_table, data_folder, replace, set_columns
 
 COLUMNS = (Column(0, "n", "long"), Column(0, "who", "string"))
@@ -328,14 +329,14 @@ def test_many_small_appends_are_put_together_and_say_so(tmp_path: Path) -> None:
     told = []
     with DuckDB(repo.root / "staging") as engine:
         schema = schema_of(repo.root, table)
-        for n in range(LOOKED_AT + 1):
+        for n in range(MANY_FILES + 1):
             sql = f"SELECT {n}::BIGINT AS n, 'ana' AS who"
             files = engine.write(sql, schema, data_folder(repo.root, table))
             table = append(repo.root, table, files, at=repo.clock())
             _commit(repo, table)
             told.append(look_after(repo, "main", "sales", _never))
-    assert [n for n, text in enumerate(told, 1) if text] == [LOOKED_AT]
-    assert told[LOOKED_AT - 1].startswith(f"sales: {LOOKED_AT} files")
+    assert [n for n, text in enumerate(told, 1) if text] == [MANY_FILES]
+    assert told[MANY_FILES - 1].startswith(f"sales: {MANY_FILES} files")
     assert len(data_files(repo.root, table)) == 2
 
 
@@ -347,7 +348,7 @@ def test_after_appends_a_file_that_is_large_for_its_tier_is_left_alone(tmp_path:
     one = "SELECT 1::BIGINT AS n, 'ana' AS who"
     with DuckDB(repo.root / "staging") as engine:
         schema, folder = schema_of(repo.root, table), data_folder(repo.root, table)
-        for sql in (some, *[one] * (2 * LOOKED_AT - 1)):
+        for sql in (some, *[one] * (2 * MANY_FILES - 1)):
             table = append(repo.root, table, engine.write(sql, schema, folder), at=repo.clock())
     _commit(repo, table)
     large = data_files(repo.root, table)[0]
@@ -407,7 +408,7 @@ _STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("append"), st.integers(0, 3), st.integers(0, 5)),
         st.tuples(st.just("branch"), st.integers(0, 3), st.just(0)),
-        st.tuples(st.just("compact"), st.integers(0, 3), st.just(0)),
+        st.tuples(st.just("compact"), st.integers(0, 3), st.integers(0, 1)),
         st.tuples(st.just("erase"), st.just(0), st.integers(0, 5)),
         st.tuples(st.just("gc"), st.just(0), st.just(0)),
     ),
@@ -437,7 +438,7 @@ def _history(folder: Path, steps: Sequence[tuple[str, int, int]]) -> None:
                     create_ref(tx, name, RefKind.BRANCH, head, owner="ana", at=repo.clock())
                 refs.append(name)
             case "compact":
-                compact_table(repo, ref, "sales", _never)
+                compact_table(repo, ref, "sales", _never, keeps_past=bool(value))
             case "erase":
                 erased_rows(repo, "sales", f"who = 'p{value}'", "Why not.", "ben", False)
                 model = {

@@ -28,10 +28,10 @@ from instep.ingest.examine import (
 from instep.ingest.files import check_delimiter, load_rows, open_raw
 from instep.ingest.in_force import InForce
 from instep.ingest.records import last_accepted, load_profile, save_profile
+from instep.tables.added import added_files
 from instep.tables.content import TableContent
 from instep.tables.read import counted_as, data_files, file_set, layout_of, schema_of
 from instep.tables.rows import upsert_files
-from instep.tables.session import added_files
 from instep.tables.shared import unshared
 from instep.tables.write import (
     append,
@@ -240,7 +240,7 @@ def appended(
     """Returns `now` with the files that made `arrived` of `before`, or None if that cannot be."""
     if now is None or not may_append(repo, contract, before, arrived, now):
         return None
-    good = added_files(repo, before, arrived) or ()
+    good = added_files(repo.root, before, arrived) or ()
     return append(repo.root, now, good, at=repo.clock())
 
 
@@ -264,7 +264,7 @@ def may_append(
         return False
     if layout_of(repo.root, now) != layout_of(repo.root, arrived):
         return False
-    own = added_files(repo, before, arrived)
+    own = added_files(repo.root, before, arrived)
     if own is None:
         return False  # it was compacted together with what it was read upon
     return not contract.key or not _share_keys(

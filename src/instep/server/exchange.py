@@ -42,11 +42,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """`body` is JSON text, empty for none."""
+    """`body` is JSON text, empty for none; `after` is done once it was sent."""
 
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    after: Callable[[], None] | None = None
 
 
 def json_reply(value: Any, status: int = 200, **headers: str) -> Reply:  # anything JSON can hold
@@ -79,6 +80,8 @@ def application(
             except UnavailableError as error:
                 reply = failed(error, request)
         await _send(send, reply, with_body=request.method != "HEAD")
+        if reply.after is not None:
+            await asyncio.to_thread(reply.after)
 
     return respond
 

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -21,6 +24,7 @@ from instep.errors import RefusedError
 from instep.history.refs import MAIN, RefKind
 from instep.history.repository import Repository
 from instep.history.tokens import TOKEN_DAYS
+from instep.pipelines.records import is_kept_by_run
 from instep.server.answers import bad_request, failed, unsupported
 from instep.server.clients import Client, Clients
 from instep.server.exchange import Reply, Request, application, json_reply
@@ -43,6 +47,8 @@ from instep.server.updates import TableChange, parse_change
 from instep.server.writing import Act, commit, create, drop, rename, stage
 from instep.serving.http import Application
 from instep.tables.addresses import client_properties
+
+_LOG = logging.getLogger(__name__)
 
 MOUNT = "iceberg"
 """The first part of every path."""
@@ -189,7 +195,8 @@ def _table(asked: _Asked, name: str) -> Reply:
         case "POST":
             change = parse_change(name, asked.body())
             place = commit(asked.repo, asked.place, asked.act(), [change])
-            return json_reply(_result(_written(asked.repo, place, name)))
+            reply = json_reply(_result(_written(asked.repo, place, name)))
+            return replace(reply, after=partial(_look_after, asked, [change]))
         case "DELETE":
             if asked.request.query.get("purgeRequested", "").lower() == "true":
                 raise _no_purge(name)
@@ -271,7 +278,18 @@ def _transaction(asked: _Asked) -> Reply:
     for one in told:
         changes.append(parse_change(_named(one, "identifier"), one))
     commit(asked.repo, asked.place, asked.act(), changes)
-    return Reply(204)
+    return Reply(204, after=partial(_look_after, asked, changes))
+
+
+def _look_after(asked: _Asked, changes: Sequence[TableChange]) -> None:
+    """Puts small files together, after the answer; what went wrong is for whoever reads the log."""
+    from instep.tables.upkeep import look_after
+
+    for change in changes:
+        is_kept = partial(is_kept_by_run, asked.repo)
+        told = look_after(asked.repo, asked.place.name, change.name, is_kept)
+        if told:
+            _LOG.info(told)
 
 
 def _written(repo: Repository, place: Place, name: str) -> Loaded:

@@ -81,7 +81,7 @@ def changed(root: Path, before: TableContent | None, change: TableChange) -> Tab
     """
     from pyiceberg.exceptions import CommitFailedException, ValidationError
 
-    from instep.tables.catalog import committed
+    from instep.tables.client_commits import committed
 
     with _reading():
         try:
@@ -108,7 +108,7 @@ def new_table(body: dict[str, Any], location: Path, table: str) -> Metadata:  # 
     from pyiceberg.table.metadata import new_table_metadata
     from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 
-    from instep.tables.catalog import metadata_json
+    from instep.tables.client_commits import metadata_json
 
     with _reading():
         wanted = CreateTableRequest.model_validate(

@@ -48,6 +48,7 @@ from instep.tables.read import (
     specs_of,
 )
 from instep.tables.relocate import metadata_here
+from instep.tables.small_files import SMALL_BYTES, SMALL_FILES, small_files
 from instep.tables.snapshot import save
 
 if TYPE_CHECKING:
@@ -159,13 +160,16 @@ class _Adoption:
         size = int(parent["summary"]["total-files-size"]) if parent else 0
         size += sum(self._size(one) for one in manifests if one.path not in had)
         size -= sum(self._size(one) for one in gone)
+        small = small_files(parent["summary"]) if parent else 0
+        small += sum(self._small(one) for one in manifests if one.path not in had)
+        small -= sum(self._small(one) for one in gone)
         told = snapshot.get("summary", {})
         return {
             **snapshot,
             "manifest-list": str(path),
             "summary": {
                 **{key: text for key, text in told.items() if not key.startswith(_OURS)},
-                **_totals(manifests, size),
+                **_totals(manifests, size, small),
                 LISTING: name,
                 LISTING_DIGEST: hashlib.sha256(listing).hexdigest(),
                 LIST_DIGEST: digest,
@@ -186,8 +190,16 @@ class _Adoption:
                 self.files[name] = data_file(self.folder, copied, index)
 
     def _size(self, manifest: Manifest) -> int:
+        return sum(self._sizes(manifest))
+
+    def _small(self, manifest: Manifest) -> int:
+        if manifest.holds_deletes:
+            return 0
+        return sum(size < SMALL_BYTES for size in self._sizes(manifest))
+
+    def _sizes(self, manifest: Manifest) -> Sequence[int]:
         made = self.entries.get(manifest.path)
-        return sum(made.base.sizes if made else load_base(self.folder, manifest).sizes)
+        return made.base.sizes if made else load_base(self.folder, manifest).sizes
 
     def _manifest(self, name: str, listed: ManifestFile) -> Manifest:
         known = self.manifests.get(name)
@@ -288,7 +300,7 @@ def _bounded(folder: Path, told: Metadata) -> Metadata:
     }
 
 
-def _totals(manifests: Sequence[Manifest], size: int) -> dict[str, str]:
+def _totals(manifests: Sequence[Manifest], size: int, small: int) -> dict[str, str]:
     """Counts what a snapshot holds: planning and `row_count` rely on it."""
     data = [one for one in manifests if not one.holds_deletes]
     deletes = [one for one in manifests if one.holds_deletes]
@@ -299,6 +311,7 @@ def _totals(manifests: Sequence[Manifest], size: int) -> dict[str, str]:
         "total-delete-files": sum(one.live_files for one in deletes),
         "total-position-deletes": sum(one.added[1] + one.existing[1] for one in deletes),
         "total-equality-deletes": 0,
+        SMALL_FILES: small,
     }
     return {key: str(count) for key, count in counts.items()}
 

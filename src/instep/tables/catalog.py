@@ -28,21 +28,17 @@ from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import CommitTableResponse, DataScan, StagedTable, Table, Transaction
-from pyiceberg.table.metadata import TableMetadata, TableMetadataUtil, new_table_metadata
+from pyiceberg.table.metadata import TableMetadata, new_table_metadata
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
-from pyiceberg.table.update import TableRequirement, TableUpdate, update_table_metadata
+from pyiceberg.table.update import TableRequirement, TableUpdate
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
 
 from instep.errors import InvalidError, RefusedError
 from instep.tables.addresses import client_properties
 from instep.tables.adopt import adopt
+from instep.tables.client_commits import committed, loaded, metadata_json
 from instep.tables.content import TableContent
-from instep.tables.copies import load_json
-from instep.tables.field_ids import last_taken
-from instep.tables.iceberg import Metadata
-from instep.tables.read import table_folder
-from instep.tables.relocate import state_here
 from instep.tables.write import check_table_name, make_table_folder
 
 if TYPE_CHECKING:
@@ -385,54 +381,6 @@ class LakeCatalog(MetastoreCatalog):
 
     def __repr__(self) -> str:
         return f"LakeCatalog({self.name}: {', '.join(self._tables.table_names()) or 'no tables'})"
-
-
-def loaded(root: Path, content: TableContent) -> tuple[TableMetadata, str]:
-    """Returns a state as pyiceberg has it, and where its metadata is.
-
-    Its last column id is the last that any branch has taken, so that a new column gets a free one.
-    """
-    here = state_here(root, content, {})
-    path = root.resolve() / here.metadata
-    told = load_json(path, here.digest)
-    last = last_taken(table_folder(root, content), told["last-column-id"])
-    metadata = TableMetadataUtil.parse_obj({**told, "last-column-id": last})
-    return metadata, str(path)
-
-
-def committed(
-    root: Path,
-    base: TableContent | None,
-    requirements: tuple[TableRequirement, ...],
-    updates: tuple[TableUpdate, ...],
-) -> TableContent:
-    """Returns the state that `updates` make of `base`; None is a table that is being created.
-
-    Raises:
-        pyiceberg's CommitFailedException: a requirement is not met.
-        InvalidError: as `adopt`.
-    """
-    current = loaded(root, base)[0] if base else None
-    for requirement in requirements:
-        requirement.validate(current)
-    metadata = update_table_metadata(
-        MetastoreCatalog._empty_table_metadata() if current is None else current,
-        updates,
-        enforce_validation=current is None,
-    )
-    if base is not None and metadata == current:
-        return base
-    return adopt(root, base, metadata_json(metadata))
-
-
-def metadata_json(metadata: TableMetadata) -> Metadata:
-    """Returns pyiceberg's metadata as JSON."""
-    # Not `model_dump_json`: that of version 3 only says that pyiceberg does not write it yet.
-    told: Metadata = metadata.model_dump(mode="json", by_alias=True, exclude_none=True)
-    # pyiceberg leaves out where row ids begin, and Iceberg's own library then reads nothing.
-    return (
-        {**told, "next-row-id": told.get("next-row-id", 0)} if told["format-version"] > 2 else told
-    )
 
 
 def _no_views(identifier: str | Identifier) -> InvalidError:

@@ -144,10 +144,13 @@ def compact_state(
     max_bytes: int | None = None,
     say: Say = lambda text: None,
     newer: Callable[[], TableContent | None] = lambda: None,
+    keeps_past: bool = False,
 ) -> Compacted:
     """Puts files of a state together and lets the result stand for it; at most `max_bytes` of them.
 
     `newer` is asked afterwards for a state that came meanwhile: the same files stand in it, too.
+    With `keeps_past` Iceberg's metadata still knows the snapshot before, for clients that hold it,
+    and collection leaves its files until as many commits came as metadata has snapshots.
     Who calls it holds `history.locks.writing`.
 
     Raises:
@@ -156,7 +159,7 @@ def compact_state(
         ConflictError (kind "session-lost").
     """
     with rewriting(repo.root, content.uuid):
-        return _compacted(repo, content, at, target_bytes, max_bytes, say, newer)
+        return _compacted(repo, content, at, target_bytes, max_bytes, say, newer, keeps_past)
 
 
 def _compacted(
@@ -167,6 +170,7 @@ def _compacted(
     max_bytes: int | None,
     say: Say,
     newer: Callable[[], TableContent | None],
+    keeps_past: bool,
 ) -> Compacted:
     root = repo.root
     before = located(root, content)
@@ -181,10 +185,10 @@ def _compacted(
     made = _rewritten_groups(root, before, groups, target_bytes, say)
     reached("compact.files.after")
     removed = [file.path for group in groups for file in group.files]
-    now = rewritten(root, before, made, removed, at=at)
+    now = rewritten(root, before, made, removed, at=at, keeps_past=keeps_past)
     if not stand_in(repo, content, before, now, Why.COMPACTED):
         return Compacted(size, size, 0, left, None, "another process replaced its files meanwhile")
-    _follow(repo, newer(), before, made, removed, at)
+    _follow(repo, newer(), before, made, removed, at, keeps_past)
     gone = set(removed)
     after = _size([*(file for file in files if file.path not in gone), *made])
     return Compacted(size, after, len(groups), left, now)
@@ -197,6 +201,7 @@ def _follow(
     made: Sequence[WrittenFile],
     removed: Sequence[str],
     at: datetime,
+    keeps_past: bool,
 ) -> None:
     """Lets the same files stand in a state that came meanwhile, if it has all that went.
 
@@ -209,7 +214,8 @@ def _follow(
     whole = file_set(root, before, "whole")
     if not set(removed) <= set(whole.files) or any(path in whole.deletes for path in removed):
         return
-    stand_in(repo, content, before, rewritten(root, before, made, removed, at=at), Why.COMPACTED)
+    now = rewritten(root, before, made, removed, at=at, keeps_past=keeps_past)
+    stand_in(repo, content, before, now, Why.COMPACTED)
 
 
 def _rewritten_groups(

@@ -20,17 +20,10 @@ from instep.history.edits import Edit, commit_edit
 from instep.history.locks import writing
 from instep.history.refs import get_ref, refuse_protected
 from instep.history.repository import Repository
+from instep.tables.added import appended_files, are_laid_out_alike
 from instep.tables.content import TableContent
-from instep.tables.read import (
-    DataFile,
-    data_files,
-    file_set,
-    layout_of,
-    load_metadata,
-    row_count,
-    schema_of,
-)
-from instep.tables.shared import unshared
+from instep.tables.read import row_count
+from instep.tables.small_files import has_many_small_files
 from instep.tables.write import append
 
 ATTEMPTS = 20
@@ -45,10 +38,12 @@ class Rules:
 
     `key_of` gives the columns of its key. `may_append` says whether the files of an append may be
     added to the state `now` too, which came in between: (commit, name, before, edited, now).
+    `is_kept` says whether records name the files of a state one by one.
     """
 
     key_of: Callable[[str, str], tuple[str, ...]]
     may_append: Callable[[str, str, TableContent, TableContent, TableContent], bool]
+    is_kept: Callable[[TableContent], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +84,8 @@ class Session:
         self.rules = rules
         self.committed: Commit | None = None
         """What the edit became; None before that, and where nothing was changed."""
+        self.upkeep: tuple[str, ...] = ()
+        """What was then done to files of its tables, in words; empty before the edit was left."""
         self.is_open = True
         self._staged: dict[str, TableContent | None] = {}
         self._read: set[str] = set()
@@ -114,6 +111,21 @@ class Session:
         """
         self._refuse_closed()
         self._staged[name] = content
+
+    def look_after(self) -> None:
+        """Puts small files of the tables together that were committed, if they are many."""
+        if self.committed is None:
+            return
+        many = [
+            name
+            for name, content in self._staged.items()
+            if content is not None and has_many_small_files(self.repo.root, content)
+        ]
+        if many:
+            from instep.tables.upkeep import look_after
+
+            found = (look_after(self.repo, self.ref, one, self.rules.is_kept) for one in many)
+            self.upkeep = tuple(text for text in found if text)
 
     def depend_on(self, name: str) -> None:
         """Says that rows of a table decided what is written; then it must not have moved at all."""
@@ -203,8 +215,8 @@ class Session:
         edited: TableContent,
         now: TableContent,
     ) -> TableContent | None:
-        files = appended_files(self.repo, before, edited)
-        if files is None or not _is_laid_out_alike(self.repo, edited, now):
+        files = appended_files(self.repo.root, before, edited)
+        if files is None or not are_laid_out_alike(self.repo.root, edited, now):
             return None
         if not self.rules.may_append(head, name, before, edited, now):
             return None
@@ -243,6 +255,8 @@ def open_session(
 ) -> Iterator[Session]:
     """Opens an edit of a branch; what it writes is protected from collection until it ends.
 
+    When it has ended, tables that it committed are looked after.
+
     Raises:
         RefusedError (kind "protected-branch"), NotFoundError (kind "no-such-ref").
     """
@@ -250,41 +264,9 @@ def open_session(
         with repo.store.reading() as tx:
             found = get_ref(tx, ref)
         refuse_protected(found)
-        yield Session(repo, ref, found.commit, author, message, rules)
-
-
-def appended_files(
-    repo: Repository, before: TableContent, after: TableContent
-) -> tuple[DataFile, ...] | None:
-    """Returns the files that were added, or None where anything else differs between two states."""
-    return added_files(repo, before, after) if _is_laid_out_alike(repo, before, after) else None
-
-
-def added_files(
-    repo: Repository, before: TableContent, after: TableContent
-) -> tuple[DataFile, ...] | None:
-    """Returns the files that were added, or None where any row went, whatever the columns are."""
-    if before.uuid != after.uuid:
-        return None
-    old = {file.path: file.counts_as for file in data_files(repo.root, before)}
-    new = {file.path: file for file in data_files(repo.root, after)}
-    # What stood before may have been compacted meanwhile.
-    gone, came = unshared(old, {path: file.counts_as for path, file in new.items()})
-    deletes = (file_set(repo.root, one, "t").deletes for one in (before, after))
-    if gone or next(deletes) != next(deletes):
-        return None
-    return tuple(file for path, file in new.items() if path in came)
-
-
-def _is_laid_out_alike(repo: Repository, one: TableContent, two: TableContent) -> bool:
-    """Whether files written for one state fit the other: uuid, columns, partitions, properties."""
-    first, second = load_metadata(repo.root, one), load_metadata(repo.root, two)
-    return (
-        one.uuid == two.uuid
-        and schema_of(repo.root, one) == schema_of(repo.root, two)
-        and layout_of(repo.root, one) == layout_of(repo.root, two)
-        and first["properties"] == second["properties"]
-    )
+        session = Session(repo, ref, found.commit, author, message, rules)
+        yield session
+    session.look_after()
 
 
 def _names(repo: Repository, commit: str) -> tuple[str, ...]:

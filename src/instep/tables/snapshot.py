@@ -77,15 +77,19 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many files, rows and bytes."""
+    """How many files, rows and bytes; `small` of the files are small."""
 
     files: int = 0
     rows: int = 0
     size_bytes: int = 0
+    small: int = 0
 
     def plus(self, more: Counts) -> Counts:
         return Counts(
-            self.files + more.files, self.rows + more.rows, self.size_bytes + more.size_bytes
+            self.files + more.files,
+            self.rows + more.rows,
+            self.size_bytes + more.size_bytes,
+            self.small + more.small,
         )
 
 

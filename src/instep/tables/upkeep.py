@@ -1,12 +1,15 @@
 """Compacts tables of a branch: when asked, and a bounded piece after many small appends.
 
-While files are put together the branch may move on. What was made then stands for its new head,
-too, if that still has all the files that went; otherwise the next compaction sees to the rest.
-Tables whose files a run keeps by period are left alone: it finds them by their names.
+Whether there is enough to do is told by a count in the snapshot's summary, beside what was there at
+the last look: so a look costs nothing as long as little came, and is rare where files cannot be put
+together. While files are put together the branch may move on. What was made then stands for its
+new head, too, if that still has all the files that went; otherwise the next compaction sees to the
+rest. Tables whose files a run keeps by period are left alone: it finds them by their names.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,16 +20,16 @@ from instep.history.locks import writing
 from instep.history.repository import Repository
 from instep.tables.compact import Compacted, Say, Size, compact_state, groups_of
 from instep.tables.content import TableContent
-from instep.tables.read import current_snapshot, file_count, load_metadata, size_bytes
+from instep.tables.read import file_count, size_bytes
+from instep.tables.small_files import MANY_FILES, small_file_count
 
-LOOKED_AT = 32
-"""Every so many snapshots of a table an append looks whether its files are too many."""
-
-MANY_FILES = 32
-"""So many files to put together are worth the work after an append."""
+MORE_SHARE = 0.25
+"""A look comes after `MANY_FILES` more small files than at the last one, or this share more if that
+is more: looking costs what there is, so all looks together cost what came."""
 
 BOUND_BYTES = 64 << 20
-"""The most that is put together after an append: a second or two."""
+"""The most that is put together after an append: a second or two. By `SMALL_SHARE` of it a file is
+small (`small_files.SMALL_BYTES`)."""
 
 TIERS_BYTES = (1 << 20, 8 << 20, BOUND_BYTES)
 """After appends, files become ones of the first of these sizes of which there are many smaller
@@ -88,8 +91,9 @@ def compact_table(
     target_bytes: int = TARGET_FILE_BYTES,
     max_bytes: int | None = None,
     say: Say = lambda text: None,
+    keeps_past: bool = False,
 ) -> Compaction:
-    """Puts the small files of a table on a ref together.
+    """Puts the small files of a table on a ref together; `keeps_past` as `compact_state`.
 
     Raises:
         NotFoundError (kinds "no-such-ref", "no-such-key").
@@ -104,7 +108,7 @@ def compact_table(
             return Compaction(table, size, size, 0, 0, _KEPT)
         done = compact_state(
             repo, content, at=repo.clock(), target_bytes=target_bytes, max_bytes=max_bytes,
-            say=say, newer=lambda: _newer(repo, ref, table, content),
+            say=say, newer=lambda: _newer(repo, ref, table, content), keeps_past=keeps_past,
         )  # fmt: skip
     return _told(table, done)
 
@@ -112,25 +116,54 @@ def compact_table(
 def look_after(
     repo: Repository, ref: str, table: str, is_kept: IsKept, say: Say = lambda text: None
 ) -> str:
-    """Compacts a bounded piece of a table that many small appends went to; returns what was done.
+    """Compacts a bounded piece of a table that many small files went to; returns what was done.
 
-    It never fails what it follows: an error is what it returns, and the table is as it was.
+    It never fails what it follows: an error is what it returns, and the table is as it was. Who
+    holds the table in a client of Iceberg may go on with it. No lock is held by who calls it.
     """
     try:
         content = _content(repo, ref, table)
-        snapshot = current_snapshot(load_metadata(repo.root, content))
-        if snapshot is None or snapshot["sequence-number"] % LOOKED_AT:
+        stood = Stood(repo, ref, content.uuid)
+        if not is_due(small_file_count(repo.root, content), stood):
             return ""
         target = next((tier for tier in TIERS_BYTES if _are_many(repo, content, tier)), None)
-        if target is None:
-            return ""
-        done = compact_table(
-            repo, ref, table, is_kept, target_bytes=target, max_bytes=BOUND_BYTES, say=say
-        )
+        done = None
+        if target is not None:
+            done = compact_table(
+                repo, ref, table, is_kept, target_bytes=target, max_bytes=BOUND_BYTES, say=say,
+                keeps_past=True,
+            )  # fmt: skip
+        stood.keep(small_file_count(repo.root, content))
     except (InstepError, OSError) as error:
         told = error.message if isinstance(error, InstepError) else str(error)
         return f"{table} was not compacted: {told}"
-    return "" if done.why_not else done.to_text()
+    return "" if done is None or done.why_not else done.to_text()
+
+
+def is_due(small: int, stood: Stood) -> bool:
+    """Says whether there are enough more small files than at the last look to look again."""
+    if small < MANY_FILES:
+        return False
+    before = stood.load()
+    return small >= before + max(MANY_FILES, int(before * MORE_SHARE))
+
+
+class Stood:
+    """How many small files a table on a ref had after the last look; known to this machine only."""
+
+    def __init__(self, repo: Repository, ref: str, table: str) -> None:
+        name = hashlib.sha256(ref.encode()).hexdigest()[:16]
+        self.path = repo.here / "cache" / "upkeep" / f"{table}-{name}"
+
+    def load(self) -> int:
+        try:
+            return int(self.path.read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def keep(self, small: int) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(str(small))
 
 
 def _are_many(repo: Repository, content: TableContent, target_bytes: int) -> bool:

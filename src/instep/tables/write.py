@@ -49,6 +49,7 @@ from instep.tables.read import (
     table_folder,
 )
 from instep.tables.relocate import metadata_here
+from instep.tables.small_files import SMALL_BYTES, SMALL_FILES, STANDS_FOR, small_files
 from instep.tables.snapshot import (
     Counts,
     Pending,
@@ -161,15 +162,19 @@ def rewritten(
     removed: Collection[str],
     *,
     at: datetime,
+    keeps_past: bool = False,
 ) -> TableContent:
     """Returns what may stand for a state: other files, under metadata that knows no older snapshot.
 
-    For compaction and erasure: snapshots of other commits would keep the files that went.
+    For compaction and erasure: snapshots of other commits would keep the files that went. With
+    `keeps_past` it knows them, and says which it stands for: a client may hold that one.
 
     Raises:
         ConflictError (kind "file-not-live"), InternalError (kind "misplaced-file").
     """
-    return _with_files(root, content, added, removed, (), at, is_rewriting=True)
+    return _with_files(
+        root, content, added, removed, (), at, is_rewriting=True, keeps_past=keeps_past
+    )
 
 
 def _with_files(
@@ -181,6 +186,7 @@ def _with_files(
     at: datetime,
     *,
     is_rewriting: bool,
+    keeps_past: bool = True,
 ) -> TableContent:
     metadata = metadata_here(root, content)
     folder = table_folder(root, content)
@@ -191,7 +197,7 @@ def _with_files(
     gone = deletes_to_drop(folder, manifests, places)
     places |= gone
     kept: list[Manifest | Pending] = [
-        _without(writer, one, places.get(number, ()), is_rewriting)
+        _without(writer, one, places.get(number, ()), keeps_past)
         for number, one in enumerate(manifests)
     ]
     kept = [one for one in kept if isinstance(one, Manifest) or one.marked]
@@ -207,17 +213,19 @@ def _with_files(
     )
     if is_rewriting:
         summary["operation"] = "replace"
+    if is_rewriting and keeps_past:
+        summary[STANDS_FOR] = str(metadata["current-snapshot-id"])
     after = writer.snapshot(writer.merged(kept), summary, to_microseconds(at) // 1000)
-    if is_rewriting:
+    if not keeps_past:
         after = with_current_alone(after)
     return writer.save(root, content.uuid, after, digest_of_files(folder, kept))
 
 
 def _without(
-    writer: Writer, manifest: Manifest, indexes: Collection[int], is_rewriting: bool
+    writer: Writer, manifest: Manifest, indexes: Collection[int], keeps_past: bool
 ) -> Manifest | Pending:
-    """A snapshot that stands for another says nothing of files that went, for it has no past."""
-    if is_rewriting and (indexes or manifest.deleted[0]):
+    """A snapshot without a past says nothing of files that went."""
+    if not keeps_past and (indexes or manifest.deleted[0]):
         return writer.only(manifest, indexes)
     return writer.without(manifest, indexes) if indexes else manifest
 
@@ -369,6 +377,7 @@ def _summary(
         "total-delete-files": total("total-delete-files", new.files - dropped.files),
         "total-position-deletes": total("total-position-deletes", new.rows - dropped.rows),
         "total-equality-deletes": 0,
+        SMALL_FILES: small_files(before) + added.small - removed.small,
     }
     operation = "append" if is_append else "overwrite" if added.files else "delete"
     return {"operation": operation, **{name: str(count) for name, count in counts.items()}}
@@ -376,7 +385,10 @@ def _summary(
 
 def _counts_of(files: Sequence[WrittenFile | DeleteFile]) -> Counts:
     return Counts(
-        len(files), sum(file.rows for file in files), sum(file.size_bytes for file in files)
+        len(files),
+        sum(file.rows for file in files),
+        sum(file.size_bytes for file in files),
+        sum(file.size_bytes < SMALL_BYTES for file in files),
     )
 
 
@@ -393,8 +405,9 @@ def _counts_at(
         if manifests[number].holds_deletes == is_deletes:
             base = load_base(folder, manifests[number])
             rows = sum(base.rows[index] for index in indexes)
-            size = sum(base.sizes[index] for index in indexes)
-            found = found.plus(Counts(len(indexes), rows, size))
+            sizes = [base.sizes[index] for index in indexes]
+            small = sum(size < SMALL_BYTES for size in sizes)
+            found = found.plus(Counts(len(indexes), rows, sum(sizes), small))
     return found
 
 
