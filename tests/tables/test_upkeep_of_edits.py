@@ -114,6 +114,15 @@ def test_an_upkeep_that_cannot_be_done_fails_no_edit(lake: Lake) -> None:
     assert len(ids(lake)) == MANY_FILES + 1
 
 
+def test_an_upkeep_that_cannot_even_look_fails_no_edit(lake: Lake) -> None:
+    with editing(lake) as edit:
+        edit.append("t", "select 1::bigint as id")
+        edit.commit()
+        content = edit.find_table("t")
+        (lake.repo.root / content.metadata).write_bytes(b"damaged")
+    assert "t was not compacted" in edit._edit.upkeep[0]
+
+
 def held_meanwhile(lake: Lake) -> tuple[Any, Any]:
     """A table in a client's hands, of an edit that is open while its files are put together."""
     for number in range(MANY_FILES - 1):

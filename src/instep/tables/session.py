@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from instep.canonical import JsonObject
-from instep.errors import ConflictError, NotFoundError, RefusedError
+from instep.errors import ConflictError, InstepError, NotFoundError, RefusedError
 from instep.history.commits import Commit
 from instep.history.edits import Edit, commit_edit
 from instep.history.locks import writing
@@ -119,13 +119,19 @@ class Session:
         many = [
             name
             for name, content in self._staged.items()
-            if content is not None and has_many_small_files(self.repo.root, content)
+            if content is not None and self._may_have_many(content)
         ]
         if many:
             from instep.tables.upkeep import look_after
 
             found = (look_after(self.repo, self.ref, one, self.rules.is_kept) for one in many)
             self.upkeep = tuple(text for text in found if text)
+
+    def _may_have_many(self, content: TableContent) -> bool:
+        try:
+            return has_many_small_files(self.repo.root, content)
+        except (InstepError, OSError):
+            return True  # what is wrong is told by who looks after it, and fails nothing
 
     def depend_on(self, name: str) -> None:
         """Says that rows of a table decided what is written; then it must not have moved at all."""
