@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import garbage
-from garbage import gc, needs, numbers, on_disk
-from histories import Compaction
+import pytest
+from garbage import gc, needs, numbers, numbers_in, on_disk
+from histories import Compaction, DiedError
 
 from instep import faults
+from instep.cli.erase_rows import erased_rows
+from instep.cli.wholeness import check
 from instep.history.repository import Repository
 from instep.tables.content import TableContent
 from instep.tables.read import located
@@ -56,6 +59,34 @@ def test_what_a_writer_decided_before_it_died_is_carried_out_by_whoever_comes_ne
         gc(repo)
     assert numbers(repo, table) == [1, 2]
     assert on_disk(repo) == needs(repo).paths
+
+
+def test_rows_are_erased_from_what_a_dead_writer_decided(repo: Repository) -> None:
+    table = _table(repo)
+    with Compaction(repo, table) as dead:
+        dead.die()
+    erased_rows(repo, "t", "id = 1", "Asked for.", "ben", False)
+    assert numbers(repo, table) == [2]
+    assert numbers_in((repo.root / "tables").rglob("*.parquet")) == [2]
+    check(repo)
+
+
+def test_an_erasure_that_died_when_it_had_decided_is_completed_by_the_next(
+    repo: Repository,
+) -> None:
+    table = _table(repo)
+
+    def die() -> None:
+        raise DiedError
+
+    with pytest.raises(DiedError), _once_decided(die):
+        erased_rows(repo, "t", "id = 1", "Asked for.", "ben", False)
+    assert numbers(repo, table) == [1, 2], "it is not done yet"
+    gc(repo)
+    erased_rows(repo, "t", "id = 1", "Asked for.", "ben", False)
+    assert numbers(repo, table) == [2]
+    assert numbers_in((repo.root / "tables").rglob("*.parquet")) == [2]
+    check(repo)
 
 
 def test_what_is_carried_out_late_does_not_overtake_what_was_decided_since(
