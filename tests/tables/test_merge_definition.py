@@ -161,7 +161,7 @@ def _check_all_found(root: Path, table: TableContent) -> None:
 def test_each_part_of_a_definition_is_merged_by_the_three_way_rule(
     examples: int, key: list[str]
 ) -> None:
-    @settings(max_examples=examples, deadline=None)
+    @settings(max_examples=examples)
     @given(ours=changes, theirs=changes, take=st.sampled_from([Take.OURS, Take.THEIRS]))
     def check(ours: dict[str, Any], theirs: dict[str, Any], take: Take) -> None:
         with TemporaryDirectory() as folder:
