@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import math
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from arrival_builders import HEADER, READINGS, merge_contract, month, rows_of, state_of, write
 from garbage import gc
@@ -397,12 +401,34 @@ def test_gzip_and_a_byte_order_mark_are_read(lake: Repository, tmp_path: Path) -
     assert arrive(lake, path).state is State.MERGED
 
 
-def test_parquet_arrives_with_its_own_types(repo: Repository, tmp_path: Path) -> None:
-    text = READINGS.replace("readings-*.csv", "readings-*.parquet").replace(
-        "    format: csv\n    customProperties:\n      - {property: nullMarker, value: NA}\n",
-        "    format: parquet\n",
+PARQUET = READINGS.replace("readings-*.csv", "readings-*.parquet").replace(
+    "    format: csv\n    customProperties:\n      - {property: nullMarker, value: NA}\n",
+    "    format: parquet\n",
+)
+
+
+def test_nan_in_parquet_lies_in_no_range_whoever_wrote_it(repo: Repository, tmp_path: Path) -> None:
+    """Others' footers leave NaN out of the bounds by which DuckDB reads."""
+    merge_contract(repo, PARQUET)
+    at = datetime(2013, 1, 1, tzinfo=UTC)
+    rows = pa.table(
+        {
+            "station": ["A"] * 100,
+            "at": [at + timedelta(hours=n) for n in range(100)],
+            "distance": [math.nan if n == 7 else float(n) for n in range(100)],
+            "late": [1] * 100,
+        }
     )
-    merge_contract(repo, text)
+    pq.write_table(rows, tmp_path / "readings-1.parquet")
+
+    arrived = arrive(repo, tmp_path / "readings-1.parquet")
+
+    assert arrived.broken == {"distance.minimum": 1, "distance.maximum": 1}
+    assert rows_of(repo, "select count(*), max(distance) from readings") == [(99, 99.0)]
+
+
+def test_parquet_arrives_with_its_own_types(repo: Repository, tmp_path: Path) -> None:
+    merge_contract(repo, PARQUET)
     file = tmp_path / "readings-1.parquet"
     duckdb.connect().execute(
         "copy (select 'A' as station, timestamptz '2013-01-01 00:00:00+00' + to_hours(i::int) as "

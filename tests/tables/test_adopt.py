@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -305,3 +306,17 @@ def test_columns_without_statistics_prune_no_file(lake: Lake) -> None:
         edit.delete("t", inside=("at", "1970-01-01", "1970-01-02"))
 
     assert ids(lake) == []
+
+
+def test_nan_that_others_wrote_is_found_by_every_act(lake: Lake) -> None:
+    """Their footers leave NaN out of the bounds by which DuckDB reads."""
+    rows = pa.table({"id": pa.array([1, 2, 3], pa.int64()), "x": [1.0, math.nan, 2.0]})
+    with editing(lake) as edit:
+        edit.catalog.create_table("default.t", schema=rows.schema).append(rows)
+        edit.upsert("t", pa.table({"id": pa.array([4], pa.int64()), "x": [math.nan]}), key="x")
+    assert ids(lake) == [1, 3, 4]
+
+    with editing(lake) as edit:
+        edit.catalog.load_table("default.t").append(rows.slice(1, 1))
+        edit.delete("t", where="x > 100")
+    assert ids(lake) == [1, 3]

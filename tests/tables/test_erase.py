@@ -180,6 +180,24 @@ def test_rows_go_from_files_in_folders_of_other_writers(tmp_path: Path) -> None:
     check(repo)
 
 
+def test_rows_are_found_by_nan_that_other_writers_wrote(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    repo = _repo(tmp_path)
+    with repo.store.transaction() as tx:
+        create_ref(tx, "work", RefKind.BRANCH, repo.resolve("main"), owner="ana", at=repo.clock())
+    rows = pa.table({"n": [1, 2, 3], "who": ["ana", SECRET, "ben"], "x": [1.0, float("nan"), 2.0]})
+    with Lake(repo).edit("work", message="More", author="ana") as edit:
+        edit.create("sales", columns={"n": "long", "who": "string", "x": "double"})
+        edit.catalog.load_table("default.sales").append(rows)
+
+    erased_rows(repo, "sales", "isnan(x)", "Request 4711.", "ben", False)
+
+    assert holds(repo.root, SECRET) == []
+    assert _rows(repo, repo.resolve("work")) == Counter([(1, "ana"), (3, "ben")])
+    check(repo)
+
+
 def test_a_table_goes_on_after_an_erasure_and_a_file_may_lose_all_of_its_rows(
     tmp_path: Path,
 ) -> None:

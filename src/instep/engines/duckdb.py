@@ -28,7 +28,7 @@ from instep.engines.deletes import position_files, positions_sql, vector_positio
 from instep.engines.duckdb_errors import damaged, translated
 from instep.engines.engine import FileSet, WrittenFile
 from instep.engines.fixed import has_fixed, write_fixed
-from instep.engines.held import Held, Node, held_alike, layouts_sql
+from instep.engines.held import Footer, Held, held_alike, layouts_sql
 from instep.engines.layout import (
     PLAIN,
     Layout,
@@ -81,7 +81,7 @@ class DuckDB:
         self._folder = Path(tempfile.mkdtemp(prefix="duckdb-", dir=local.resolve()))
         self._files: set[str] = set()
         self._folders: list[Path] = [self._folder / "out", self._folder / "in"]
-        self._layouts: dict[str, list[Node]] = {}
+        self._footers: dict[str, Footer] = {}
         self._locked = False
         self._folders[0].mkdir()
         # Without a limit on spilled bytes one wrong join could fill the disk of the lake.
@@ -359,16 +359,17 @@ class DuckDB:
 
     def _held(self, file_set: FileSet) -> tuple[Held, ...]:
         """How the files hold their columns; of each file that is asked once."""
-        new = [path for path in file_set.files if path not in self._layouts]
+        new = [path for path in file_set.files if path not in self._footers]
         if new:
             paths = ", ".join(literal(path) for path in new)
             found = self._connection.execute(layouts_sql(f"[{paths}]")).fetchall()
-            self._layouts |= {path: nodes for files, nodes in found for path in files}
+            for files, nodes, counts_nan in found:
+                self._footers |= dict.fromkeys(files, Footer(nodes, counts_nan))
         alike: dict[int, list[str]] = {}
         for path in file_set.files:
-            alike.setdefault(id(self._layouts[path]), []).append(path)
+            alike.setdefault(id(self._footers[path]), []).append(path)
         return tuple(
-            held_alike(files, self._layouts[files[0]], file_set.schema) for files in alike.values()
+            held_alike(files, self._footers[files[0]], file_set.schema) for files in alike.values()
         )
 
     def _find_deleted(self, file_set: FileSet) -> None:

@@ -18,30 +18,45 @@ Node = Mapping[str, Any]  # name, field_id, type, children: a row of DuckDB's pa
 
 
 @dataclass(frozen=True, slots=True)
+class Footer:
+    """What files of one layout say of their columns.
+
+    `counts_nan`: the greatest value that a footer tells of a column is NaN where one is there.
+    DuckDB believes that of all files; only its own are so, others leave NaN out.
+    """
+
+    nodes: Sequence[Node]
+    counts_nan: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """Files that hold their columns in one way.
 
     `columns` are the nested columns that are not built like those of the table, by field id, with
     the names and types of the files. `is_plain`: all columns of the table are there, under the
-    same names and in the same types, so that no schema need be given.
+    same names and in the same types, so that no schema need be given. `counts_nan` is the footers'.
     """
 
     files: tuple[str, ...]
     columns: Mapping[int, Column]
     is_plain: bool
+    counts_nan: bool
 
 
 def layouts_sql(paths: str) -> str:
-    """Returns SQL that lists files by the layout of their columns; `paths` is an SQL list."""
+    """Returns SQL that lists files by the fields of their `Footer`; `paths` is an SQL list."""
     return (
-        "SELECT list(file_name ORDER BY file_name), nodes FROM (SELECT file_name, "
+        "SELECT list(file_name ORDER BY file_name), nodes, counts_nan FROM (SELECT file_name, "
         "list({'name': name, 'field_id': field_id, 'type': duckdb_type, 'children': num_children} "
         f"ORDER BY column_id) AS nodes FROM parquet_schema({paths}) "
-        "WHERE column_id > 0 GROUP BY file_name) GROUP BY nodes"
+        "WHERE column_id > 0 GROUP BY file_name) JOIN (SELECT file_name, "
+        "coalesce(starts_with(created_by, 'DuckDB version '), false) AS counts_nan "
+        f"FROM parquet_file_metadata({paths})) USING (file_name) GROUP BY nodes, counts_nan"
     )
 
 
-def held_alike(files: Sequence[str], nodes: Sequence[Node], schema: Schema) -> Held:
+def held_alike(files: Sequence[str], footer: Footer, schema: Schema) -> Held:
     """Returns how files of one layout hold the columns of `schema`.
 
     Raises:
@@ -50,7 +65,7 @@ def held_alike(files: Sequence[str], nodes: Sequence[Node], schema: Schema) -> H
         InvalidError (kind "unsupported-type").
     """
     wanted = {column.id: column for column in schema.columns}
-    rest = iter(nodes)
+    rest = iter(footer.nodes)
     found: dict[int, Column] = {}
     plain: set[int] = set()
     names: list[str] = []
@@ -72,7 +87,7 @@ def held_alike(files: Sequence[str], nodes: Sequence[Node], schema: Schema) -> H
         if column.is_nested and not _is_alike(column, wanted[field_id]):
             found[field_id] = column
     is_plain = not found and plain == wanted.keys() and len(names) == len(set(names))
-    return Held(tuple(files), found, is_plain)
+    return Held(tuple(files), found, is_plain, footer.counts_nan)
 
 
 def _node(node: Node, rest: Iterator[Node], files: Sequence[str], is_known: bool) -> Column | None:

@@ -103,11 +103,12 @@ def _part(
     columns = file_set.schema.columns
     paths = ", ".join(literal(path) for path in files)
     if not held.columns and not has_deletes and not any(added.values()):
-        if held.is_plain:
-            # DuckDB knows how many rows there are, and plans by it, where no schema is given.
-            names = ", ".join(quoted(one.name) for one in columns)
-            return f"(SELECT {names} FROM read_parquet([{paths}], hive_partitioning = false))"
-        return f"read_parquet([{paths}], schema = {_fields(columns)})"
+        # DuckDB knows how many rows there are, and plans by it, where no schema is given.
+        how = "hive_partitioning = false" if held.is_plain else f"schema = {_fields(columns)}"
+        names = ", ".join(
+            f"{_unbounded(quoted(one.name), one, held)} AS {quoted(one.name)}" for one in columns
+        )
+        return f"(SELECT {names} FROM read_parquet([{paths}], {how}))"
     # Names of its own, so that none can meet the two names that DuckDB adds.
     read = [
         replace(
@@ -117,10 +118,11 @@ def _part(
         )
         for n, column in enumerate(columns)
     ]
+    values = [_unbounded(one.name, one, held) for one in read]
     selected = [
-        f"{_rebuilt(one.name, one, column) if column.id in held.columns else one.name} "
+        f"{_rebuilt(value, one, column) if column.id in held.columns else value} "
         f"AS {quoted(column.name)}"
-        for one, column in zip(read, columns, strict=True)
+        for value, one, column in zip(values, read, columns, strict=True)
     ]
     selected += [f"{one} AS {quoted(name)}" for one, name in added.items() if name]
     remaining = (
@@ -133,6 +135,15 @@ def _part(
         f"(SELECT {', '.join(selected)} FROM read_parquet([{paths}], schema = {_fields(read)}, "
         f"filename = true, file_row_number = true){remaining})"
     )
+
+
+def _unbounded(value: str, column: Column, held: Held) -> str:
+    """SQL of a column as it is read, without the bounds that leave NaN out.
+
+    By them DuckDB would leave row groups out and answer max(); it takes no bounds through TRY.
+    """
+    may_hold_nan = any(one.type in ("float", "double") for one in column.fields())
+    return f"TRY({value})" if may_hold_nan and not held.counts_nan else value
 
 
 def _fields(columns: Sequence[Column]) -> str:

@@ -229,9 +229,11 @@ def load_rows(engine: DuckDB, raw: RawFile) -> RawRows:
         match raw.source.format:
             case Format.PARQUET:
                 engine.allow(raw.path)
-                run(f"CREATE VIEW {RAW} AS SELECT * FROM read_parquet({path})")
-                found = _described(engine)
-                run(f"CREATE VIEW {LINES} AS {_numbered_parquet(path, found)}")
+                found = _described(engine, f"SELECT * FROM read_parquet({path})")
+                columns = _unbounded(found)
+                run(f"CREATE VIEW {RAW} AS SELECT {columns} FROM read_parquet({path})")
+                lines = f"{_numbers(found)} AS {quoted(_line(found))}"
+                run(f"CREATE VIEW {LINES} AS SELECT {columns}, {lines} FROM read_parquet({path})")
             case Format.CSV:
                 # With the order of the file kept, a row's id tells its line.
                 run("SET preserve_insertion_order = true")
@@ -239,7 +241,7 @@ def load_rows(engine: DuckDB, raw: RawFile) -> RawRows:
                 run("SET preserve_insertion_order = false")
                 names = [f"c{n} AS {quoted(name)}" for n, name in enumerate(raw.columns)]
                 run(f"CREATE VIEW {RAW} AS SELECT {', '.join(names)} FROM {_PARSED}")
-                found = _described(engine)
+                found = _described(engine, f"FROM {RAW}")
                 lines = f"rowid + 2 AS {quoted(_line(found))}"
                 run(f"CREATE VIEW {LINES} AS SELECT {', '.join(names)}, {lines} FROM {_PARSED}")
         [(rows,)] = run(f"SELECT count(*) FROM {RAW}").fetchall()
@@ -254,8 +256,8 @@ def load_rows(engine: DuckDB, raw: RawFile) -> RawRows:
     return RawRows(rows, found, _line(found))
 
 
-def _described(engine: DuckDB) -> dict[str, str]:
-    described = engine.connection.execute(f"DESCRIBE {RAW}").fetchall()
+def _described(engine: DuckDB, select: str) -> dict[str, str]:
+    described = engine.connection.execute(f"DESCRIBE {select}").fetchall()
     return {name: kind for name, kind, *_ in described}
 
 
@@ -263,12 +265,20 @@ def _line(types: Mapping[str, str]) -> str:
     return free_name("line", types)
 
 
-def _numbered_parquet(path: str, types: Mapping[str, str]) -> str:
-    """SQL of the rows of a Parquet file with their lines, in whose place it may have a number."""
-    line = quoted(_line(types))
-    if free_name(_NUMBER, types) == _NUMBER:
-        return f"SELECT *, {_NUMBER} + 1 AS {line} FROM read_parquet({path})"
-    return f"SELECT *, row_number() OVER () AS {line} FROM read_parquet({path})"
+def _unbounded(types: Mapping[str, str]) -> str:
+    """SQL of all columns, without the bounds in a file's footer, which may leave NaN out.
+
+    By them DuckDB would answer max() and filters; it takes no bounds through TRY.
+    """
+    floats = [name for name, kind in types.items() if "FLOAT" in kind or "DOUBLE" in kind]
+    tried = ", ".join(f"TRY({quoted(name)}) AS {quoted(name)}" for name in floats)
+    return f"* REPLACE ({tried})" if floats else "*"
+
+
+def _numbers(types: Mapping[str, str]) -> str:
+    """SQL of the lines of a Parquet file, in whose place it may have a column."""
+    is_free = free_name(_NUMBER, types) == _NUMBER
+    return f"{_NUMBER} + 1" if is_free else "row_number() OVER ()"
 
 
 def unreadable(raw: RawFile, error: Exception) -> InvalidError:
