@@ -132,6 +132,13 @@ def test_no_module_is_named_after_nothing() -> None:
     assert names & {"utils", "util", "common", "helpers", "manager", "misc"} == set()
 
 
+def test_sql_that_reads_files_is_made_in_one_place() -> None:
+    """Elsewhere what a folder is called could become a value of a column."""
+    readers = re.compile(r"\b(read_(parquet|csv|csv_auto|json\w*)|parquet_scan)\(")
+    found = {path.name for path in SOURCE.rglob("*.py") if readers.search(path.read_text("utf-8"))}
+    assert found == set(), found
+
+
 def locked(name: str) -> dict[str, Version]:
     text = (ROOT / name).read_text(encoding="utf-8")
     pins = re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE)

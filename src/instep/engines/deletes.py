@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from instep.engines.engine import DeleteFile
+from instep.engines.reading import parquet_sql
 from instep.engines.schema import literal
 from instep.errors import InvalidError
 
@@ -35,14 +36,15 @@ def positions_sql(paths: Sequence[str], data_files: Iterable[str]) -> str:
     it was called where it was written; a lake that was moved, or is read from copies, has it under
     another root. So what counts of a path is what begins with the table's UUID, where it has one.
     """
-    files = ", ".join(literal(path) for path in paths)
+    rows = parquet_sql(
+        paths,
+        "schema = MAP {2147483546: {name: 'file', type: 'VARCHAR', default_value: NULL}, "
+        "2147483545: {name: 'pos', type: 'BIGINT', default_value: NULL}}",
+    )
     known = ", ".join(f"({literal(path)}, {literal(in_lake(path))})" for path in data_files)
     plain = f"regexp_replace(file, {literal(_SCHEME)}, '')"
     return (
-        "SELECT known.path AS file, pos FROM "
-        f"read_parquet([{files}], schema = MAP {{"
-        "2147483546: {name: 'file', type: 'VARCHAR', default_value: NULL}, "
-        "2147483545: {name: 'pos', type: 'BIGINT', default_value: NULL}}) "
+        f"SELECT known.path AS file, pos FROM {rows} "
         f"JOIN (VALUES {known}) AS known(path, name) "
         f"ON known.name = regexp_replace({plain}, {literal(_ROOT)}, '\\1')"
     )

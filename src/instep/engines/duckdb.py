@@ -37,6 +37,7 @@ from instep.engines.layout import (
     partition_names,
     partition_of,
 )
+from instep.engines.reading import parquet_sql
 from instep.engines.scan import deleted_rows, scan, where
 from instep.engines.schema import Column, Schema, check_names, literal, quoted
 from instep.engines.statistics import file_statistics
@@ -316,8 +317,7 @@ class DuckDB:
         listed = ", ".join(quoted(name) for name in schema.names)
         done = []
         for number, one in enumerate(found):
-            path = literal(one.path)
-            query = f"SELECT {listed} FROM read_parquet({path}, hive_partitioning = false){order}"
+            query = f"SELECT {listed} FROM {parquet_sql([one.path])}{order}"
             (file,) = self._copy(query, schema, out / f"sorted-{number}", "FILE_SIZE_BYTES '1TB'")
             Path(one.path).unlink()
             done.append(replace(file, partition=one.partition))
@@ -361,8 +361,7 @@ class DuckDB:
         """How the files hold their columns; of each file that is asked once."""
         new = [path for path in file_set.files if path not in self._footers]
         if new:
-            paths = ", ".join(literal(path) for path in new)
-            found = self._connection.execute(layouts_sql(f"[{paths}]")).fetchall()
+            found = self._connection.execute(layouts_sql(new)).fetchall()
             for files, nodes, counts_nan in found:
                 self._footers |= dict.fromkeys(files, Footer(nodes, counts_nan))
         alike: dict[int, list[str]] = {}
@@ -395,11 +394,8 @@ class DuckDB:
         rules = rules_within(schema)
         if not rules or not files:
             return
-        paths = ", ".join(literal(path) for path in files)
         counts = ", ".join(f"count(*) FILTER (WHERE {rule.condition})" for rule in rules)
-        (row,) = self._connection.execute(
-            f"SELECT {counts} FROM read_parquet([{paths}], hive_partitioning = false)"
-        ).fetchall()
+        (row,) = self._connection.execute(f"SELECT {counts} FROM {parquet_sql(files)}").fetchall()
         for rule, rows in zip(rules, row, strict=True):
             if rows:
                 raise rule.broken(rule.column, rows)

@@ -6,10 +6,11 @@ a word; so the ids of every file are looked at first, those of nested fields amo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from instep.engines.reading import paths_sql
 from instep.engines.schema import Column, Schema
 from instep.engines.types import iceberg_column, is_readable
 from instep.errors import InvalidError
@@ -44,8 +45,9 @@ class Held:
     counts_nan: bool
 
 
-def layouts_sql(paths: str) -> str:
-    """Returns SQL that lists files by the fields of their `Footer`; `paths` is an SQL list."""
+def layouts_sql(files: Iterable[str]) -> str:
+    """Returns SQL that lists files by the fields of their `Footer`."""
+    paths = paths_sql(files)
     return (
         "SELECT list(file_name ORDER BY file_name), nodes, counts_nan FROM (SELECT file_name, "
         "list({'name': name, 'field_id': field_id, 'type': duckdb_type, 'children': num_children} "

@@ -10,6 +10,7 @@ from instep.clock import Window
 from instep.engines.defaults import default_sql
 from instep.engines.engine import FileSet, Slice
 from instep.engines.held import Held
+from instep.engines.reading import parquet_sql
 from instep.engines.schema import Column, Schema, literal, quoted
 from instep.errors import InvalidError
 
@@ -101,14 +102,13 @@ def _part(
 ) -> str:
     """`added` names what DuckDB tells of each row besides, by DuckDB's name of it."""
     columns = file_set.schema.columns
-    paths = ", ".join(literal(path) for path in files)
     if not held.columns and not has_deletes and not any(added.values()):
         # DuckDB knows how many rows there are, and plans by it, where no schema is given.
-        how = "hive_partitioning = false" if held.is_plain else f"schema = {_fields(columns)}"
+        schema = [] if held.is_plain else [f"schema = {_fields(columns)}"]
         names = ", ".join(
             f"{_unbounded(quoted(one.name), one, held)} AS {quoted(one.name)}" for one in columns
         )
-        return f"(SELECT {names} FROM read_parquet([{paths}], {how}))"
+        return f"(SELECT {names} FROM {parquet_sql(files, *schema)})"
     # Names of its own, so that none can meet the two names that DuckDB adds.
     read = [
         replace(
@@ -131,10 +131,10 @@ def _part(
         if has_deletes
         else ""
     )
-    return (
-        f"(SELECT {', '.join(selected)} FROM read_parquet([{paths}], schema = {_fields(read)}, "
-        f"filename = true, file_row_number = true){remaining})"
+    rows = parquet_sql(
+        files, f"schema = {_fields(read)}", "filename = true", "file_row_number = true"
     )
+    return f"(SELECT {', '.join(selected)} FROM {rows}{remaining})"
 
 
 def _unbounded(value: str, column: Column, held: Held) -> str:

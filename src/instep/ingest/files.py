@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instep.contracts.terms import Format, Source
+from instep.engines.reading import csv_sql, parquet_sql
 from instep.engines.schema import free_name, literal, quoted
 from instep.errors import InvalidError
 
@@ -224,16 +225,16 @@ def load_rows(engine: DuckDB, raw: RawFile) -> RawRows:
     import duckdb
 
     run = engine.connection.execute
-    path = literal(str(raw.path))
     try:
         match raw.source.format:
             case Format.PARQUET:
                 engine.allow(raw.path)
-                found = _described(engine, f"SELECT * FROM read_parquet({path})")
+                source = parquet_sql([str(raw.path)])
+                found = _described(engine, f"FROM {source}")
                 columns = _unbounded(found)
-                run(f"CREATE VIEW {RAW} AS SELECT {columns} FROM read_parquet({path})")
+                run(f"CREATE VIEW {RAW} AS SELECT {columns} FROM {source}")
                 lines = f"{_numbers(found)} AS {quoted(_line(found))}"
-                run(f"CREATE VIEW {LINES} AS SELECT {columns}, {lines} FROM read_parquet({path})")
+                run(f"CREATE VIEW {LINES} AS SELECT {columns}, {lines} FROM {source}")
             case Format.CSV:
                 # With the order of the file kept, a row's id tells its line.
                 run("SET preserve_insertion_order = true")
@@ -369,11 +370,12 @@ def _check_header(names: list[str], file: str) -> None:
 def _csv_scan(raw: RawFile) -> str:
     columns = ", ".join(f"'c{n}': 'VARCHAR'" for n, _ in enumerate(raw.columns))
     markers = ", ".join(literal(marker) for marker in raw.source.null_markers)
-    return (
-        f"read_csv({literal(str(raw.path))}, auto_detect = false, header = true, "
-        f"columns = {{{columns}}}, delim = {literal(raw.source.delimiter)}, quote = '\"', "
-        f"escape = '\"', nullstr = [{markers}], encoding = {literal(raw.source.encoding)}, "
-        "strict_mode = true, null_padding = false, ignore_errors = false, compression = 'none')"
+    return csv_sql(
+        str(raw.path),
+        f"auto_detect = false, header = true, columns = {{{columns}}}, "
+        f"delim = {literal(raw.source.delimiter)}, quote = '\"', escape = '\"', "
+        f"nullstr = [{markers}], encoding = {literal(raw.source.encoding)}, "
+        "strict_mode = true, null_padding = false, ignore_errors = false, compression = 'none'",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from instep.canonical import Json
-from instep.engines.schema import literal
+from instep.engines.reading import parquet_sql
 from instep.history.repository import Repository
 from instep.ingest.records import arrival_of_change
 
@@ -38,7 +38,5 @@ def quarantined_rows(repo: Repository, change: int) -> tuple[QuarantinedRow, ...
     path = repo.objects.existing(arrival.quarantine)
     with DuckDB(repo.root / "staging") as engine:
         engine.allow(path)
-        rows = engine.rows(
-            f"select line, terms, raw from read_parquet({literal(str(path))}) order by line"
-        )
+        rows = engine.rows(f"select line, terms, raw from {parquet_sql([str(path)])} order by line")
     return tuple(QuarantinedRow(*row) for row in rows)

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from instep.engines.engine import FileSet
+from instep.engines.reading import paths_sql
 from instep.engines.schema import literal, sql_type_of
 from instep.tables.apart import Range
 
@@ -197,12 +198,12 @@ def _groups(engine: DuckDB, sides: tuple[FileSet, FileSet], candidate: Candidate
 
 
 def _bounds_of(side: int, files: Sequence[str], field_id: int, sql_type: str) -> str:
-    paths = ", ".join(literal(path) for path in files)
+    paths = paths_sql(files)
     return (
         f"SELECT {side} AS side, m.file_name, TRY_CAST(stats_min_value AS {sql_type}) AS lower, "
         f"TRY_CAST(stats_max_value AS {sql_type}) AS upper, row_group_num_rows AS rows, "
         "coalesce(stats_null_count > 0, true) AS may_hold_null "
-        f"FROM parquet_metadata([{paths}]) m JOIN ("
-        f"SELECT file_name, name FROM parquet_schema([{paths}]) WHERE field_id = {field_id}"
+        f"FROM parquet_metadata({paths}) m JOIN ("
+        f"SELECT file_name, name FROM parquet_schema({paths}) WHERE field_id = {field_id}"
         ") s ON m.file_name = s.file_name AND m.path_in_schema = s.name"
     )

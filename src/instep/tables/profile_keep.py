@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from instep.clock import Window
 from instep.engines.defaults import default_sql
 from instep.engines.engine import FileSet, Slice
+from instep.engines.reading import parquet_sql
 from instep.engines.schema import Column, Schema, free_name, literal, quoted
 from instep.history.objects import write_durably
 from instep.history.places import at_hand
@@ -225,9 +226,9 @@ class _Kept:
     def _read(self, paths: Sequence[Path]) -> dict[str, Parts]:
         if not paths:
             return {}
-        files = ", ".join(literal(self.engine.at_hand(str(path))) for path in paths)
+        files = [self.engine.at_hand(str(path)) for path in paths]
         cursor = self.engine.connection.execute(
-            f"SELECT * FROM read_parquet([{files}], filename = true) WHERE mark = {self.mark}"
+            f"SELECT * FROM {parquet_sql(files, 'filename = true')} WHERE mark = {self.mark}"
         )
         found: dict[str, Parts] = {}
         for key, field_id, part in _parts_of(cursor.fetchnumpy()):

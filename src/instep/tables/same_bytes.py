@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instep.engines.schema import literal
+from instep.engines.reading import paths_sql
 
 if TYPE_CHECKING:
     from instep.engines.duckdb import DuckDB
@@ -114,7 +114,7 @@ def _is_same(old: _File, new: _File, field_id: int) -> bool:
 
 def _files(engine: DuckDB, files: Collection[str], field_ids: Sequence[int]) -> list[_File]:
     """Reads where chunks lie; a column whose dictionary's place is not told counts as not there."""
-    paths = ", ".join(literal(engine.at_hand(path)) for path in files)
+    paths = paths_sql(engine.at_hand(path) for path in files)
     wanted = ", ".join(map(str, field_ids))
     found = engine.run(
         "SELECT m.file_name, field_id, list(row_group_num_rows ORDER BY row_group_id), "
@@ -124,8 +124,8 @@ def _files(engine: DuckDB, files: Collection[str], field_ids: Sequence[int]) -> 
         "list(coalesce(nullif(dictionary_page_offset, 0), data_page_offset) "
         "ORDER BY row_group_id), "
         "list(total_compressed_size ORDER BY row_group_id) "
-        f"FROM parquet_metadata([{paths}]) m JOIN ("
-        f"SELECT * FROM parquet_schema([{paths}]) WHERE field_id IN ({wanted})"
+        f"FROM parquet_metadata({paths}) m JOIN ("
+        f"SELECT * FROM parquet_schema({paths}) WHERE field_id IN ({wanted})"
         ") s ON m.file_name = s.file_name AND m.path_in_schema = s.name "
         "GROUP BY m.file_name, field_id HAVING bool_and("
         "coalesce(dictionary_page_offset, 0) > 0 OR NOT contains(encodings, 'DICTIONARY'))"
