@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
+from itertools import count
 from pathlib import Path
 
 import duckdb
@@ -14,6 +16,7 @@ from instep.clock import Window
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import FileSet, Slice
 from instep.engines.schema import Column, Schema
+from instep.engines.types import iceberg_column
 from instep.errors import InternalError, InvalidError, UnavailableError
 
 NUMBERS = Schema((Column(1, "n", "long"), Column(2, "t", "string")))
@@ -41,14 +44,35 @@ def test_a_column_renamed_since_its_file_is_read_by_its_id(tmp_path: Path, engin
     assert engine.rows("SELECT text, added, m FROM later") == [("x", None, 7)]
 
 
-def test_sql_is_planned_by_the_rows_that_files_hold(tmp_path: Path, engine: DuckDB) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("n BIGINT", "n TIMESTAMPTZ", "n UUID", "n DECIMAL(9, 2)", "n BLOB"),
+        'n STRUCT("a b" TIMESTAMPTZ, c BIGINT)',
+        "n MAP(VARCHAR, STRUCT(a BIGINT)[])",
+        "renamed BIGINT",
+    ],
+)
+def test_sql_is_planned_by_the_rows_that_files_hold(
+    tmp_path: Path, engine: DuckDB, kind: str
+) -> None:
     """A join holds its smaller side: so the engine must know which it is."""
-    files = _written(tmp_path, "SELECT range n, 'x' t FROM range(5000)", NUMBERS)
-    engine.view(FileSet("numbers", files, NUMBERS))
+    name, _, sql_type = kind.partition(" ")
+    column = _with_ids(iceberg_column(sql_type, "n"), count(1))
+    files = _written(tmp_path, f"SELECT NULL::{sql_type} AS n FROM range(5000)", Schema((column,)))
+    engine.view(FileSet("numbers", files, Schema((replace(column, name=name),))))
 
     ((_, plan),) = engine.run("EXPLAIN SELECT * FROM numbers")
 
     assert "~5,000 rows" in plan
+    assert engine.describe("SELECT * FROM numbers").columns[0].full_type == column.full_type
+
+
+def _with_ids(column: Column, numbers: Iterator[int]) -> Column:
+    """Returns a column with ids, and all within it."""
+    number = next(numbers)
+    children = tuple(_with_ids(child, numbers) for child in column.children)
+    return replace(column, id=number, children=children)
 
 
 def test_a_folder_named_after_a_value_adds_no_column(tmp_path: Path, engine: DuckDB) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from instep.engines.reading import paths_sql
@@ -35,13 +36,14 @@ class Held:
     """Files that hold their columns in one way.
 
     `columns` are the nested columns that are not built like those of the table, by field id, with
-    the names and types of the files. `is_plain`: all columns of the table are there, under the
-    same names and in the same types, so that no schema need be given. `counts_nan` is the footers'.
+    the names and types of the files. `names` are those that the table's columns have in the files,
+    by field id, if all are there in the table's types, so that no schema need be given; or none.
+    `counts_nan` is the footers'.
     """
 
     files: tuple[str, ...]
     columns: Mapping[int, Column]
-    is_plain: bool
+    names: Mapping[int, str]
     counts_nan: bool
 
 
@@ -69,7 +71,7 @@ def held_alike(files: Sequence[str], footer: Footer, schema: Schema) -> Held:
     wanted = {column.id: column for column in schema.columns}
     rest = iter(footer.nodes)
     found: dict[int, Column] = {}
-    plain: set[int] = set()
+    plain: dict[int, str] = {}
     names: list[str] = []
     for node in rest:
         field_id = _id_of(node, files)
@@ -77,8 +79,8 @@ def held_alike(files: Sequence[str], footer: Footer, schema: Schema) -> Held:
         column = _node(node, rest, files, is_known=field_id in wanted)
         if column is None:
             continue
-        if (column.name, node["type"]) == (wanted[field_id].name, wanted[field_id].sql_type):
-            plain.add(field_id)
+        if _is_one_type(node["type"], wanted[field_id].sql_type):
+            plain[field_id] = column.name
         if not is_readable(column, wanted[field_id]):
             raise InvalidError(
                 f'File {files[0]} holds column "{column.name}" as {column.full_type}: expected '
@@ -88,8 +90,16 @@ def held_alike(files: Sequence[str], footer: Footer, schema: Schema) -> Held:
             )
         if column.is_nested and not _is_alike(column, wanted[field_id]):
             found[field_id] = column
-    is_plain = not found and plain == wanted.keys() and len(names) == len(set(names))
-    return Held(tuple(files), found, is_plain, footer.counts_nan)
+    is_plain = not found and plain.keys() == wanted.keys() and len(names) == len(set(names))
+    return Held(tuple(files), found, plain if is_plain else {}, footer.counts_nan)
+
+
+@lru_cache(maxsize=1024)  # DuckDB takes a tenth of a millisecond, and tables have many columns
+def _is_one_type(one: str, two: str) -> bool:
+    """Whether two texts of DuckDB's are of one type, such as TIMESTAMPTZ by its long name."""
+    import duckdb
+
+    return one == two or duckdb.sqltype(one) == duckdb.sqltype(two)
 
 
 def _node(node: Node, rest: Iterator[Node], files: Sequence[str], is_known: bool) -> Column | None:

@@ -104,9 +104,11 @@ def _part(
     columns = file_set.schema.columns
     if not held.columns and not has_deletes and not any(added.values()):
         # DuckDB knows how many rows there are, and plans by it, where no schema is given.
-        schema = [] if held.is_plain else [f"schema = {_fields(columns)}"]
+        schema = [] if held.names else [f"schema = {_fields(columns)}"]
+        found = [quoted(held.names.get(one.id, one.name)) for one in columns]
         names = ", ".join(
-            f"{_unbounded(quoted(one.name), one, held)} AS {quoted(one.name)}" for one in columns
+            f"{_unbounded(name, one, held)} AS {quoted(one.name)}"
+            for name, one in zip(found, columns, strict=True)
         )
         return f"(SELECT {names} FROM {parquet_sql(files, *schema)})"
     # Names of its own, so that none can meet the two names that DuckDB adds.
