@@ -44,7 +44,8 @@ def check_required(schema: Schema, files: Sequence[tuple[ColumnStatistics, ...]]
     nulls: dict[int, int] = {}
     for file in files:
         for one in file:
-            nulls[one.field_id] = nulls.get(one.field_id, 0) + one.nulls
+            if one.nulls:
+                nulls[one.field_id] = nulls.get(one.field_id, 0) + one.nulls
     for column in schema.columns:
         if column.required and nulls.get(column.id):
             raise _missing(column, nulls[column.id])

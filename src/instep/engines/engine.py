@@ -70,13 +70,13 @@ class DeleteFile:
 
 @dataclass(frozen=True, slots=True)
 class ColumnStatistics:
-    """Exact statistics of one column in one file; bounds are None where not known."""
+    """Exact statistics of one column in one file; `nulls`, `nans`, bounds are None if not known."""
 
     field_id: int
     size_bytes: int
     values: int
-    nulls: int
-    nans: int
+    nulls: int | None
+    nans: int | None
     lower: str | None
     upper: str | None
 

@@ -111,7 +111,7 @@ def _meets(file: DataFile, column: Column, wanted: Range) -> bool:
         return True  # not in this file: null, or its default
     if found.nulls == file.rows:
         return False
-    if found.lower is None or found.upper is None or found.nans or column.is_nested:
+    if found.lower is None or found.upper is None or found.nans != 0 or column.is_nested:
         return True
     low, high = wanted
     kind = column.type

@@ -2,7 +2,8 @@
 
 Reads with pyiceberg and pyarrow, which are imported here only when something was written by others.
 Bounds become texts; where one is left out, nothing is known, and planning prunes nothing by it.
-How many values and nulls a column has is taken from the Parquet file itself.
+How many values and nulls a column has is taken from the Parquet file itself, how many NaNs from
+the manifest; a count that is left out there is not known either.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import os
 import struct
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ from instep.tables.partition import Spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow.parquet import ColumnChunkMetaData
     from pyiceberg.manifest import DataFile, ManifestFile
 
 _PATH_ID = 2147483546
@@ -65,12 +67,15 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """What the footer of a Parquet file says of one column that is not nested."""
+    """What the footer of a Parquet file says of one column that is not nested.
+
+    `nulls` is None where a row group does not tell.
+    """
 
     field_id: int
     size_bytes: int
     values: int
-    nulls: int
+    nulls: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +211,7 @@ def written_file(folder: Path, told: Told, found: Seen, kinds: Mapping[int, str]
             leaf.size_bytes,
             leaf.values,
             leaf.nulls,
-            told.nans.get(leaf.field_id, 0),
+            _nans(kinds.get(leaf.field_id), told.nans.get(leaf.field_id)),
             *_bound_texts(kinds.get(leaf.field_id), told.bounds.get(leaf.field_id)),
         )
         for leaf in found.leaves
@@ -307,6 +312,10 @@ def _bounds(file: DataFile) -> Bounds:
     return {one: (lowers.get(one), uppers.get(one)) for one in {*lowers, *uppers}}
 
 
+def _nans(kind: str | None, told: int | None) -> int | None:
+    return told if kind in (None, "float", "double") else 0
+
+
 def _bound_texts(
     kind: str | None, bounds: tuple[bytes | None, bytes | None] | None
 ) -> tuple[str | None, str | None]:
@@ -357,17 +366,20 @@ def _footer(path: Path, local: Path) -> tuple[int, tuple[Leaf, ...], frozenset[i
         if field_id >= _RESERVED:
             continue
         chunks = [group.column(place) for group in groups]
-        counted = [one.statistics for one in chunks]
         found.append(
             Leaf(
                 field_id,
                 sum(one.total_compressed_size for one in chunks),
                 sum(one.num_values for one in chunks),
-                # Not all null, as far as anybody knows: planning must not leave the file out.
-                sum(one.null_count or 0 for one in counted if one is not None),
+                _nulls(chunks),
             )
         )
     return metadata.num_rows, tuple(found), frozenset(one for one in ids if one < _RESERVED)
+
+
+def _nulls(chunks: Sequence[ColumnChunkMetaData]) -> int | None:
+    found = [one.statistics.null_count if one.statistics else None for one in chunks]
+    return None if None in found else sum(one for one in found if one is not None)
 
 
 def _leaf_ids(path: Path, field: pa.Field[Any], ids: set[int]) -> Iterator[int]:

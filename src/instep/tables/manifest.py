@@ -72,7 +72,10 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """The statistics of one column, a value for each file; `sizes` is None where there are none."""
+    """The statistics of one column, a value for each file; `sizes` is None where there are none.
+
+    Other lists have None also where that alone is not known.
+    """
 
     sizes: list[int | None] = field(default_factory=list)
     values: list[int | None] = field(default_factory=list)
@@ -84,11 +87,16 @@ class Statistics:
     def of(self, field_id: int, index: int) -> ColumnStatistics | None:
         """Returns those of one file, or None."""
         size, values = self.sizes[index], self.values[index]
-        nulls, nans = self.nulls[index], self.nans[index]
-        if size is None or values is None or nulls is None or nans is None:
+        if size is None or values is None:
             return None
         return ColumnStatistics(
-            field_id, size, values, nulls, nans, self.lowers[index], self.uppers[index]
+            field_id,
+            size,
+            values,
+            self.nulls[index],
+            self.nans[index],
+            self.lowers[index],
+            self.uppers[index],
         )
 
     def lists(self) -> tuple[list[int | None] | list[str | None], ...]:

@@ -74,8 +74,8 @@ def record_bytes(
         "file_size_in_bytes": file.size_bytes,
         "column_sizes": _pairs((c.field_id, c.size_bytes) for c in known),
         "value_counts": _pairs((c.field_id, c.values) for c in known),
-        "null_value_counts": _pairs((c.field_id, c.nulls) for c in known),
-        "nan_value_counts": _pairs((c.field_id, c.nans) for c in floats),
+        "null_value_counts": _pairs((c.field_id, c.nulls) for c in known if c.nulls is not None),
+        "nan_value_counts": _pairs((c.field_id, c.nans) for c in floats if c.nans is not None),
         "lower_bounds": _pairs(
             (c.field_id, bound_bytes(kinds[c.field_id], c.lower))
             for c in known

@@ -23,7 +23,7 @@ RANGES = 1_000
 """Into so many ranges the keys are cut: fewer keys are compared one by one."""
 
 _ORDERED = frozenset({"int", "long", "date", "timestamp", "timestamptz", "string", "decimal"})
-"""Types whose bounds are told as text exactly, and come in the order of their values."""
+"""Types whose bounds are told as text exactly, and hold all values in their order: no NaN."""
 
 _Ranges = list[tuple[Any, Any]]  # values of one type, in their order
 
@@ -68,7 +68,7 @@ def _has_room(file: DataFile, column: Column, ranges: _Ranges) -> bool:
         return True  # not in this file: null, or its default
     if found.nulls == file.rows:
         return False
-    if found.lower is None or found.upper is None or found.nans:
+    if found.lower is None or found.upper is None:
         return True
     lower: Any = order_key(column.type, found.lower)  # as in the ranges
     upper: Any = order_key(column.type, found.upper)

@@ -368,9 +368,9 @@ def _ids(file: DataFile) -> frozenset[int]:
 
 def _is_inside(file: DataFile, column: Column, window: Window) -> bool:
     """Whether every row of a file lies in the window."""
-    nulls = next((one.nulls for one in file.columns if one.field_id == column.id), file.rows)
+    nulls = next((one.nulls for one in file.columns if one.field_id == column.id), None)
     for reach in reaches((file,), column):
-        if reach.bounds is not None and not nulls:
+        if reach.bounds is not None and nulls == 0:
             return reach.bounds[0] >= window.start and reach.bounds[1] < window.end
     return False
 

@@ -1,0 +1,91 @@
+"""Files as others write them: what nobody counted stays unknown, from their manifest to ours."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from foreign_files import add_file
+from pyiceberg.conversions import to_bytes
+from pyiceberg.types import DateType, DoubleType
+
+from instep.clock import Window
+from instep.engines.engine import Slice
+from instep.history.refs import RefKind, create_ref
+from instep.history.repository import MAIN, Repository
+from instep.lake import Lake
+from instep.tables.manifest import MERGED_MANIFESTS
+from instep.tables.profile_keep import profile_table
+from instep.tables.read import data_files
+
+NAN = float("nan")
+
+
+@pytest.fixture
+def lake(repo: Repository) -> Lake:
+    with repo.store.transaction() as tx:
+        create_ref(tx, "work", RefKind.BRANCH, repo.resolve(MAIN), owner="ana", at=repo.clock())
+    return Lake(repo)
+
+
+def editing(lake: Lake) -> Any:  # a context manager of TableEdit
+    return lake.edit("work", message="by others", author="ana")
+
+
+def made(lake: Lake, rows: pa.Table, **options: Any) -> None:  # as `add_file` has them
+    with editing(lake) as edit:
+        add_file(edit.catalog.create_table("default.t", schema=rows.schema), rows, **options)
+
+
+def test_counts_that_nobody_made_stay_unknown_when_manifests_are_merged(lake: Lake) -> None:
+    rows = pa.table({"k": [1, 2], "s": ["a", None], "x": [1.0, NAN]})
+    made(lake, rows, write_statistics=False)
+    for k in range(MERGED_MANIFESTS):
+        with editing(lake) as edit:
+            edit.append("t", f"select {k + 10}::bigint as k, 'v' as s, 0.0::double as x")
+
+    branch = lake.branch("work")
+    table = branch.catalog.load_table("default.t")
+    assert len(table.inspect.manifests()) < MERGED_MANIFESTS
+    for condition in ("s is null", "x is nan"):
+        assert table.scan(condition).to_arrow().column("k").to_pylist() == [2]
+    told = {s.field_id: s for s in data_files(lake.repo.root, branch.table("t").content)[0].columns}
+    assert [(told[n].nulls, told[n].nans) for n in (1, 2, 3)] == [
+        (None, 0),
+        (None, 0),
+        (None, None),
+    ]
+
+
+def test_a_file_is_counted_as_unknown_if_one_of_its_row_groups_is_not_counted(lake: Lake) -> None:
+    rows = pa.table({"k": [1, None], "s": ["a", None]})
+    made(lake, rows, write_statistics=["k"], row_group_size=1)
+
+    (file,) = data_files(lake.repo.root, lake.branch("work").table("t").content)
+    assert [one.nulls for one in file.columns] == [1, None]
+
+
+def test_a_file_that_may_hold_nan_is_read_by_a_condition_above_its_bounds(lake: Lake) -> None:
+    one = {3: to_bytes(DoubleType(), 1.0)}
+    rows = pa.table({"k": [1, 2], "s": ["a", "b"], "x": [1.0, NAN]})
+    made(lake, rows, write_statistics=False, lowers=one, uppers=one)
+
+    with editing(lake) as edit:
+        edit.delete("t", where="x > 5")  # which NaN is
+
+    found = lake.branch("work").table("t").sql("select k from t").column("k").to_pylist()
+    assert found == [1]
+
+
+def test_the_profile_of_a_slice_leaves_out_a_null_that_nobody_counted(lake: Lake) -> None:
+    day = date(2020, 1, 5)
+    bound = {2: to_bytes(DateType(), (day - date(1970, 1, 1)).days)}
+    rows = pa.table({"k": [1, 2], "day": pa.array([day, None], pa.date32())})
+    made(lake, rows, write_statistics=False, lowers=bound, uppers=bound)
+
+    january = Window(datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 2, 1, tzinfo=UTC))
+    content = lake.branch("work").table("t").content
+    profile = profile_table(lake.repo.root, content, Slice("day", january))
+    assert [(one.count, one.nulls) for one in profile] == [(1, 0), (1, 0)]
