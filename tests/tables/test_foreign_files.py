@@ -1,4 +1,4 @@
-"""Files as others write them: what nobody counted stays unknown, from their manifest to ours."""
+"""Files as others write them: unknown counts stay unknown, and what cannot be read is refused."""
 
 from __future__ import annotations
 
@@ -9,10 +9,24 @@ import pyarrow as pa
 import pytest
 from foreign_files import add_file
 from pyiceberg.conversions import to_bytes
-from pyiceberg.types import DateType, DoubleType
+from pyiceberg.schema import Schema
+from pyiceberg.types import (
+    DateType,
+    DoubleType,
+    FloatType,
+    IntegerType,
+    LongType,
+    NestedField,
+    PrimitiveType,
+    StringType,
+    TimestampType,
+    TimestamptzType,
+    UUIDType,
+)
 
 from instep.clock import Window
 from instep.engines.engine import Slice
+from instep.errors import InvalidError
 from instep.history.refs import RefKind, create_ref
 from instep.history.repository import MAIN, Repository
 from instep.lake import Lake
@@ -89,3 +103,60 @@ def test_the_profile_of_a_slice_leaves_out_a_null_that_nobody_counted(lake: Lake
     content = lake.branch("work").table("t").content
     profile = profile_table(lake.repo.root, content, Slice("day", january))
     assert [(one.count, one.nulls) for one in profile] == [(1, 0), (1, 0)]
+
+
+AT = datetime(2020, 9, 13, 12, 26, 40, 123456, tzinfo=UTC)
+
+UNREADABLE: dict[str, tuple[PrimitiveType, pa.Array[Any]]] = {
+    "string in long": (LongType(), pa.array(["a"])),
+    "nanoseconds": (TimestampType(), pa.array([1], pa.timestamp("ns"))),
+    "UTC in timestamp": (TimestampType(), pa.array([AT], pa.timestamp("us", "UTC"))),
+    "double in float": (FloatType(), pa.array([0.1])),
+    "binary in string": (StringType(), pa.array([b"a"])),
+    "bytes in uuid": (UUIDType(), pa.array([b"0123456789abcdef"], pa.binary(16))),
+    "long in int": (IntegerType(), pa.array([1])),
+    "unsigned in int": (IntegerType(), pa.array([1], pa.uint32())),
+    "unsigned in long": (LongType(), pa.array([1], pa.uint64())),
+}
+"""The type of a column, and what a file holds under its id."""
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_a_file_whose_types_are_not_the_tables_is_refused_and_nothing_is_staged(
+    lake: Lake, case: str
+) -> None:
+    kind, values = UNREADABLE[case]
+    with editing(lake) as edit:
+        table = edit.catalog.create_table("default.t", Schema(NestedField(1, "x", kind)))
+        before = edit.find_table("t")
+        with pytest.raises(InvalidError, match='"x"') as caught:
+            add_file(table, pa.table({"x": values}))
+
+        assert edit.find_table("t") == before
+    assert caught.value.kind in ("type-mismatch", "unsupported-type")
+
+
+@pytest.mark.parametrize("kind", [TimestampType(), TimestamptzType()])
+def test_a_time_as_older_spark_writes_it_is_one_in_utc(lake: Lake, kind: PrimitiveType) -> None:
+    rows = pa.table({"seen": pa.array([AT], pa.timestamp("us", "UTC"))})
+    with editing(lake) as edit:
+        table = edit.catalog.create_table("default.t", Schema(NestedField(1, "seen", kind)))
+        add_file(table, rows, use_deprecated_int96_timestamps=True)
+
+    branch = lake.branch("work")
+    ours = branch.table("t").sql("select seen from t").column("seen")
+    theirs = branch.catalog.load_table("default.t").scan().to_arrow().column("seen")
+    assert ours.cast(pa.int64()) == theirs.cast(pa.int64()) == rows.column("seen").cast(pa.int64())
+
+
+def test_files_of_one_layout_are_checked_against_each_schema_of_their_table(lake: Lake) -> None:
+    rows = pa.table({"x": pa.array([1], pa.int32())})
+    made(lake, rows)
+    with editing(lake) as edit:
+        edit.promote_column("t", "x", "long")
+    with editing(lake) as edit:
+        table = edit.catalog.load_table("default.t")
+        add_file(table, rows)
+        add_file(table, pa.table({"x": pa.array([2])}))
+
+    assert lake.branch("work").table("t").sql("select sum(x) s from t").to_pylist() == [{"s": 4}]

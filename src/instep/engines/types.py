@@ -121,7 +121,10 @@ def is_readable(held: Column, column: Column) -> bool:
     """Returns whether a table's column can be read from a file's, both of one field id.
 
     Fields are matched by id: what the file lacks is null, what only the file has is left aside.
+    A time without a zone is one in UTC, as older Spark writes all times (INT96).
     """
+    if (held.type, column.type) == ("timestamp", "timestamptz"):
+        return True
     if held.type != column.type or not column.is_nested:
         return _is_primitive_castable(held.type, column.type)
     known = {child.id: child for child in held.children}

@@ -34,6 +34,7 @@ from instep.tables.foreign import (
     seen,
     written_file,
 )
+from instep.tables.foreign_layouts import check_layouts
 from instep.tables.iceberg import KEPT_SNAPSHOTS, Metadata, listing_bytes
 from instep.tables.manifest import Entries, Manifest, entries_of, time_bounds
 from instep.tables.partition import Spec, check_spec, summaries
@@ -80,6 +81,7 @@ def adopt(root: Path, base: TableContent | None, metadata: Metadata) -> TableCon
     Raises:
         InvalidError (kinds "equality-deletes", "foreign-file", "foreign-metadata", "no-field-ids",
             "damaged-file", "field-id-clash").
+        InvalidError (kind "type-mismatch"): a file holds a column otherwise than the table.
         InvalidError (kinds "unsupported-type", "repeated-column", "bad-column-name",
             "no-such-column", "bad-transform"): a column or partition is none that Instep has.
     """
@@ -87,7 +89,7 @@ def adopt(root: Path, base: TableContent | None, metadata: Metadata) -> TableCon
     folder = root.resolve() / "tables" / table
     _check(folder, base, metadata)
     before = metadata_here(root, base) if base else None
-    adoption = _Adoption(folder, before, metadata)
+    adoption = _Adoption(root, folder, before, metadata)
     snapshots = adoption.snapshots()
     told = settled(folder, before, {**metadata, "snapshots": snapshots}, adoption.field_ids)
     after = _bounded(folder, told)
@@ -99,6 +101,7 @@ def adopt(root: Path, base: TableContent | None, metadata: Metadata) -> TableCon
 class _Adoption:
     """One adoption under way: what is known already, and what is to be written beside."""
 
+    root: Path
     folder: Path
     before: Metadata | None
     metadata: Metadata
@@ -271,6 +274,12 @@ class _Adoption:
         for one, found in zip(told, looked_at, strict=True):
             self.files[one.name] = written_file(self.folder, one, found, kinds)
             self.field_ids |= found.field_ids
+        layouts = {
+            found.layout: data / one.name
+            for one, found in zip(told, looked_at, strict=True)
+            if one.applies is None
+        }
+        check_layouts(self.root, current_schema(self.metadata), layouts)
         for folder in {data / above for one in told for above in Path(one.name).parents}:
             sync_folder(folder)
 

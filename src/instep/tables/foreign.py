@@ -80,13 +80,17 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A file as it is: its digest, and for Parquet its rows and columns."""
+    """A file as it is: its digest, and for Parquet its rows and columns.
+
+    `layout` is how it describes its columns, the same text for files that do so alike.
+    """
 
     digest: str
     size_bytes: int
     rows: int
     leaves: tuple[Leaf, ...]
     field_ids: frozenset[int]
+    layout: str
 
 
 def manifest_files(path: Path) -> list[ManifestFile]:
@@ -177,9 +181,9 @@ def seen(path: Path, *, is_data: bool) -> Seen:
     except FileNotFoundError:
         raise _damaged(path, "it is not there") from None
     if not is_data:
-        return Seen(digest, size, 0, (), frozenset())
-    rows, leaves, ids = _footer(path, local)
-    return Seen(digest, size, rows, leaves, ids)
+        return Seen(digest, size, 0, (), frozenset(), "")
+    rows, leaves, ids, layout = _footer(path, local)
+    return Seen(digest, size, rows, leaves, ids, layout)
 
 
 def still_there(path: Path) -> None:
@@ -348,14 +352,15 @@ def _check_format(file: DataFile, told: Told) -> None:
         )
 
 
-def _footer(path: Path, local: Path) -> tuple[int, tuple[Leaf, ...], frozenset[int]]:
-    """Returns rows, columns and all field ids of a Parquet file, read at `local`."""
+def _footer(path: Path, local: Path) -> tuple[int, tuple[Leaf, ...], frozenset[int], str]:
+    """Returns rows, columns, all field ids and the layout of a Parquet file, read at `local`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(local) as file:
             metadata, schema = file.metadata, file.schema_arrow
+            layout = repr(file.schema).partition("\n")[2]  # behind the address in memory
     except (pa.ArrowInvalid, OSError) as error:
         raise _damaged(path, str(error)) from error
     ids: set[int] = set()
@@ -374,7 +379,8 @@ def _footer(path: Path, local: Path) -> tuple[int, tuple[Leaf, ...], frozenset[i
                 _nulls(chunks),
             )
         )
-    return metadata.num_rows, tuple(found), frozenset(one for one in ids if one < _RESERVED)
+    own = frozenset(one for one in ids if one < _RESERVED)
+    return metadata.num_rows, tuple(found), own, layout
 
 
 def _nulls(chunks: Sequence[ColumnChunkMetaData]) -> int | None:
