@@ -51,6 +51,7 @@ from instep.errors import ConflictError, InvalidError, RefusedError
 from instep.history.refs import RefKind, create_ref
 from instep.history.repository import MAIN, Repository, create_repository
 from instep.lake import Lake
+from instep.tables.catalog import LakeTable
 from instep.tables.content import TableContent
 from instep.tables.edit import TableEdit
 from instep.tables.read import (
@@ -403,6 +404,16 @@ def appends(transaction: Any) -> None:  # of pyiceberg
     transaction.append(ONE)
 
 
+def having_seen(look: Any) -> Any:  # a function of a table of pyiceberg
+    """Returns an act that appends after a look."""
+
+    def act(table: Table) -> None:
+        look(table)
+        table.append(ONE)
+
+    return act
+
+
 @pytest.mark.parametrize(
     ("act", "is_done"),
     [
@@ -417,6 +428,10 @@ def appends(transaction: Any) -> None:  # of pyiceberg
         (lambda table: table.upsert(ONE, join_cols=["id"]), False),
         (lambda table: table.overwrite(ONE, overwrite_filter="id == 9"), False),
         (lambda table: table.append(ONE.slice(0, table.scan().count() - 3 + 1)), False),
+        (having_seen(lambda table: table.incremental_append_scan().to_arrow().num_rows), False),
+        (having_seen(lambda table: table.inspect.files().num_rows), False),
+        (having_seen(lambda table: table.current_snapshot().summary["total-records"]), False),
+        (having_seen(lambda table: table.to_polars().collect()), False),
         (lambda table: table.delete("id == 1"), False),
         (lambda table: (table.delete("id == 9"), table.append(ONE)), False),
     ],
@@ -432,11 +447,16 @@ def appends(transaction: Any) -> None:  # of pyiceberg
         "upsert",
         "overwrite",
         "scan",
+        "scan of appends",
+        "files",
+        "snapshot",
+        "polars",
         "delete",
         "delete nothing",
     ],
 )
 @pytest.mark.filterwarnings("ignore:Delete operation did not match")
+@pytest.mark.filterwarnings("ignore:Iceberg scan planning")
 def test_only_an_append_is_made_again_on_a_table_that_moved(
     lake: Lake, act: Any, is_done: bool
 ) -> None:
@@ -457,6 +477,28 @@ def test_only_an_append_is_made_again_on_a_table_that_moved(
     _check_counts(lake, "t")
     found = lake.branch("work").table("t").sql("select name from t where id = 9 order by 1")
     assert found.column(0).to_pylist() == (["first", "late"] if is_done else ["first"])
+
+
+DEFINITIONS = {
+    "format_version", "history", "last_partition_id", "last_sequence_number", "location",
+    "location_provider", "metadata_location", "name", "name_mapping", "properties", "refs",
+    "refresh", "schema", "schemas", "sort_order", "sort_orders", "spec", "specs",
+}  # fmt: skip
+"""What of pyiceberg's table tells how it is defined, and nothing of its rows."""
+
+WRITES = {
+    "add_files", "append", "delete", "dynamic_partition_overwrite", "maintenance",
+    "manage_snapshots", "overwrite", "update_schema", "update_sort_order", "update_spec",
+    "update_statistics", "upsert",
+}  # fmt: skip
+"""What of it commits, and by that says what it looked at."""
+
+
+def test_all_that_pyiceberg_tells_of_rows_is_known_to_be_a_look_at_them() -> None:
+    told = {name for name in vars(Table) if not name.startswith("_")}
+
+    assert told - vars(LakeTable).keys() == DEFINITIONS | WRITES
+    assert "__datafusion_table_provider__" in vars(LakeTable)
 
 
 def test_columns_added_on_two_branches_get_different_ids(lake: Lake) -> None:

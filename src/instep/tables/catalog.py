@@ -10,10 +10,11 @@ This module is imported only where a catalog is asked for: pyiceberg alone costs
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from pyiceberg.catalog import Catalog, MetastoreCatalog, PropertiesUpdateSummary
 from pyiceberg.exceptions import (
@@ -27,7 +28,7 @@ from pyiceberg.exceptions import (
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.serializers import FromInputFile
-from pyiceberg.table import CommitTableResponse, DataScan, StagedTable, Table, Transaction
+from pyiceberg.table import CommitTableResponse, StagedTable, Table, Transaction
 from pyiceberg.table.metadata import TableMetadata, new_table_metadata
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.io import FileIO
     from pyiceberg.table import UpsertResult
+    from pyiceberg.table.inspect import InspectTable
     from pyiceberg.table.update.snapshot import UpdateSnapshot
     from pyiceberg.view import View
     from pyiceberg.view.metadata import ViewVersion
@@ -71,6 +73,10 @@ class Tables(Protocol):
         Raises:
             RefusedError (kind "read-only").
         """
+
+
+Options = ParamSpec("Options")
+Found = TypeVar("Found")
 
 
 class LakeTransaction(Transaction):
@@ -134,8 +140,21 @@ class LakeTransaction(Transaction):
             self._table.catalog.depend_on(self._table)
 
 
+def _looking(
+    read: Callable[Concatenate[Table, Options], Found],
+) -> Callable[Concatenate[LakeTable, Options], Found]:
+    """Returns `read`, a method of pyiceberg's, which first says that rows are looked at."""
+
+    @wraps(read)
+    def reading(table: LakeTable, /, *args: Options.args, **options: Options.kwargs) -> Found:
+        table.catalog.depend_on(table)
+        return read(table, *args, **options)
+
+    return reading
+
+
 class LakeTable(Table):
-    """A table that says when its rows were looked at."""
+    """A table that says when its rows were looked at, or what tells of them: counts and bounds."""
 
     catalog: LakeCatalog
     is_appending = False
@@ -144,9 +163,22 @@ class LakeTable(Table):
     def transaction(self) -> Transaction:
         return LakeTransaction(self)
 
-    def scan(self, *args: Any, **options: Any) -> DataScan:  # as pyiceberg has them
+    @property
+    def inspect(self) -> InspectTable:
         self.catalog.depend_on(self)
-        return super().scan(*args, **options)
+        return super().inspect
+
+    scan = _looking(Table.scan)
+    incremental_append_scan = _looking(Table.incremental_append_scan)
+    current_snapshot = _looking(Table.current_snapshot)
+    snapshots = _looking(Table.snapshots)
+    snapshot_by_id = _looking(Table.snapshot_by_id)
+    snapshot_by_name = _looking(Table.snapshot_by_name)
+    snapshot_as_of_timestamp = _looking(Table.snapshot_as_of_timestamp)
+    to_bodo = _looking(Table.to_bodo)
+    to_daft = _looking(Table.to_daft)
+    to_polars = _looking(Table.to_polars)
+    __datafusion_table_provider__ = _looking(Table.__datafusion_table_provider__)
 
 
 class LakeCatalog(MetastoreCatalog):
