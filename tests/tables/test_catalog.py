@@ -21,6 +21,7 @@ from pyiceberg.exceptions import (
     NoSuchTableError,
     TableAlreadyExistsError,
 )
+from pyiceberg.schema import Schema as IcebergSchema
 from pyiceberg.table import Table
 from pyiceberg.table.sorting import NullOrder, SortDirection
 from pyiceberg.table.update import AssertRefSnapshotId
@@ -36,6 +37,7 @@ from pyiceberg.transforms import (
 )
 from pyiceberg.types import (
     DoubleType,
+    IntegerType,
     ListType,
     LongType,
     NestedField,
@@ -499,6 +501,38 @@ def test_all_that_pyiceberg_tells_of_rows_is_known_to_be_a_look_at_them() -> Non
 
     assert told - vars(LakeTable).keys() == DEFINITIONS | WRITES
     assert "__datafusion_table_provider__" in vars(LakeTable)
+
+
+def test_rows_are_matched_by_the_identifiers_that_a_table_had_before_its_columns_changed(
+    lake: Lake,
+) -> None:
+    columns = (
+        NestedField(1, "id", IntegerType(), required=True),
+        NestedField(2, "part", StringType(), required=True),
+        NestedField(3, "name", StringType()),
+    )
+    rows = pa.table({"id": [1, 2], "part": ["x", "x"], "name": ["a", "b"]})
+    with editing(lake) as edit:
+        schema = IcebergSchema(*columns, identifier_field_ids=[1, 2])
+        table = edit.catalog.create_table("default.t", schema)
+        table.append(rows.cast(table.schema().as_arrow()))
+        edit.add_column("t", "more", "double")
+        edit.promote_column("t", "id", "long")
+        edit.move_column("t", "id", after="part")
+        edit.append("t", "select 'y' as part, 1::bigint as id, 'd' as name, 1.0::double as more")
+
+        table = edit.catalog.load_table("default.t")
+        new = pa.table(
+            {"part": ["x", "x"], "id": [2, 3], "name": ["B", "c"], "more": [0.5, None]},
+            schema=table.schema().as_arrow(),
+        )
+        table.upsert(new)
+        assert sorted(table.scan().to_arrow().column("name").to_pylist()) == ["B", "a", "c", "d"]
+
+        edit.rename_column("t", "id", "number")
+        edit.drop_column("t", "part")
+        schema = edit.catalog.load_table("default.t").schema()
+        assert schema.identifier_field_names() == {"number"}
 
 
 def test_columns_added_on_two_branches_get_different_ids(lake: Lake) -> None:

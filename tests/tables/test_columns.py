@@ -265,6 +265,21 @@ def test_what_iceberg_does_not_allow_is_refused(change: Change, kind: str) -> No
     assert caught.value.kind == kind
 
 
+def test_identifiers_stay_as_long_as_iceberg_allows_them() -> None:
+    fields = (
+        Column(3, "a", "long", required=True),
+        Column(4, "b", "string", required=True),
+    )
+    place = Column(2, "place", "struct", required=True, children=fields)
+    schema = Schema((Column(1, "k", "long", required=True), place), (1, 3, 4))
+    assert evolution.renamed(schema, "place.a", "c").identifiers == (1, 3, 4)
+    assert evolution.dropped(schema, "place.b").identifiers == (1, 3)
+    assert evolution.made_optional(schema, "place.a").identifiers == (1, 4)
+    assert evolution.made_optional(schema, "place").identifiers == (1,)
+    kept = evolution.evolved(schema, schema.columns[:1], iter(()), has_rows=True)
+    assert parse_schema(schema_json(kept, 1)) == Schema(schema.columns[:1], (1,))
+
+
 def test_allowed_changes_keep_every_id() -> None:
     after = evolution.made_optional(SCHEMA, "id")
     after = evolution.promoted(after, "list.element", "double")

@@ -21,7 +21,7 @@ from instep.errors import InvalidError
 from instep.history.refs import RefKind, create_ref
 from instep.history.repository import MAIN, Repository
 from instep.lake import Lake
-from instep.tables.columns import added, moved, promoted, renamed
+from instep.tables.columns import added, dropped, moved, promoted, renamed
 from instep.tables.content import TableContent
 from instep.tables.merge import merge_rows
 from instep.tables.partition import Order, Part
@@ -47,6 +47,7 @@ class Definition:
     word: str = "word"
     note: str = ""
     order: tuple[int, ...] = (1, 2, 3)
+    identifiers: tuple[int, ...] = ()
     partition: tuple[Part, ...] = ()
     sort: tuple[Order, ...] = ()
     owner: str | None = None
@@ -58,6 +59,7 @@ WHAT = {
     "word": 'name of column "word"',
     "note": 'doc of column "day"',
     "order": "order of columns",
+    "identifiers": "identifier columns",
     "partition": "partitioning",
     "sort": "sort order",
     "owner": 'property "owner"',
@@ -70,6 +72,7 @@ changes = st.fixed_dictionaries(
         "word": st.sampled_from(["text", "said"]),
         "note": st.sampled_from(["when", "the day"]),
         "order": st.permutations([1, 2, 3]).map(tuple),
+        "identifiers": st.sampled_from([(1,), (1, 2)]),
         "partition": st.sampled_from([(Part("day", "month"),), (Part("k", "bucket[4]"),)]),
         "sort": st.sampled_from([(Order("day"),), (Order("k", is_descending=True),)]),
         "owner": st.sampled_from(["ana", "ben"]),
@@ -79,7 +82,11 @@ changes = st.fixed_dictionaries(
 
 
 def _first(root: Path) -> TableContent:
-    columns = [Column(0, "k", "long"), Column(0, "word", "string"), Column(0, "day", "date")]
+    columns = [
+        Column(0, "k", "long", required=True),
+        Column(0, "word", "string", required=True),
+        Column(0, "day", "date"),
+    ]
     return _defined(root, create_table(root, "t", columns, at=AT), BASE)
 
 
@@ -88,7 +95,7 @@ def _defined(root: Path, table: TableContent, want: Definition) -> TableContent:
         by_id = {column.id: column for column in schema.columns}
         by_id[2] = replace(by_id[2], name=want.word)
         by_id[3] = replace(by_id[3], doc=want.note)
-        return Schema(tuple(by_id[field_id] for field_id in want.order))
+        return Schema(tuple(by_id[field_id] for field_id in want.order), want.identifiers)
 
     table = evolve(root, table, change, at=AT)
     table = set_layout(root, table, want.partition, want.sort, at=AT)
@@ -114,6 +121,7 @@ def _told(root: Path, table: TableContent) -> Definition:
         word=names[2],
         note=found.schema().find_field(3).doc or "",
         order=tuple(names),
+        identifiers=tuple(sorted(found.schema().identifier_field_ids)),
         partition=tuple(
             Part(names[one.source_id], str(one.transform)) for one in found.spec().fields
         ),
@@ -265,6 +273,20 @@ def test_a_layout_by_a_column_that_the_other_side_dropped_is_a_conflict(
     found = merge_rows(tmp_path, base, ours, theirs, ["k"], Resolution({}, valid), at=AT)
     assert found.content is not None
     assert layout_of(tmp_path, found.content).partition == ()
+
+
+def test_an_identifier_that_the_other_side_dropped_is_a_conflict(tmp_path: Path) -> None:
+    base = _first(tmp_path)
+    ours = _defined(tmp_path, base, replace(BASE, identifiers=(1, 2)))
+    theirs = evolve(tmp_path, base, lambda schema, _: dropped(schema, "word"), at=AT)
+
+    found = merge_rows(tmp_path, base, ours, theirs, ["k"], at=AT)
+    assert [str(one) for one in found.definition] == [
+        "identifier columns: none; ours: k, word; theirs: none"
+    ]
+    found = merge_rows(tmp_path, base, ours, theirs, ["k"], Resolution({}, Take.THEIRS), at=AT)
+    assert found.content is not None
+    assert schema_of(tmp_path, found.content).identifiers == ()
 
 
 def _names(root: Path, ours: TableContent, theirs: TableContent, base: TableContent) -> list[str]:

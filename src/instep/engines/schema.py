@@ -120,9 +120,13 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """Columns in their order."""
+    """Columns in their order; `identifiers` are the ids of those whose values tell a row.
+
+    Engines look at no identifier: they are kept for writers that match rows by them.
+    """
 
     columns: tuple[Column, ...]
+    identifiers: tuple[int, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -149,12 +153,29 @@ class Schema:
         for column in self.columns:
             yield from column.fields()
 
+    def with_columns(self, columns: Iterable[Column]) -> Schema:
+        """Returns the schema of other columns; identifiers that can be none any more are left out.
+
+        Iceberg wants each to be required, as all that it lies in, and of a type with exact values.
+        """
+        there = tuple(columns)
+        fit = set(_fit_to_identify(there))
+        return Schema(there, tuple(one for one in self.identifiers if one in fit))
+
     def primitive_types(self) -> dict[int, str]:
         """Returns the type of each field that is not nested, those within included, by its id."""
         return {field.id: field.type for field in self.fields() if not field.is_nested}
 
     def to_json(self) -> list[Json]:
         return [column.to_json() for column in self.columns]
+
+
+def _fit_to_identify(columns: Iterable[Column]) -> Iterator[int]:
+    for column in columns:
+        if column.required and column.type == "struct":
+            yield from _fit_to_identify(column.children)
+        elif column.required and not column.is_nested and column.type not in ("float", "double"):
+            yield column.id
 
 
 def sql_type_of(iceberg_type: str) -> str:

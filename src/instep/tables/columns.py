@@ -24,7 +24,10 @@ Change = Callable[[Schema, Iterator[int]], Schema]
 def schema_json(schema: Schema, schema_id: int) -> dict[str, Any]:  # Iceberg's JSON
     """Returns a schema as Iceberg writes it in metadata."""
     fields = [_field_json(column) for column in schema.columns]
-    return {"type": "struct", "schema-id": schema_id, "fields": fields}
+    told = {"type": "struct", "schema-id": schema_id, "fields": fields}
+    if schema.identifiers:
+        told["identifier-field-ids"] = list(schema.identifiers)
+    return told
 
 
 def parse_schema(told: Mapping[str, Any]) -> Schema:  # as above
@@ -33,7 +36,8 @@ def parse_schema(told: Mapping[str, Any]) -> Schema:  # as above
     Raises:
         InvalidError (kind "unsupported-type").
     """
-    return Schema(tuple(_parse_field(field) for field in told["fields"]))
+    identifiers = tuple(sorted(told.get("identifier-field-ids") or ()))
+    return Schema(tuple(_parse_field(field) for field in told["fields"]), identifiers)
 
 
 def current_schema(metadata: Mapping[str, Any]) -> Schema:  # as above
@@ -161,7 +165,7 @@ def evolved(
     """
     typed = typed_as(columns, schema.columns)
     check_columns(Schema(typed))
-    return Schema(_matched(schema.columns, typed, ids, has_rows))
+    return schema.with_columns(_matched(schema.columns, typed, ids, has_rows))
 
 
 def check_columns(schema: Schema) -> None:
@@ -222,7 +226,7 @@ def _edited(
 ) -> Schema:
     """Returns the schema with the fields of one struct, or of the table for "", edited."""
     if not parent:
-        return Schema(edit(schema.columns))
+        return schema.with_columns(edit(schema.columns))
     struct = _find(schema, parent)
     if struct.type != "struct":
         raise InvalidError(
@@ -253,7 +257,7 @@ def _changed(schema: Schema, field_id: int, after: Column) -> Schema:
             return after
         return replace(column, children=tuple(change(child) for child in column.children))
 
-    return Schema(tuple(change(column) for column in schema.columns))
+    return schema.with_columns(change(column) for column in schema.columns)
 
 
 def _replacing(before: Column, after: Column) -> Callable[[tuple[Column, ...]], tuple[Column, ...]]:

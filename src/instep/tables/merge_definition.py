@@ -1,9 +1,9 @@
 """Answers how a table is defined when two states of it become one: all of it that is no row.
 
-That is its columns and their order, how new files are partitioned and sorted, and its properties.
-What comes from theirs is put into the metadata of ours under numbers that are free there: both
-sides count their specs and orders on from the same, so one number may mean two things. Files that
-are there keep the spec that they were written under.
+That is its columns and their order, which of them identify a row, how new files are partitioned
+and sorted, and its properties. What comes from theirs is put into the metadata of ours under
+numbers that are free there: both sides count their specs and orders on from the same, so one number
+may mean two things. Files that are there keep the spec that they were written under.
 """
 
 from __future__ import annotations
@@ -52,9 +52,14 @@ def merge_definition(
     first, second, third = (current_schema(one) for one in states)
     columns = merge_columns(first, second, third, rule)
     names = {field.id: field.name for one in (first, second, third) for field in one.fields()}
-    schema = columns.schema
-    whole = {column.id for column in schema.columns}
-    every = {field.id for field in schema.fields()}
+    whole = {column.id for column in columns.schema.columns}
+    every = {field.id for field in columns.schema.fields()}
+    identifiers = rule.merged(
+        "identifier columns",
+        *_three(states, _identifiers, lambda ids: _identifiers_text(ids, names)),
+        lambda ids: _with_identifiers(columns.schema, ids).identifiers == ids,
+    )
+    schema = _with_identifiers(columns.schema, identifiers)
     partition = rule.merged(
         "partitioning",
         *_three(states, _partition, lambda one: _partition_text(one, names)),
@@ -101,6 +106,19 @@ def _property(rule: Rule, states: Sequence[Metadata], name: str) -> str | None:
         return "none" if found is None else found
 
     return rule.merged(f'property "{name}"', *_three(states, value, text))
+
+
+def _identifiers(metadata: Metadata) -> tuple[int, ...]:
+    return current_schema(metadata).identifiers
+
+
+def _identifiers_text(ids: Sequence[int], names: Mapping[int, str]) -> str:
+    return ", ".join(names.get(one, "?") for one in ids) or "none"
+
+
+def _with_identifiers(schema: Schema, ids: tuple[int, ...]) -> Schema:
+    """Returns a schema with those of the identifiers that it can have."""
+    return renamed(schema, identifiers=ids).with_columns(schema.columns)
 
 
 def _default_spec(metadata: Metadata) -> Spec:
