@@ -51,6 +51,10 @@ def check_required(schema: Schema, files: Sequence[tuple[ColumnStatistics, ...]]
             raise _missing(column, nulls[column.id])
 
 
+Tells = Callable[[str, Column], str]
+"""A SQL condition on a value, given as SQL, of a column or of a field within; "" for none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """What the values of a column must hold: rows of `condition` break it."""
@@ -70,8 +74,8 @@ def rules_within(schema: Schema) -> list[Rule]:
     for column in schema.columns:
         name = quoted(column.name)
         found.append(Rule(column, missing_within(name, column), _missing))
-        found.append(Rule(column, _broken(name, column, _is_of_other_length), _of_other_length))
-        found.append(Rule(column, _broken(name, column, _is_end_of_day), _at_end_of_day))
+        found.append(Rule(column, any_within(name, column, _is_of_other_length), _of_other_length))
+        found.append(Rule(column, any_within(name, column, _is_end_of_day), _at_end_of_day))
     return [rule for rule in found if rule.condition]
 
 
@@ -80,7 +84,15 @@ def missing_within(value: str, column: Column) -> str:
 
     Empty where nothing within is required.
     """
-    return _broken_within(value, column, _is_missing)
+    return _any_inside(value, column, _is_missing)
+
+
+def any_within(value: str, column: Column, tells: Tells, depth: int = 0) -> str:
+    """Returns the SQL condition that `tells` of a value, given as SQL, or of something within it.
+
+    Empty where it says nothing of any of them.
+    """
+    return _either([tells(value, column), _any_inside(value, column, tells, depth)])
 
 
 def _cast(source: Column | None, column: Column, wanted: Schema) -> str:
@@ -102,10 +114,6 @@ def _cast(source: Column | None, column: Column, wanted: Schema) -> str:
             column=column.name,
         )
     return f"CAST({quoted(source.name)} AS {column.sql_type}) AS {quoted(column.name)}"
-
-
-Breaks = Callable[[str, Column], str]
-"""The SQL condition under which a value, given as SQL, breaks a rule of its field; "" for none."""
 
 
 def _missing(column: Column, rows: int) -> InvalidError:
@@ -152,36 +160,31 @@ def _is_end_of_day(value: str, column: Column) -> str:
     return f"{value} = TIME '24:00:00'" if column.type == "time" else ""
 
 
-def _broken(value: str, column: Column, rule: Breaks, depth: int = 0) -> str:
-    """The SQL condition under which a value, or something within it, breaks `rule`; "" for none."""
-    return _either([rule(value, column), _broken_within(value, column, rule, depth)])
-
-
-def _broken_within(value: str, column: Column, rule: Breaks, depth: int = 0) -> str:
+def _any_inside(value: str, column: Column, tells: Tells, depth: int = 0) -> str:
     match column.type:
         case "struct":
             fields = _either(
-                _broken(f"struct_extract({value}, {literal(child.name)})", child, rule, depth)
+                any_within(f"struct_extract({value}, {literal(child.name)})", child, tells, depth)
                 for child in column.children
             )
             return f"({value} IS NOT NULL AND {fields})" if fields else ""
         case "list":
-            return _broken_in_some(value, column.children[0], rule, depth)
+            return _in_some(value, column.children[0], tells, depth)
         case "map":
             key, entry = column.children
             return _either(
                 [
-                    _broken_in_some(f"map_keys({value})", key, rule, depth),
-                    _broken_in_some(f"map_values({value})", entry, rule, depth),
+                    _in_some(f"map_keys({value})", key, tells, depth),
+                    _in_some(f"map_values({value})", entry, tells, depth),
                 ]
             )
         case _:
             return ""
 
 
-def _broken_in_some(values: str, element: Column, rule: Breaks, depth: int) -> str:
+def _in_some(values: str, element: Column, tells: Tells, depth: int) -> str:
     each = f"e{depth}"
-    condition = _broken(each, element, rule, depth + 1)
+    condition = any_within(each, element, tells, depth + 1)
     return f"len(list_filter({values}, lambda {each}: {condition})) > 0" if condition else ""
 
 

@@ -20,11 +20,19 @@ Level = tuple[Column, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """A column, or a field within one, that one side dropped, as the other still has it."""
+
+    path: str
+    column: Column
+
+
+@dataclass(frozen=True, slots=True)
 class MergedColumns:
-    """The columns of both sides; what `dropped` holds, one side dropped and the other kept."""
+    """The columns of both sides, and what one side dropped and the other kept."""
 
     schema: Schema
-    dropped: tuple[Column, ...]
+    dropped: tuple[Dropped, ...]
 
 
 def merge_columns(base: Schema, ours: Schema, theirs: Schema, rule: Rule) -> MergedColumns:
@@ -33,27 +41,27 @@ def merge_columns(base: Schema, ours: Schema, theirs: Schema, rule: Rule) -> Mer
     Of two orders one is taken whole; what only the other side has comes behind what it follows
     there, or last.
     """
-    dropped: list[Column] = []
+    dropped: list[Dropped] = []
     columns = _level(rule, "", (base.columns, ours.columns, theirs.columns), dropped)
     return MergedColumns(Schema(columns), tuple(dropped))
 
 
 def _level(
-    rule: Rule, path: str, sides: tuple[Level, Level, Level], dropped: list[Column]
+    rule: Rule, path: str, sides: tuple[Level, Level, Level], dropped: list[Dropped]
 ) -> Level:
     before, own, other = ({column.id: column for column in side} for side in sides)
     found: dict[int, Column] = {}
     for field_id in dict.fromkeys([*own, *other]):
         was, mine, yours = (side.get(field_id) for side in (before, own, other))
         if mine is not None and yours is not None:
-            found[field_id] = _merged(rule, path, was, mine, yours)
+            found[field_id] = _merged(rule, path, (was, mine, yours), dropped)
             continue
         (kept,) = (column for column in (mine, yours) if column is not None)
         what = f'column "{path}{kept.name}"'
         texts = (_said(was), _said(mine), _said(yours))
         one = kept if was is None else rule.merged(what, (was, mine, yours), texts)
         if one is None:
-            dropped.append(kept)
+            dropped.append(Dropped(f"{path}{kept.name}", kept))
         else:
             found[field_id] = one
     merged = [found[field_id] for field_id in _ordered(rule, path, sides, found)]
@@ -65,8 +73,14 @@ def _level(
     return tuple(merged)
 
 
-def _merged(rule: Rule, path: str, was: Column | None, mine: Column, yours: Column) -> Column:
+def _merged(
+    rule: Rule,
+    path: str,
+    states: tuple[Column | None, Column, Column],
+    dropped: list[Dropped],
+) -> Column:
     """One column of both sides, property by property."""
+    was, mine, yours = states
     taken: dict[str, Any] = {}  # whatever properties a column has
 
     def is_read(kind: Any) -> bool:  # the type of a column, if it is that
@@ -81,7 +95,7 @@ def _merged(rule: Rule, path: str, was: Column | None, mine: Column, yours: Colu
         fits = is_read if each.name == "type" else lambda value: True
         taken[each.name] = rule.merged(what, (before, own, other), texts, fits)
     within = (was.children if was else (), mine.children, yours.children)
-    return Column(**taken, children=_level(rule, f"{path}{taken['name']}.", within, []))
+    return Column(**taken, children=_level(rule, f"{path}{taken['name']}.", within, dropped))
 
 
 def _ordered(

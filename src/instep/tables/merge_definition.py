@@ -14,10 +14,10 @@ from dataclasses import replace as renamed
 from typing import Any, TypeVar
 
 from instep.engines.layout import PartitionField
-from instep.engines.schema import Column, Schema
+from instep.engines.schema import Schema
 from instep.tables.columns import check_columns, current_schema
 from instep.tables.iceberg import Metadata, with_schema
-from instep.tables.merge_columns import merge_columns
+from instep.tables.merge_columns import Dropped, merge_columns
 from instep.tables.merge_rule import Rule
 from instep.tables.partition import Spec, spec_json
 from instep.tables.read import specs_of
@@ -37,7 +37,7 @@ class MergedDefinition:
 
     metadata: Metadata
     schema: Schema
-    dropped: tuple[Column, ...]
+    dropped: tuple[Dropped, ...]
 
 
 def merge_definition(

@@ -5,16 +5,18 @@ Only the files that it dropped and those that it added are read: rows in all oth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as renamed
 from functools import partial
 from typing import TYPE_CHECKING
 
+from instep.engines.conform import any_within
 from instep.engines.engine import FileSet
-from instep.engines.schema import Column, Schema
+from instep.engines.schema import Column, Schema, literal
 from instep.tables.apart import Compared, Sides, find_apart, forget_apart
 from instep.tables.key_ranges import Candidate, ranges_of_key
+from instep.tables.merge_columns import Dropped
 from instep.tables.row_merge import DefinitionConflict
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def find_apart_of(
     """
     given = list(columns)
     if only_given:
-        given[keys:] = (renamed(one, initial_default=None) for one in columns[keys:])
+        given[keys:] = map(_without_defaults, columns[keys:])
     before = renamed(side.before, name="before", schema=numbered(columns))
     after = renamed(side.after, name="after", schema=numbered(given))
     engine.view(before)
@@ -58,23 +60,23 @@ def find_apart_of(
 
 
 def given_where_dropped(
-    engine: DuckDB, keys: Sequence[Column], dropped: Sequence[Column], sides: tuple[Side, Side]
+    engine: DuckDB, keys: Sequence[Column], dropped: Sequence[Dropped], sides: tuple[Side, Side]
 ) -> tuple[DefinitionConflict, ...]:
-    """Returns the columns that one side dropped, while the other gave rows other values in them.
+    """Returns what one side dropped, while the other gave rows other values in it.
 
     Without keys it is no other value if a row of the same values went.
     """
-    counts = [_rows_given(engine, keys, dropped, side) for side in sides]
+    counts = [_rows_given(engine, keys, [one.column.id for one in dropped], side) for side in sides]
     return tuple(
         DefinitionConflict(
-            f'column "{column.name}"',
-            column.full_type,
+            f'column "{one.path}"',
+            one.column.full_type,
             _told(found[0]),
             _told(found[1]),
             by_side=False,
         )
-        for column in dropped
-        if any(found := [side.get(column.id, 0) for side in counts])
+        for one in dropped
+        if any(found := [side.get(one.column.id, 0) for side in counts])
     )
 
 
@@ -83,22 +85,90 @@ def _told(rows: int) -> str:
 
 
 def _rows_given(
-    engine: DuckDB, keys: Sequence[Column], dropped: Sequence[Column], side: Side
+    engine: DuckDB, keys: Sequence[Column], dropped: Sequence[int], side: Side
 ) -> dict[int, int]:
-    """Returns, by column that the side still has, in how many rows it gave another value."""
-    there = {column.id for column in side.after.schema.columns}
-    kept = [column for column in dropped if column.id in there]
-    if not kept:
-        return {}
-    find_apart_of(engine, [*keys, *kept], len(keys), side, only_given=True)
-    counts = ", ".join(
-        f"count(*) FILTER (o{n} IS DISTINCT FROM n{n} AND n{n} IS NOT NULL)"
-        for n in range(len(keys), len(keys) + len(kept))
+    """Returns, by field that the side still has, in how many rows it gave another value."""
+    return _counted(engine, keys, side.after.schema, dropped, _is_given, side, only_given=True)
+
+
+def _is_given(n: int, column: Column, field_id: int) -> str:
+    has = any_within(
+        f"n{n}", column, lambda value, one: f"{value} IS NOT NULL" if one.id == field_id else ""
     )
+    values = (_value_of(f"{side}{n}", column, field_id) for side in "on")
+    return f"{' IS DISTINCT FROM '.join(values)} AND {has}"
+
+
+def _counted(
+    engine: DuckDB,
+    keys: Sequence[Column],
+    schema: Schema,
+    wanted: Sequence[int],
+    condition: Callable[[int, Column, int], str],
+    side: Side,
+    *,
+    only_given: bool = False,
+) -> dict[int, int]:
+    """Returns, by those fields of `schema` that are wanted, how many rows apart meet a condition.
+
+    It is given the place of the column, the column, and the field. Only these fields are read.
+    """
+    columns = [_only(one, wanted) for one in schema.columns if _has_any(one, wanted)]
+    if not columns:
+        return {}
+    find_apart_of(engine, [*keys, *columns], len(keys), side, only_given=only_given)
+    conditions = {
+        field.id: condition(n, column, field.id)
+        for n, column in enumerate(columns, len(keys))
+        for field in column.fields()
+        if field.id in wanted
+    }
+    counts = ", ".join(f"count(*) FILTER ({one})" for one in conditions.values())
     (found,) = engine.run(f"SELECT {counts} FROM apart")
     forget_apart(engine)
-    return dict(zip((column.id for column in kept), found, strict=True))
+    return dict(zip(conditions, found, strict=True))
+
+
+def _has_any(column: Column, wanted: Collection[int]) -> bool:
+    return any(field.id in wanted for field in column.fields())
+
+
+def _only(column: Column, wanted: Collection[int]) -> Column:
+    """A column with only those fields of its structs that are wanted, or lead to one that is."""
+    if column.id in wanted:
+        return column
+    is_struct = column.type == "struct"
+    children = tuple(
+        _only(child, wanted) if _has_any(child, wanted) else child
+        for child in column.children
+        if not is_struct or _has_any(child, wanted)
+    )
+    return renamed(column, children=children)
+
+
+def _value_of(value: str, column: Column, field_id: int, depth: int = 0) -> str:
+    """SQL of what a value of `column` has in a field: in a list or map, one for each element."""
+    if column.id == field_id:
+        return value
+    child = next(one for one in column.children if _has_any(one, [field_id]))
+    each = f"e{depth}"
+    match column.type:
+        case "struct":
+            inner = f"struct_extract({value}, {literal(child.name)})"
+            return _value_of(inner, child, field_id, depth)
+        case "map":
+            inner = _value_of(f"{each}.{child.name}", child, field_id, depth + 1)
+            entry = f"{{key: {each}.key, value: {inner}}}"
+            return f"list_transform(map_entries({value}), lambda {each}: {entry})"
+        case _:
+            inner = _value_of(each, child, field_id, depth + 1)
+            return f"list_transform({value}, lambda {each}: {inner})"
 
 
 def numbered(columns: Sequence[Column]) -> Schema:
     return Schema(tuple(renamed(one, name=f"c{n}") for n, one in enumerate(columns)))
+
+
+def _without_defaults(column: Column) -> Column:
+    children = tuple(map(_without_defaults, column.children))
+    return renamed(column, initial_default=None, children=children)
