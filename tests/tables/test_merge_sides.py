@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as with_parts
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,11 +10,11 @@ import pytest
 
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import WrittenFile
-from instep.engines.schema import Column
-from instep.tables.columns import dropped
+from instep.engines.schema import Column, Schema
+from instep.tables.columns import added, dropped, paths
 from instep.tables.content import TableContent
 from instep.tables.merge import merge_rows
-from instep.tables.read import data_files, schema_of
+from instep.tables.read import data_files, file_set, schema_of
 from instep.tables.write import append, create_table, data_folder, evolve, replace
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -103,3 +104,110 @@ def test_of_two_fields_that_one_side_dropped_only_the_one_with_new_values_is_a_c
     theirs = replace(tmp_path, base, changed, [file.path for file in old], at=AT)
     merged = merge_rows(tmp_path, base, fewer, theirs, ["k"], at=AT)
     assert [one.what for one in merged.definition] == ['column "s.b"']
+
+
+_REQUIRED = {
+    "column": ("b", "{b}"),
+    "struct": ("b.x", "{{x: {b}}}"),
+    "list": ("b.element", "[1, {b}]"),
+}
+"""The path of what is made required, and SQL of a value of column b with one there."""
+
+
+def _of_shape(shape: str) -> Column:
+    match shape:
+        case "struct":
+            return Column(0, "b", "struct", children=(Column(0, "x", "int"),))
+        case "list":
+            return Column(0, "b", "list", children=(Column(0, "element", "int"),))
+        case _:
+            return Column(0, "b", "int")
+
+
+def _made_required(root: Path, table: TableContent, path: str) -> TableContent:
+    """As another engine does it, which may, without a look at the rows."""
+    ids = {name: field.id for name, field in paths(schema_of(root, table).columns)}
+
+    def changed(column: Column) -> Column:
+        children = tuple(map(changed, column.children))
+        required = column.required or column.id == ids[path]
+        return with_parts(column, required=required, children=children)
+
+    def change(schema: Schema, _: object) -> Schema:
+        return Schema(tuple(map(changed, schema.columns)))
+
+    return evolve(root, table, change, at=AT)
+
+
+@pytest.mark.parametrize("key", [[], ["k"]], ids=["keyless", "keyed"])
+@pytest.mark.parametrize("shape", list(_REQUIRED))
+def test_nulls_in_what_the_other_side_made_required_are_a_conflict(
+    tmp_path: Path, shape: str, key: list[str]
+) -> None:
+    path, value = _REQUIRED[shape]
+    root = tmp_path
+
+    def written(table: TableContent, k: int, b: int | None) -> tuple[WrittenFile, ...]:
+        cell = value.format(b="NULL::INTEGER" if b is None else b)
+        return _files(root, table, f"SELECT {k}::BIGINT k, {cell} b")
+
+    base = create_table(root, "t", (Column(0, "k", "long"), _of_shape(shape)), at=AT)
+    first = written(base, 1, 1)
+    base = append(root, base, first, at=AT)
+    strict = _made_required(root, base, path)
+    strict = append(root, strict, written(strict, 9, 9), at=AT)
+    old = [file.path for file in first]
+    for files, gone in ((written(base, 2, 5), []), (written(base, 1, 5), old)):
+        quiet = replace(root, base, files, gone, at=AT)
+        for ours, theirs in ((strict, quiet), (quiet, strict)):
+            assert merge_rows(root, base, ours, theirs, key, at=AT).content is not None
+    for files, gone in ((written(base, 2, None), []), (written(base, 1, None), old)):
+        loud = replace(root, base, files, gone, at=AT)
+        for ours, theirs, told in (
+            (strict, loud, ("required", "null in 1 rows")),
+            (loud, strict, ("null in 1 rows", "required")),
+        ):
+            merged = merge_rows(root, base, ours, theirs, key, at=AT)
+            assert merged.content is None
+            found = [(one.what, one.ours, one.theirs) for one in merged.definition]
+            assert found == [(f'required of column "{path}"', *told)]
+
+
+def test_nulls_that_the_side_which_requires_a_value_filled_are_no_conflict(tmp_path: Path) -> None:
+    """Though the other side wrote the file with them again, for the sake of another row."""
+    columns = (Column(0, "k", "long"), Column(0, "b", "int"))
+    base = create_table(tmp_path, "t", columns, at=AT)
+    first = _files(tmp_path, base, "FROM (VALUES (1::BIGINT, NULL::INTEGER), (2, 2)) t(k, b)")
+    base = append(tmp_path, base, first, at=AT)
+    old = [file.path for file in first]
+
+    def rewritten(values: str) -> TableContent:
+        return replace(
+            tmp_path, base, _files(tmp_path, base, f"FROM (VALUES {values}) t(k, b)"), old, at=AT
+        )
+
+    theirs = _made_required(tmp_path, rewritten("(1::BIGINT, 7), (2, 2)"), "b")
+    ours = rewritten("(1::BIGINT, NULL::INTEGER), (2, 5)")
+    merged = merge_rows(tmp_path, base, ours, theirs, ["k"], at=AT)
+    assert merged.content is not None
+    with DuckDB(tmp_path / "staging") as engine:
+        engine.view(file_set(tmp_path, merged.content, "t"))
+        assert engine.rows("SELECT k, b FROM t ORDER BY k") == [(1, 7), (2, 5)]
+
+
+@pytest.mark.parametrize("key", [[], ["k"]], ids=["keyless", "keyed"])
+def test_rows_without_a_new_required_column_are_a_conflict_unless_it_has_a_default(
+    tmp_path: Path, key: list[str]
+) -> None:
+    base = create_table(tmp_path, "t", (Column(0, "k", "long"),), at=AT)
+    ours = append(tmp_path, base, _files(tmp_path, base, "SELECT 1::BIGINT k"), at=AT)
+    for default, expected in ((None, ['required of column "b"']), ("4", [])):
+        new = Column(0, "b", "int", True, initial_default=default, write_default=default)
+        theirs = evolve(
+            tmp_path,
+            base,
+            lambda schema, ids, new=new: added(schema, ids, new, has_rows=False),  # type: ignore[misc]  # the loop's value, bound
+            at=AT,
+        )
+        merged = merge_rows(tmp_path, base, ours, theirs, key, at=AT)
+        assert [one.what for one in merged.definition] == expected

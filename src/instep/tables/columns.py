@@ -174,12 +174,12 @@ def check_columns(schema: Schema) -> None:
     Raises:
         InvalidError (kind "repeated-column", "unsupported-type", "bad-column-name").
     """
-    for path, column in _paths("", schema.columns):
+    for path, column in paths(schema.columns):
         if column.type == UNTYPED:
             raise _untyped(path)
         if not column.is_nested:
             sql_type_of(column.type)
-    check_names((path, column.name) for path, column in _paths("", schema.columns))
+    check_names((path, column.name) for path, column in paths(schema.columns))
 
 
 def _checked(schema: Schema) -> Schema:
@@ -187,17 +187,18 @@ def _checked(schema: Schema) -> Schema:
     return schema
 
 
-def _paths(prefix: str, columns: Sequence[Column]) -> Iterator[tuple[str, Column]]:
+def paths(columns: Sequence[Column], prefix: str = "") -> Iterator[tuple[str, Column]]:
+    """Yields every column and every field within by its path ("place.zip"), outer ones first."""
     for column in columns:
         yield f"{prefix}{column.name}", column
-        yield from _paths(f"{prefix}{column.name}.", column.children)
+        yield from paths(column.children, f"{prefix}{column.name}.")
 
 
 def _find(schema: Schema, path: str) -> Column:
-    for name, column in _paths("", schema.columns):
+    for name, column in paths(schema.columns):
         if name.lower() == path.lower():
             return column
-    known = ", ".join(name for name, _ in _paths("", schema.columns))
+    known = ", ".join(name for name, _ in paths(schema.columns))
     raise InvalidError(
         f'Column "{path}" does not exist: expected one of {known}. Correct the name.',
         kind="no-such-column",
@@ -210,7 +211,7 @@ def _split(schema: Schema, path: str) -> tuple[str, Column]:
     found = _find(schema, path)
     parents = [
         (name, column)
-        for name, column in _paths("", schema.columns)
+        for name, column in paths(schema.columns)
         if any(child.id == found.id for child in column.children)
     ]
     if not parents:

@@ -30,7 +30,7 @@ from instep.tables.content import TableContent
 from instep.tables.merge_bounds import files_with_room
 from instep.tables.merge_definition import merge_definition
 from instep.tables.merge_rule import Rule
-from instep.tables.merge_sides import Side, find_apart_of, given_where_dropped, numbered
+from instep.tables.merge_sides import Side, find_apart_of, left_by_rows, numbered
 from instep.tables.read import DataFile, data_files, file_set, layout_of, load_metadata
 from instep.tables.relocate import metadata_here
 from instep.tables.rewrite import AT_ONCE
@@ -90,7 +90,7 @@ def merge_rows(
         make_ready(engine)
         engine.allow(data_folder(root, ours))
         keys = [defined.schema.column(name) for name in key]
-        lost = given_where_dropped(engine, keys, defined.dropped, (mine, yours))
+        lost = left_by_rows(engine, keys, defined, (mine, yours))
         if lost:
             return RowMerge(None, definition=lost)
         place = _Target(root, target, defined.schema, engine, at)

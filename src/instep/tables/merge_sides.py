@@ -15,8 +15,10 @@ from instep.engines.conform import any_within
 from instep.engines.engine import FileSet
 from instep.engines.schema import Column, Schema, literal
 from instep.tables.apart import Compared, Sides, find_apart, forget_apart
+from instep.tables.columns import paths
 from instep.tables.key_ranges import Candidate, ranges_of_key
 from instep.tables.merge_columns import Dropped
+from instep.tables.merge_definition import MergedDefinition
 from instep.tables.row_merge import DefinitionConflict
 
 if TYPE_CHECKING:
@@ -59,7 +61,15 @@ def find_apart_of(
     find_apart(engine, Sides("before", "after", compared), cut)
 
 
-def given_where_dropped(
+def left_by_rows(
+    engine: DuckDB, keys: Sequence[Column], merged: MergedDefinition, sides: tuple[Side, Side]
+) -> tuple[DefinitionConflict, ...]:
+    """Returns where a merged definition has no room for rows that one side changed."""
+    lost = _given_where_dropped(engine, keys, merged.dropped, sides)
+    return (*lost, *_null_where_required(engine, keys, merged.schema, sides))
+
+
+def _given_where_dropped(
     engine: DuckDB, keys: Sequence[Column], dropped: Sequence[Dropped], sides: tuple[Side, Side]
 ) -> tuple[DefinitionConflict, ...]:
     """Returns what one side dropped, while the other gave rows other values in it.
@@ -68,20 +78,34 @@ def given_where_dropped(
     """
     counts = [_rows_given(engine, keys, [one.column.id for one in dropped], side) for side in sides]
     return tuple(
-        DefinitionConflict(
-            f'column "{one.path}"',
-            one.column.full_type,
-            _told(found[0]),
-            _told(found[1]),
-            by_side=False,
-        )
+        _conflict(f'column "{one.path}"', one.column.full_type, found, ("changed", "dropped"))
         for one in dropped
         if any(found := [side.get(one.column.id, 0) for side in counts])
     )
 
 
-def _told(rows: int) -> str:
-    return f"changed in {rows} rows" if rows else "dropped"
+def _null_where_required(
+    engine: DuckDB, keys: Sequence[Column], schema: Schema, sides: tuple[Side, Side]
+) -> tuple[DefinitionConflict, ...]:
+    """Returns what one side made required, while the other gave rows null in it."""
+    counts = []
+    for side in sides:
+        held = {field.id for field in side.after.schema.fields() if field.required}
+        required = [one.id for one in schema.fields() if one.required and one.id not in held]
+        counts.append(_counted(engine, keys, schema, required, _is_made_null, side))
+    return tuple(
+        _conflict(f'required of column "{path}"', "not required", found, ("null", "required"))
+        for path, field in paths(schema.columns)
+        if any(found := [side.get(field.id, 0) for side in counts])
+    )
+
+
+def _conflict(
+    what: str, base: str, rows: Sequence[int], words: tuple[str, str]
+) -> DefinitionConflict:
+    """`rows` are those of both sides; `words` say what became of them, and what where none did."""
+    ours, theirs = (f"{words[0]} in {count} rows" if count else words[1] for count in rows)
+    return DefinitionConflict(what, base, ours, theirs, by_side=False)
 
 
 def _rows_given(
@@ -99,6 +123,19 @@ def _is_given(n: int, column: Column, field_id: int) -> str:
     return f"{' IS DISTINCT FROM '.join(values)} AND {has}"
 
 
+def _is_made_null(n: int, column: Column, field_id: int) -> str:
+    was, now = (
+        any_within(
+            f"{side}{n}",
+            column,
+            lambda value, one: f"{value} IS NULL" if one.id == field_id else "",
+        )
+        for side in "on"
+    )
+    is_new = f"change = 'added' OR (change = 'changed' AND NOT coalesce({was}, false))"
+    return f"{now} AND ({is_new})"
+
+
 def _counted(
     engine: DuckDB,
     keys: Sequence[Column],
@@ -113,16 +150,17 @@ def _counted(
 
     It is given the place of the column, the column, and the field. Only these fields are read.
     """
-    columns = [_only(one, wanted) for one in schema.columns if _has_any(one, wanted)]
-    if not columns:
-        return {}
-    find_apart_of(engine, [*keys, *columns], len(keys), side, only_given=only_given)
+    others = [one for one in schema.columns if all(one.id != key.id for key in keys)]
+    columns = [*keys, *(_only(one, wanted) for one in others if _has_any(one, wanted))]
     conditions = {
         field.id: condition(n, column, field.id)
-        for n, column in enumerate(columns, len(keys))
+        for n, column in enumerate(columns)
         for field in column.fields()
         if field.id in wanted
     }
+    if not conditions:
+        return {}
+    find_apart_of(engine, columns, len(keys), side, only_given=only_given)
     counts = ", ".join(f"count(*) FILTER ({one})" for one in conditions.values())
     (found,) = engine.run(f"SELECT {counts} FROM apart")
     forget_apart(engine)
