@@ -45,6 +45,28 @@ def change(tmp_path: Path, repo: Repository) -> Iterator[TableChange]:
         wanted.append(people((2, "ben"), (3, "cleo")))
         change = TableChange("people", wanted._requirements, wanted._updates)
     yield change
+
+
+@pytest.fixture(params=["a file goes", "manifests are merged"])
+def without_data(tmp_path: Path, repo: Repository, request: pytest.FixtureRequest) -> TableChange:
+    """As `change`, of a client that wrote manifests and no data files."""
+    make_branch(repo, "work")
+    with serving(tmp_path, "--as", "ana") as server:
+        table = server.catalog("work").create_table("default.people", schema=people().schema)
+        table.append(people((1, "ana")))
+        table.append(people((2, "ben")))
+        wanted = table.transaction()
+        if request.param == "a file goes":
+            wanted.delete("id = 2")
+        else:
+            wanted.set_properties({"commit.manifest.min-count-to-merge": "2"})
+            wanted.update_snapshot().merge_append().commit()
+    return TableChange("people", wanted._requirements, wanted._updates)
+
+
+@pytest.fixture(autouse=True)
+def _unwatched() -> Iterator[None]:
+    yield
     faults.watch(None)
 
 
@@ -72,6 +94,18 @@ def test_files_that_are_collected_while_they_are_committed_refuse_the_commit(
         commit(repo, find_place(repo, "work"), ACT, [change])
     assert error.value.kind == "damaged-file"
     assert [row["id"] for row in rows(repo, "work", "people")] == [1]
+    check(repo)
+
+
+def test_manifests_that_are_collected_while_they_are_committed_refuse_the_commit(
+    repo: Repository, without_data: TableChange
+) -> None:
+    collected(repo)
+    once_at("rest.commit.before", lambda: collected(repo))
+    with pytest.raises(InvalidError, match=r"avro .* is not there") as error:
+        commit(repo, find_place(repo, "work"), ACT, [without_data])
+    assert error.value.kind == "damaged-file"
+    assert [row["id"] for row in rows(repo, "work", "people")] == [1, 2]
     check(repo)
 
 
@@ -128,18 +162,20 @@ def test_what_is_looked_for_are_the_files_that_a_commit_adds_and_no_others(
     assert not (repo.here / "cache" / "names").exists(), "what gc keeps is not theirs"
     added = []
     for before, after in zip([None, *states], states, strict=False):
-        had, has = (_data(repo, [one] if one else []) for one in (before, after))
+        had, has = (_written(repo, [one] if one else []) for one in (before, after))
         added.append(added_files(repo.root, before, after))
         assert added[-1] == has - had
-    assert [len(one) for one in added] == [0, 1, 1, 0, 1, 1, 0, 1]
+    data = [[name for name in one if name.startswith("data/")] for one in added]
+    assert [len(one) for one in data] == [0, 1, 1, 0, 1, 1, 0, 1]
 
 
 def _state(repo: Repository) -> TableContent:
     return Lake(repo).branch("work").table("people").content
 
 
-def _data(repo: Repository, states: list[TableContent]) -> frozenset[str]:
+def _written(repo: Repository, states: list[TableContent]) -> frozenset[str]:
+    """Returns what a client writes of states: data files, manifests and their lists."""
     if not states:
         return frozenset()
     names = files_of(repo, states[0].uuid, [one.to_content() for one in states])
-    return frozenset(name for name in names if name.startswith("data/"))
+    return frozenset(name for name in names if name.startswith("data/") or name.endswith(".avro"))

@@ -63,26 +63,29 @@ def files_of(repo: Repository, folder: str, contents: Sequence[JsonObject]) -> f
 def added_files(root: Path, before: TableContent | None, after: TableContent) -> frozenset[str]:
     """Returns the files, below the table's folder, that a state lists and one before it does not.
 
-    Only the listings and manifests that one of the two has alone are read: nothing, where the
-    files are the same.
+    These are data files, manifests, and the manifest lists of snapshots, not what Instep writes
+    beside them. Only the listings and manifests that one of the two has alone are read: nothing,
+    where the snapshots are the same.
 
     Raises: as `files_of`.
     """
-    old, new = (_listings(root, one) if one else {} for one in (before, after))
+    old, new = (_by_listing(root, one) if one else {} for one in (before, after))
     if new.keys() <= old.keys():
         return frozenset()
     folder = root.resolve() / "tables" / after.uuid
-    were, are = (_manifests(folder / "metadata", one) for one in (old, new))
+    were, are = (_manifests(folder / "metadata", one.values()) for one in (old, new))
     had = _listed(folder, (were[name] for name in were.keys() - are.keys()))
-    return _listed(folder, (are[name] for name in are.keys() - were.keys())) - had
+    added = [are[name] for name in are.keys() - were.keys()]
+    lists = (new[name]["manifest-list"] for name in new.keys() - old.keys())
+    return (_listed(folder, added) - had).union(
+        (f"metadata/{one.path}" for one in added),
+        (f"metadata/{PurePosixPath(address).name}" for address in lists),
+    )
 
 
-def _listings(root: Path, table: TableContent) -> Mapping[str, str]:
-    """Returns the digests of the listings that a state has, by their names."""
-    found: dict[str, str] = {}
-    for snapshot in _snapshots(root, located(root, table)):
-        found.update(_listing_of(snapshot))
-    return found
+def _by_listing(root: Path, table: TableContent) -> Mapping[str, Metadata]:
+    """Returns the snapshots that a state has, by the names of their listings."""
+    return {one["summary"][LISTING]: one for one in _snapshots(root, located(root, table))}
 
 
 def _snapshots(root: Path, state: TableContent) -> Sequence[Metadata]:
@@ -96,10 +99,11 @@ def _listing_of(snapshot: Metadata) -> Mapping[str, str]:
     return {summary[LISTING]: summary[LISTING_DIGEST]}
 
 
-def _manifests(place: Path, listings: Mapping[str, str]) -> Mapping[str, Manifest]:
+def _manifests(place: Path, snapshots: Iterable[Metadata]) -> Mapping[str, Manifest]:
     return {
         one.entries: one
-        for name, digest in listings.items()
+        for snapshot in snapshots
+        for name, digest in _listing_of(snapshot).items()
         for one in load_listing(place / name, digest)
     }
 
