@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
+from instep.errors import NotFoundError, UnavailableError
 from instep.history.s3 import Bucket, S3Path
 
 KEPT_BYTES = 20 << 30
@@ -22,6 +23,9 @@ KEPT_BYTES = 20 << 30
 
 _LOOK_BYTES = 1 << 30
 """After how many bytes brought here copies are counted again."""
+
+_TRIES = 5
+"""How often a file is brought before a link holds it: a copy may be dropped between the two."""
 
 _COPIED = ("objects", "tables")
 """The folders of a lake whose files never change."""
@@ -74,15 +78,26 @@ def at_hand(path: Path) -> Path:
 
 
 def linked(path: Path, folder: Path) -> Path:
-    """Returns `path`, or a link in `folder` to its copy, which is kept as long as the link is."""
+    """Returns `path`, or a link in `folder` to its copy, which is kept as long as the link is.
+
+    Raises:
+        NotFoundError (kind "no-such-object"): the file is not on S3.
+        UnavailableError (kind "copies-dropped").
+    """
     if on_s3(path) is None:
         return path
     link = folder / here(path).relative_to(here_root(path))
     link.parent.mkdir(parents=True, exist_ok=True)
-    while not link.exists():
-        # The copy may be dropped between the two calls: then it is brought again.
-        with contextlib.suppress(FileNotFoundError):
+    for _ in range(_TRIES):
+        if link.exists():
+            return link
+        try:
             os.link(at_hand(path), link)
+        except FileNotFoundError:
+            if not path.is_file():
+                raise _missing(path) from None
+    if not link.exists():
+        raise _dropped(path)
     return link
 
 
@@ -120,6 +135,24 @@ def drop_copies(folder: Path, names: Iterable[str]) -> None:
             for copy in here(folder).glob(name):
                 if copy.is_file():
                     copy.unlink(missing_ok=True)
+
+
+def _missing(path: Path) -> NotFoundError:
+    return NotFoundError(
+        f"File {path} is not in the lake: expected it, since a commit names it. Restore it from a "
+        'backup, or look with "instep doctor" what else is missing.',
+        kind="no-such-object",
+        path=str(path),
+    )
+
+
+def _dropped(path: Path) -> UnavailableError:
+    return UnavailableError(
+        f"The copy of {path} on this machine was dropped {_TRIES} times before it could be read: "
+        f"expected room for it among {KEPT_BYTES} bytes of copies. Let others on this machine "
+        "end, then try again.",
+        kind="copies-dropped",
+    )
 
 
 def _temporary(copy: Path) -> Path:
