@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import httpx
@@ -27,7 +28,14 @@ from instep.server.answers import failed
 from instep.server.clients import Clients, Tokens
 from instep.server.exchange import Request
 from instep.server.iceberg import ENDPOINTS, Service, answer
-from instep.server.reading import NAMESPACE, find_place, page, writable
+from instep.server.reading import (
+    NAMESPACE,
+    find_place,
+    load_state,
+    page,
+    state_tag,
+    writable,
+)
 from instep.tables import catalog as pyiceberg_catalog
 from instep.tables.compact import compact_state
 from instep.tables.content import TableContent
@@ -188,6 +196,42 @@ def test_a_table_is_sent_again_when_a_compaction_has_replaced_its_files(
     again = server.ask("GET", path, If_None_Match=first.headers["etag"])
     assert again.status_code == 200
     assert again.json()["metadata-location"] != first.json()["metadata-location"]
+
+
+class Meanwhile(type(Path())):  # type: ignore[misc]  # the class of this machine's paths
+    """A lake's root where something happens once it was looked what stands for a state."""
+
+    act: ClassVar[Callable[[], object] | None] = None
+
+    def read_bytes(self) -> bytes:
+        try:
+            return bytes(super().read_bytes())
+        finally:
+            if Meanwhile.act is not None and self.parent.name == "replacements":
+                act, Meanwhile.act = Meanwhile.act, None
+                act()
+
+
+def test_a_table_that_is_compacted_while_it_is_read_is_one_state_or_the_other(
+    server: Server, lake: Repository
+) -> None:
+    make_branch(lake, "raced")
+    table = server.catalog("raced").create_table("default.parts", schema=people().schema)
+    for number in range(3):
+        table.append(people((number, "x")))
+    state = TableContent.from_content(lake.content(lake.resolve("raced"), "table/parts"))
+
+    def compacted() -> None:
+        with writing(lake.root, lake.store):
+            assert compact_state(lake, state, at=lake.clock()).now is not None
+
+    Meanwhile.act = compacted
+    first = load_state(replace(lake, root=Meanwhile(lake.root)), state, for_writing=False)
+    then = load_state(lake, state, for_writing=False)
+    assert first.location != then.location
+    assert state_tag(state, first, "all") != state_tag(state, then, "all")
+    told = json.loads(Path(first.location).read_bytes())
+    assert first.metadata["snapshots"] == told["snapshots"]
 
 
 def test_only_snapshots_that_a_ref_is_at_are_sent_where_no_others_are_wanted(

@@ -10,9 +10,10 @@ from instep.errors import ConflictError, NotFoundError, RefusedError
 from instep.history.refs import Ref, RefKind, find_ref, refuse_protected, resolve
 from instep.history.repository import Repository
 from instep.tables.content import TableContent
+from instep.tables.copies import load_json
 from instep.tables.field_ids import last_taken
 from instep.tables.iceberg import Metadata
-from instep.tables.read import load_metadata, metadata_path, table_folder
+from instep.tables.read import located, table_folder
 
 NAMESPACE = "default"
 """The one namespace: a lake's tables have names without parts."""
@@ -145,12 +146,14 @@ def load_state(repo: Repository, content: TableContent, *, for_writing: bool) ->
 
     A writer is told the last field id that any branch has taken, so that it goes on from there.
     """
-    metadata = kept_from_deletion(load_metadata(repo.root, content))
+    now = located(repo.root, content)  # asked once: another may stand for the state meanwhile
+    path = repo.root.resolve() / now.metadata
+    metadata = kept_from_deletion(load_json(path, now.digest))
     if for_writing:
         last = last_taken(table_folder(repo.root, content), metadata["last-column-id"])
         if last != metadata["last-column-id"]:
             metadata = {**metadata, "last-column-id": last}
-    return Loaded(str(metadata_path(repo.root, content)), metadata)
+    return Loaded(str(path), metadata)
 
 
 def kept_from_deletion(metadata: Metadata) -> Metadata:
