@@ -3,11 +3,13 @@
 Tokens are secrets that `people:` names (`token: {secret: NAME}`). They are read when the server
 starts and when main's people change, compared in constant time, and are in no record, message or
 log. As soon as one person has a token every request needs one. A client that knows the token may
-also trade it, as OAuth2's client credentials, for an access token that ends after an hour.
+also trade it, as OAuth2's client credentials, for an access token that ends after an hour, and that
+one for the next.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import ipaddress
@@ -32,6 +34,11 @@ ACTOR_HEADER = "instep-actor"
 """Where a client without a token says who it is."""
 
 _ACCESS = "instep.access.v1"
+
+_CREDENTIALS = "client_credentials"
+
+_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+"""How Iceberg's Java library asks for its next access token (RFC 8693)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,10 @@ class Tokens:
             if hmac.compare_digest(digest, given):
                 found = name
         return found
+
+    def proven(self, token: str, at: datetime) -> str | None:
+        """Returns who is proven by a token: a person's own, or one that was issued."""
+        return self.owner(token) or self.bearer(token, at)
 
     def issue(self, name: str, at: datetime) -> str:
         """Returns an access token for a person."""
@@ -138,8 +149,7 @@ class Clients:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise _unknown("there is none")
-        at = self.repo.clock()
-        name = tokens.owner(token) or tokens.bearer(token, at)
+        name = tokens.proven(token, self.repo.clock())
         if name is None:
             raise _unknown("nobody has it, or it has ended")
         return Client(check_actor(config, name), True)
@@ -153,17 +163,29 @@ class Clients:
         return check_actor(self._current()[0], client.name)
 
     def trade(self, request: Request) -> Reply:
-        """Answers OAuth2's client credentials: a person's name and token for an access token."""
+        """Answers OAuth2: for a person's token, or an access token that has not ended, a new one.
+
+        An exchange may come with the credential instead, as it does where its token has ended.
+        """
         form = dict(parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True))
-        if form.get("grant_type") != "client_credentials":
-            return _oauth_error(400, "unsupported_grant_type", "expected client_credentials")
-        tokens = self._current()[1]
-        owner = tokens.owner(form.get("client_secret", ""))
-        if owner is None or form.get("client_id") not in (None, "", owner):
-            return _oauth_error(401, "invalid_client", "expected a person's name and token")
+        grant = form.get("grant_type")
+        if grant not in (_CREDENTIALS, _EXCHANGE):
+            expected = f"expected {_CREDENTIALS} or {_EXCHANGE}"
+            return _oauth_error(400, "unsupported_grant_type", expected)
+        tokens, at = self._current()[1], self.repo.clock()
+        credential = _credential(request, form)
+        if grant == _EXCHANGE and credential is None:
+            owner = tokens.proven(form.get("subject_token", ""), at)
+            if owner is None:
+                return _oauth_error(400, "invalid_grant", "the subject_token has ended, or is none")
+        else:
+            name, secret = credential or ("", "")
+            owner = tokens.owner(secret)
+            if owner is None or name not in ("", owner):
+                return _oauth_error(401, "invalid_client", "expected a person's name and token")
         return json_reply(
             {
-                "access_token": tokens.issue(owner, self.repo.clock()),
+                "access_token": tokens.issue(owner, at),
                 "token_type": "bearer",
                 "expires_in": ACCESS_S,
                 "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
@@ -195,6 +217,21 @@ def _tokens(config: ProjectConfig, project: Path, variables: Mapping[str, str]) 
             kind="no-such-secret",
         )
     return Tokens(found)
+
+
+def _credential(request: Request, form: Mapping[str, str]) -> tuple[str, str] | None:
+    """Returns the name, empty for none, and the token that a client asks by; None without any."""
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            given = base64.b64decode(text, validate=True).decode()
+        except ValueError:
+            return "", ""
+        name, colon, secret = given.partition(":")
+        return (name, secret) if colon else ("", given)
+    if "client_secret" in form:
+        return form.get("client_id", ""), form["client_secret"]
+    return None
 
 
 def _is_loopback(host: str) -> bool:
