@@ -20,7 +20,13 @@ from pyiceberg.exceptions import UnauthorizedError
 from rest import Body, Server, make_branch, make_project, people, rows, serving
 
 from instep.clock import system_clock
-from instep.errors import FAMILIES, InvalidError, RefusedError
+from instep.errors import (
+    FAMILIES,
+    InvalidError,
+    NotFoundError,
+    RefusedError,
+    UnavailableError,
+)
 from instep.history.commits import first_parents
 from instep.history.edits import Edit, publish
 from instep.history.locks import writing
@@ -141,7 +147,7 @@ def test_every_family_of_errors_has_an_answer_and_a_fault_shows_nothing() -> Non
     found = {one.family: failed(one("It is.", kind="k"), request).status for one in FAMILIES}
     assert found == {
         "invalid": 400,
-        "not-found": 404,
+        "not-found": 500,
         "conflict": 409,
         "refused": 403,
         "unavailable": 503,
@@ -150,6 +156,35 @@ def test_every_family_of_errors_has_an_answer_and_a_fault_shows_nothing() -> Non
     }
     assert b"secret" not in failed(RuntimeError("secret"), request).body
     assert b"CommitStateUnknownException" in failed(FAMILIES[5]("?", kind="k"), request).body
+
+
+@pytest.mark.parametrize("kind", ["no-such-object", "no-such-bucket", "erased"])
+def test_what_is_missing_in_the_lake_is_no_table_that_does_not_exist(kind: str) -> None:
+    request = Request("GET", ("iceberg", "v1", "x"), {}, {}, b"")
+    told = failed(NotFoundError("It is.", kind=kind), request)
+    error = json.loads(told.body)["error"]
+    assert (told.status, error["type"], error["kind"]) == (500, "InternalServerError", kind)
+
+
+@pytest.mark.parametrize("kind", ["no-such-key", "no-such-ref", "no-such-commit", "no-such-table"])
+def test_what_a_client_can_name_may_not_exist(kind: str) -> None:
+    request = Request("GET", ("iceberg", "v1", "x"), {}, {}, b"")
+    assert failed(NotFoundError("It is.", kind=kind), request).status == 404
+
+
+def test_a_table_whose_metadata_is_gone_is_not_said_to_be_missing(
+    server: Server, lake: Repository, project: Path
+) -> None:
+    make_branch(lake, "broken")
+    server.catalog("broken").create_table("default.lost", schema=people().schema)
+    state = TableContent.from_content(lake.content(lake.resolve("broken"), "table/lost"))
+    (lake.root / state.metadata).unlink()
+    path = ("iceberg", "v1", "broken", "namespaces", "default", "tables", "lost")
+    request = Request("GET", path, {}, {}, b"")
+    with pytest.raises(NotFoundError) as caught:
+        answer(Service(lake, Clients(lake, project, "127.0.0.1")), request)
+    assert caught.value.kind == "no-such-object"
+    assert failed(caught.value, request).status == 500
 
 
 def test_an_error_keeps_the_kind_that_it_has_everywhere(server: Server) -> None:
@@ -466,13 +501,73 @@ def test_an_access_token_ends_and_cannot_be_made_up() -> None:
 def test_tokens_change_with_the_people_on_main(tmp_path: Path) -> None:
     repo = make_project(tmp_path, "people: {ana: {token: {secret: T_ANA}}}\n")
     clients = Clients(repo, tmp_path, "127.0.0.1", None, {"T_ANA": ANA})
-    request = Request("GET", (), {}, {"authorization": f"Bearer {ANA}"}, b"")
+    request = bearing(ANA)
     assert clients.identify(request).name == "ana"
-    blob = repo.objects.put(b"lake: lake\npeople: {ben: {token: {secret: T_ANA}}}\n")
-    with repo.store.transaction("main") as tx:
-        edit = Edit(repo.resolve("main"), {KEY: config_content(blob)}, "ana", "ben, not ana", "x")
-        publish(tx, repo, "main", edit)
+    put_people(repo, "{ben: {token: {secret: T_ANA}}}")
     assert clients.identify(request).name == "ben"
+
+
+def bearing(token: str) -> Request:
+    return Request("GET", (), {}, {"authorization": f"Bearer {token}"}, b"")
+
+
+def put_people(repo: Repository, people: str) -> str:
+    """Commits the people on main, and returns the digest of their file."""
+    blob = repo.objects.put(f"lake: lake\npeople: {people}\n".encode())
+    with repo.store.transaction("main") as tx:
+        edit = Edit(repo.resolve("main"), {KEY: config_content(blob)}, "ana", "people", "x")
+        publish(tx, repo, "main", edit)
+    return blob
+
+
+def test_who_has_no_token_of_their_own_is_left_out_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    repo = make_project(tmp_path)
+    variables = {"T_ANA": ANA, "T_ONE": BEN, "T_TWO": BEN}
+    clients = Clients(repo, tmp_path, "127.0.0.1", None, variables)
+    assert clients.identify(Request("GET", (), {}, {}, b"")).name is None
+    put_people(
+        repo,
+        "{ana: {token: {secret: T_ANA}}, dan: {token: {secret: T_DAN}}, "
+        "one: {token: {secret: T_ONE}}, two: {token: {secret: T_TWO}}}",
+    )
+    assert clients.identify(bearing(ANA)).name == "ana"
+    for token in (BEN, "", "T_DAN"):
+        with pytest.raises(RefusedError):
+            clients.identify(bearing(token))
+    told = [line.split()[0] for line in caplog.messages]
+    assert told == ["dan", "one", "two"]
+    assert BEN not in caplog.text
+
+
+def test_where_no_person_has_a_value_for_the_token_nobody_is_let_in(tmp_path: Path) -> None:
+    repo = make_project(tmp_path, "people: {ana: {token: {secret: T_ANA}}}\n")
+    clients = Clients(repo, tmp_path, "127.0.0.1", "ana", {})
+    assert clients.have_tokens
+    with pytest.raises(RefusedError) as caught:
+        clients.identify(Request("GET", (), {}, {}, b""))
+    assert caught.value.kind == "not-authenticated"
+
+
+def test_a_stranger_is_not_told_why_nobody_can_be_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    repo = make_project(tmp_path)
+    gone = put_people(repo, "{ana: {token: {secret: T_ANA}}}")
+    repo.objects.existing(gone).unlink()
+    service = Service(repo, Clients(repo, tmp_path, "127.0.0.1", None, {"T_ANA": ANA}))
+    for method, path, body in (
+        ("GET", ("v1", "config"), b""),
+        ("POST", ("v1", "oauth", "tokens"), b"grant_type=client_credentials"),
+        ("GET", ("v1", "main", "namespaces", "default", "tables", "people"), b""),
+    ):
+        request = Request(method, ("iceberg", *path), {}, {}, body)
+        with pytest.raises(UnavailableError) as caught:
+            answer(service, request)
+        assert caught.value.kind == "clients-unknown"
+        assert gone not in caught.value.message
+    assert gone in caplog.text
 
 
 def test_others_reach_a_catalog_only_where_people_have_tokens(tmp_path: Path) -> None:

@@ -129,7 +129,9 @@ def test_a_store_that_refuses_the_server_leaves_the_branch_where_it_was(
     path = "work/namespaces/default/tables/people"
     reply = server.ask("POST", path, body)
     error = reply.json()["error"]
-    assert (reply.status_code, error["kind"]) == (403, "bucket-access-denied")
+    assert (reply.status_code, error["kind"]) == (503, "bucket-access-denied")
+    assert reply.headers["Retry-After"]
+    assert not [word for word in ("AccessDenied", "s3:") if word in error["message"]]
     assert lake.resolve("work") == before
     weather.always = None
     assert server.ask("POST", path, body).status_code == 200

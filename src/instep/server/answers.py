@@ -1,7 +1,9 @@
 """How Iceberg's protocol says what went wrong: the seven families as its types and status codes.
 
-Pure. Body: {"error": {"message", "type", "code", "kind"}}; `kind` is Instep's own, and clients
-leave it be.
+That something does not exist is said of what a client can name, and of nothing else: engines take
+it for a table that they may make. A file of the lake that is missing is the server's fault.
+Body: {"error": {"message", "type", "code", "kind"}}; `kind` is Instep's own, and clients leave it
+be.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 
 _FAMILIES: Mapping[type[InstepError], tuple[int, str]] = {
     InvalidError: (400, "BadRequestException"),
-    NotFoundError: (404, "NotFoundException"),
+    NotFoundError: (500, "InternalServerError"),
     ConflictError: (409, "CommitFailedException"),
     RefusedError: (403, "ForbiddenException"),
     UnavailableError: (503, "ServiceUnavailableException"),
@@ -34,6 +36,9 @@ _FAMILIES: Mapping[type[InstepError], tuple[int, str]] = {
 }
 
 _KINDS: Mapping[str, tuple[int, str]] = {
+    "no-such-ref": (404, "NotFoundException"),
+    "no-such-commit": (404, "NotFoundException"),
+    "no-such-table": (404, "NoSuchTableException"),
     "no-such-key": (404, "NoSuchTableException"),
     "no-such-namespace": (404, "NoSuchNamespaceException"),
     "table-exists": (409, "AlreadyExistsException"),
@@ -42,6 +47,9 @@ _KINDS: Mapping[str, tuple[int, str]] = {
     "token-reused": (422, "UnprocessableEntityException"),
 }
 """Kinds for which the protocol has a type of its own; clients act on it."""
+
+_OURS = frozenset({"bucket-access-denied", "database-permission"})
+"""Kinds of a refusal that is meant for the server, not for who asks it."""
 
 _HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {"WWW-Authenticate": "Bearer"},
@@ -53,8 +61,14 @@ _HEADERS: Mapping[int, Mapping[str, str]] = {
 def failed(error: Exception, request: Request) -> Reply:
     """Returns the answer to a request that ended in `error`."""
     match error:
+        case InstepError() if error.kind in _OURS:
+            _LOG.error("%s: %s", request.route, error.message)
+            text = "The server may not reach the lake: expected it to be let. Its log says why."
+            return _reply(503, "ServiceUnavailableException", text, error.kind)
         case InstepError():
             status, type_ = _KINDS.get(error.kind) or _FAMILIES[type(error)]
+            if status == 500:
+                _LOG.error("%s: %s", request.route, error.message)
             return _reply(status, type_, error.message, error.kind)
         case OverflowError():
             text = f"The body is over {MAXIMUM_BYTES} bytes: expected fewer. Commit less at once."

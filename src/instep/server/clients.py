@@ -2,7 +2,8 @@
 
 Tokens are secrets that `people:` names (`token: {secret: NAME}`). They are read when the server
 starts and when main's people change, compared in constant time, and are in no record, message or
-log. As soon as one person has a token every request needs one. A client that knows the token may
+log. As soon as one person is to have a token every request needs one; who has none, or the same as
+another, is nobody here. A client that knows the token may
 also trade it, as OAuth2's client credentials, for an access token that ends after an hour, and that
 one for the next.
 """
@@ -13,19 +14,24 @@ import base64
 import hashlib
 import hmac
 import ipaddress
+import logging
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote
 
 from instep.changes.people import check_actor, current_config
-from instep.errors import NotFoundError, RefusedError
+from instep.errors import InstepError, NotFoundError, RefusedError, UnavailableError
 from instep.history.repository import Repository
 from instep.pipelines.address import revealed
 from instep.pipelines.project import ProjectConfig
 from instep.server.exchange import Reply, Request, json_reply
+
+_LOG = logging.getLogger(__name__)
 
 ACCESS_S = 3600
 """How long an access token is good; clients ask for another by themselves."""
@@ -55,9 +61,13 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The digests of people's tokens by name: what a token is compared with, and signs with."""
+    """The digests of people's tokens by name: what a token is compared with, and signs with.
+
+    `are_needed` says whether anybody is to have one, also where nobody has.
+    """
 
     digests: Mapping[str, bytes] = field(repr=False)
+    are_needed: bool = True
 
     def owner(self, token: str) -> str | None:
         """Returns whose token this is; looks at each, so that time tells nothing."""
@@ -109,12 +119,8 @@ class Clients:
 
     @property
     def have_tokens(self) -> bool:
-        """Whether every request needs a token.
-
-        Raises:
-            NotFoundError (kind "no-such-secret").
-        """
-        return bool(self._current()[1].digests)
+        """Whether every request needs a token."""
+        return self._current()[1].are_needed
 
     def are_fit(self) -> bool:
         """Says whether the host may be listened on: others reach it only where tokens are."""
@@ -139,10 +145,11 @@ class Clients:
         """Returns who asks.
 
         Raises:
-            RefusedError (kind "not-authenticated").
+            RefusedError (kind "not-authenticated"), UnavailableError (kind "clients-unknown").
         """
-        config, tokens = self._current()
-        if not tokens.digests:
+        with _told_to_strangers():
+            config, tokens = self._current()
+        if not tokens.are_needed:
             if not _is_loopback(self.host):
                 raise _unknown("nobody has a token any more")
             return Client(request.headers.get(ACTOR_HEADER) or self.actor, False)
@@ -166,13 +173,18 @@ class Clients:
         """Answers OAuth2: for a person's token, or an access token that has not ended, a new one.
 
         An exchange may come with the credential instead, as it does where its token has ended.
+
+        Raises:
+            UnavailableError (kind "clients-unknown").
         """
         form = dict(parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True))
         grant = form.get("grant_type")
         if grant not in (_CREDENTIALS, _EXCHANGE):
             expected = f"expected {_CREDENTIALS} or {_EXCHANGE}"
             return _oauth_error(400, "unsupported_grant_type", expected)
-        tokens, at = self._current()[1], self.repo.clock()
+        with _told_to_strangers():
+            tokens = self._current()[1]
+        at = self.repo.clock()
         credential = _credential(request, form)
         if grant == _EXCHANGE and credential is None:
             owner = tokens.proven(form.get("subject_token", ""), at)
@@ -204,19 +216,36 @@ class Clients:
         return self._known[1:]
 
 
+@contextmanager
+def _told_to_strangers() -> Iterator[None]:
+    """Lets what fails before it is known who asks say nothing but that: the log says the rest."""
+    try:
+        yield
+    except InstepError as error:
+        _LOG.error("who asks cannot be told: %s", error.message)
+        raise UnavailableError(
+            "It cannot be told now who asks: expected the people of this project. The server's "
+            "log says why. Try again later.",
+            kind="clients-unknown",
+        ) from error
+
+
 def _tokens(config: ProjectConfig, project: Path, variables: Mapping[str, str]) -> Tokens:
+    """Returns the tokens of those who have one of their own; the others are left out, and named."""
+    wanted = {one.name: one.token for one in config.people.values() if one.token is not None}
     found: dict[str, bytes] = {}
-    for person in config.people.values():
-        if person.token is not None:
-            value = revealed(person.token, project, variables)
-            found[person.name] = hashlib.sha256(value.encode()).digest()
-    if len(set(found.values())) < len(found):
-        raise NotFoundError(
-            "Two people have the same token: expected one of their own for each, since it says who "
-            "asks. Give each secret another value.",
-            kind="no-such-secret",
-        )
-    return Tokens(found)
+    for name, secret in wanted.items():
+        try:
+            value = revealed(secret, project, variables)
+        except NotFoundError as error:
+            _LOG.error("%s cannot prove who they are: %s", name, error.message)
+        else:
+            found[name] = hashlib.sha256(value.encode()).digest()
+    times = Counter(found.values())
+    for name in [name for name, digest in found.items() if times[digest] > 1]:
+        _LOG.error("%s cannot prove who they are: another person has the same token", name)
+        del found[name]
+    return Tokens(found, are_needed=bool(wanted))
 
 
 def _credential(request: Request, form: Mapping[str, str]) -> tuple[str, str] | None:

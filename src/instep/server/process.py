@@ -50,7 +50,7 @@ def serve_catalog(clients: Clients, *, port: int, ready: Callable[[Ready], None]
 
     Raises:
         UnavailableError (kind "port-in-use").
-        NotFoundError (kind "no-such-secret"), RefusedError (kind "no-tokens").
+        RefusedError (kind "no-tokens").
     """
     clients.check()
     have_tokens = clients.have_tokens
