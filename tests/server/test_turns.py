@@ -3,73 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
+from asgi import Slow, Told, ask
 from rest import make_branch, make_project, people, serving
 
 from instep.history.commits import first_parents
 from instep.server.answers import failed
-from instep.server.exchange import Reply, Request, application
+from instep.server.exchange import application
 from instep.server.iceberg import sent_again
-from instep.serving.http import Application
 
 TABLE = "work/namespaces/default/tables/people"
 MANY = 40
 """More than a server has threads."""
-
-
-@dataclass(slots=True)
-class Slow:
-    """An answer that comes when it is let come, and counts how often it was asked for."""
-
-    begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    may_end: threading.Event = field(default_factory=threading.Event)
-    asked: int = 0
-
-    def __call__(self, request: Request) -> Reply:
-        if request.method == "GET":
-            return Reply(204)
-        self.asked += 1
-        self.begun.release()
-        self.may_end.wait()
-        return Reply(200)
-
-
-@dataclass(slots=True)
-class Told:
-    """What an application answered."""
-
-    status: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-
-
-async def ask(
-    app: Application, method: str = "POST", body: bytes = b"{}", key: str | None = None
-) -> Told:
-    told = Told()
-
-    async def receive() -> Mapping[str, Any]:  # as ASGI has it
-        return {"type": "http.request", "body": body}
-
-    async def send(message: Mapping[str, Any]) -> None:  # as ASGI has it
-        if message["type"] == "http.response.start":
-            told.status = message["status"]
-            told.headers = {name.decode(): text.decode() for name, text in message["headers"]}
-        else:
-            told.body += message["body"]
-
-    headers = [(b"idempotency-key", key.encode())] if key else []
-    scope = {"method": method, "path": "/a", "query_string": b"", "headers": headers}
-    await app(scope, receive, send)
-    return told
 
 
 @pytest.mark.parametrize("key", [None, "k"])

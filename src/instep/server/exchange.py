@@ -1,28 +1,27 @@
 """One HTTP request and its answer as values, and the ASGI between them.
 
-What answers is a plain function that runs in a thread of its own, since it reads files and waits
-for the database. Requests are bounded; an error that nobody expected is logged, never shown. Those
-that are the same come one after the other (`turns`).
+What answers is a plain function that runs in a thread (`crews`), since it reads files and waits for
+the database. Requests are bounded; an error that nobody expected is logged, never shown. Those that
+write the same come one after the other (`turns`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from instep.errors import UnavailableError
+from instep.server.crews import crew_of_readers, crew_of_writers
 from instep.server.turns import WAIT_S, Turns
 from instep.serving.http import Application, Receive, Scope, Send
 
 MAXIMUM_BYTES = 16 << 20
 """A commit names manifests, not files: one of many tables with wide schemas stays below this."""
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +63,10 @@ def application(
 ) -> Application:
     """Returns an ASGI application; `failed` says what is answered in place of an exception.
 
-    `same` tells requests that must not be carried out side by side, None for one that may.
+    `same` tells requests that must not be carried out side by side, None for one that may: it
+    changes nothing.
     """
-    turns = Turns(wait_s)
+    turns, writers, readers = Turns(wait_s), crew_of_writers(), crew_of_readers()
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
         body = await _body(receive)
@@ -74,14 +74,17 @@ def application(
         if body is None:
             reply = failed(OverflowError(), request)
         else:
+            key = same(request)
+            crew = readers if key is None else writers
             try:
-                async with turns.turn(same(request)):
-                    reply = await asyncio.to_thread(_answered, request, answer, failed)
+                async with turns.turn(key):
+                    reply = await crew.carry_out(partial(_answered, request, answer, failed))
             except UnavailableError as error:
                 reply = failed(error, request)
         await _send(send, reply, with_body=request.method != "HEAD")
         if reply.after is not None:
-            await asyncio.to_thread(reply.after)
+            with suppress(UnavailableError):  # others wait: what is due stays so for the next
+                await writers.carry_out(reply.after)
 
     return respond
 

@@ -67,6 +67,8 @@ ENDPOINTS = (
     "POST /v1/{prefix}/transactions/commit",
 )
 
+_TOKENS = ("v1", "oauth", "tokens")
+
 _SEPARATOR = "\x1f"
 """Between the parts of a namespace, as the protocol has it."""
 
@@ -92,9 +94,10 @@ def iceberg(service: Service) -> Application:
 def sent_again(request: Request) -> str | None:
     """Returns what is alike in a request and its being sent again: its key, or all that it says.
 
-    A commit without a key may be known by its snapshot (`writing.commit`), which is in its body.
+    None for one that changes nothing. A commit without a key may be known by its snapshot
+    (`writing.commit`), which is in its body.
     """
-    if request.method in ("GET", "HEAD"):
+    if request.method in ("GET", "HEAD") or request.path[1:] == _TOKENS:
         return None
     key = request.headers.get("idempotency-key")
     if key is not None:
@@ -110,7 +113,7 @@ def answer(service: Service, request: Request) -> Reply:
         InstepError: with what `answers.failed` makes an answer of.
     """
     match request.method, request.path[1:]:
-        case "POST", ("v1", "oauth", "tokens"):
+        case "POST", path if path == _TOKENS:
             return service.clients.trade(request)
         case "GET", ("v1", "config"):
             service.clients.identify(request)

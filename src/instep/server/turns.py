@@ -1,6 +1,7 @@
 """Who waits for whom: a request that is sent again waits until its first sending is answered.
 
-Waiting takes no thread, so that however many wait, other clients are served. It is bounded: who has
+Waiting takes no thread of those that carry out requests (`crews`): however many wait for the same,
+who asks for something else is served. It is bounded: who has
 waited too long is told to come back. Not here: what was done already, which `writing` looks up.
 """
 
