@@ -18,6 +18,8 @@ from instep.tables.content import TableContent
 from instep.tables.read import located
 from instep.tables.replaced import Why, why_replaced
 
+_COLUMNS = "uuid, content, before_digest, metadata, digest, why"
+
 
 def _table(repo: Repository) -> TableContent:
     table = garbage.grown(repo, garbage.grown(repo, garbage.new_table(repo), [1]), [2])
@@ -41,6 +43,18 @@ def _once_decided(act: Callable[[], object]) -> Iterator[None]:
         faults.watch(None)
 
 
+@contextmanager
+def _unknown(repo: Repository) -> Iterator[None]:
+    """Hides what was decided, as from an Instep that does not know the table."""
+    with repo.store.transaction() as tx:
+        hidden = tx.rows(f"select {_COLUMNS} from replacements")
+        tx.execute("delete from replacements")
+    yield
+    with repo.store.transaction() as tx:
+        for row in hidden:
+            tx.execute(f"insert into replacements ({_COLUMNS}) values (?, ?, ?, ?, ?, ?)", row)
+
+
 def test_what_a_writer_decided_before_it_died_is_carried_out_by_whoever_comes_next(
     repo: Repository,
 ) -> None:
@@ -59,6 +73,28 @@ def test_what_a_writer_decided_before_it_died_is_carried_out_by_whoever_comes_ne
         gc(repo)
     assert numbers(repo, table) == [1, 2]
     assert on_disk(repo) == needs(repo).paths
+
+
+def test_what_was_decided_and_collected_all_the_same_is_carried_out_by_nobody(
+    repo: Repository,
+) -> None:
+    table = _table(repo)
+    with Compaction(repo, table) as dead:
+        dead.die()
+    with _unknown(repo):
+        for _ in range(2):
+            gc(repo)
+    assert not (repo.root / dead.now.metadata).exists()
+    assert gc(repo).spared == ()
+    assert numbers(repo, table) == [1, 2]
+    with Compaction(repo, table) as late:
+        late.swap()
+    assert located(repo.root, table).digest == late.now.digest
+    for _ in range(2):
+        gc(repo)
+    assert numbers(repo, table) == [1, 2]
+    assert on_disk(repo) == needs(repo).paths
+    check(repo)
 
 
 def test_rows_are_erased_from_what_a_dead_writer_decided(repo: Repository) -> None:

@@ -20,7 +20,7 @@ from instep.tables.iceberg import Metadata
 from instep.tables.manifest import Manifest
 from instep.tables.names import names_in
 from instep.tables.read import LISTING, LISTING_DIGEST, load_listing, located, replacement_path
-from instep.tables.replaced import Decision, decided
+from instep.tables.replaced import Decision, decided, is_due
 
 RESERVED = "metadata/column-*"
 """Field ids that are taken: needed as long as the table has a state."""
@@ -121,5 +121,5 @@ def _states(
     if now != table or last:
         names.add(f"replacements/{replacement_path(repo.root, table).name}")
     yield now
-    if last and last.before == now.digest:
+    if last and is_due(repo.root, now, last):
         yield replace(table, metadata=last.metadata, digest=last.digest)

@@ -6,7 +6,8 @@ writer whose session ended, so that its files may be gone, decides nothing (`his
 Then it is *carried out*: the record beside the table changes, only if it still is what the decision
 found, and that is what everybody reads. A decision is made upon a record, so the record is never
 more than one decision behind: where its writer was killed, whoever comes next carries it out.
-Until then the files of both are needed. Only this module knows the SQL of the table.
+Until then the files of both are needed. Where those that were decided are gone all the same, the
+decision counts for nothing, and the next takes its row. Only this module knows the table's SQL.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def stand_in(
     remote = on_s3(replacement_path(repo.root, content))
     version = remote.version() if remote else None
     standing = located(repo.root, content)
-    if last and last.before == standing.digest:
+    if last and is_due(repo.root, standing, last):
         _carry_out(repo.root, content, last, version)
         return False
     decision = Decision(before.digest, now.metadata, now.digest, why.value)
@@ -77,6 +78,14 @@ def decided(repo: Repository, uuid: str) -> dict[str, Decision]:
             (uuid,),
         )
     return {str(content): Decision(*row) for content, *row in rows}
+
+
+def is_due(root: Path, standing: TableContent, last: Decision) -> bool:
+    """Says whether a decision is still to be carried out: it is upon what stands, and can be.
+
+    An Instep of before the table knew of no decision: it took the files of one for garbage.
+    """
+    return last.before == standing.digest and (root.resolve() / last.metadata).is_file()
 
 
 def why_replaced(root: Path, content: TableContent) -> Why | None:
