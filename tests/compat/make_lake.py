@@ -18,9 +18,12 @@ sys.path.insert(0, str(HERE.parent / "support"))
 from lakes import fill_lake  # noqa: E402
 
 from instep.cli.wholeness import check  # noqa: E402
+from instep.history.locks import writing  # noqa: E402
 from instep.history.repository import create_repository  # noqa: E402
 from instep.history.seals import take_seal  # noqa: E402
 from instep.history.store import FORMAT_VERSION  # noqa: E402
+from instep.tables.compact import compact_state  # noqa: E402
+from instep.tables.content import TableContent  # noqa: E402
 
 
 class StepClock:
@@ -40,6 +43,10 @@ def make() -> None:
     with tempfile.TemporaryDirectory() as folder:
         repo = create_repository(Path(folder) / "lake", StepClock(), "ana")
         filled = fill_lake(repo)
+        newest = repo.content(repo.resolve("main"), "table/sales")
+        with writing(repo.root, repo.store):
+            done = compact_state(repo, TableContent.from_content(newest), at=repo.clock())
+            assert done.now is not None, done.why_not
         with repo.store.transaction() as tx:
             take_seal(tx, repo.clock(), with_records=True)
         told = {

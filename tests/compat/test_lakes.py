@@ -16,6 +16,7 @@ from instep.cli.restore import restore_backup
 from instep.cli.wholeness import check
 from instep.clock import Clock
 from instep.engines.duckdb import DuckDB
+from instep.history.dump import catalog_tables
 from instep.history.locks import writing
 from instep.history.repository import Repository, open_repository
 from instep.history.store import FORMAT_VERSION
@@ -49,6 +50,8 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> tuple[
 
 def test_a_kept_lake_is_whole_and_holds_what_it_held(kept: tuple[Repository, Any]) -> None:
     repo, told = kept
+    with repo.store.reading() as tx:
+        assert [table.name for table in catalog_tables() if not tx.has_table(table.name)] == []
     checked = check(repo)
     for what in ("commits", "operations", "table states", "data files", "seals", "records"):
         assert checked[what] == told["checked"][what]

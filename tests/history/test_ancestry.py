@@ -47,6 +47,9 @@ class Counting:
         self.asked.append(sql)
         return self.inner.row(sql, values)
 
+    def has_table(self, name: str) -> bool:
+        return self.inner.has_table(name)
+
 
 def commit(tx: Transaction, repo: Repository, name: str, *parents: str) -> Commit:
     made = make_commit("tree", parents, "ana", repo.clock(), name, "test")

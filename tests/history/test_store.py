@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
@@ -25,20 +26,38 @@ from instep.errors import (
 )
 from instep.history import sqlite
 from instep.history.commits import load_commit, make_commit, save_commit
-from instep.history.dump import dump_lines
+from instep.history.dump import dump_lines, load_lines
 from instep.history.edits import Edit, publish
 from instep.history.postgres import PostgresStore
 from instep.history.refs import RefKind, create_ref
 from instep.history.repository import CATALOG, Repository, create_repository, open_repository
-from instep.history.sqlite import SqliteStore
-from instep.history.store import ADDED_TABLE, Database, Store
+from instep.history.sqlite import SqliteStore, create_sqlite
+from instep.history.store import FORMAT_VERSION, Database, Fill, Store, Transaction
 from instep.history.tips import move_ref
+
+_FORMAT = "select value from lake where name = 'format'"
 
 
 def put(repo: Repository, key: str, number: int) -> str:
     with repo.store.transaction() as tx:
         edit = Edit(repo.resolve("main"), {key: {"n": number}}, "ana", "m", "test")
         return publish(tx, repo, "main", edit).id
+
+
+def make_older(tx: Transaction, database: Database | None) -> None:
+    """Makes of a lake one of the format before the table of what was decided."""
+    tx.execute("drop table replacements")
+    if database is None:
+        tx.execute("pragma user_version = 1")
+    else:
+        tx.execute("update lake set value = '1' where name = 'format'")
+
+
+def format_told(tx: Transaction, database: Database | None) -> int:
+    """Returns the format by which an older Instep knows that the lake is not for it."""
+    asked = "pragma user_version" if database is None else _FORMAT
+    [(found,)] = tx.rows(asked)
+    return int(found)
 
 
 @on_both
@@ -153,16 +172,18 @@ def test_a_lake_of_another_format_is_refused(repo: Repository, database: Databas
 
 
 @on_both
-def test_a_lake_that_was_made_before_a_table_was_added_gets_it(
+def test_a_lake_of_an_older_format_becomes_one_of_this_when_it_is_opened(
     repo: Repository, database: Database | None
 ) -> None:
     with repo.store.transaction() as tx:
-        tx.execute(f"drop table {ADDED_TABLE}")
-    again = open_repository(repo.root, system_clock, database)
-    with again.store.reading() as tx:
-        assert tx.rows(f"select * from {ADDED_TABLE}") == []
-        assert list(dump_lines(tx))
-    again.store.close()
+        make_older(tx, database)
+    for _ in range(2):
+        again = open_repository(repo.root, system_clock, database)
+        with again.store.reading() as tx:
+            assert tx.rows("select * from replacements") == []
+            assert format_told(tx, database) == FORMAT_VERSION
+            assert list(dump_lines(tx))
+        again.store.close()
 
 
 @on_both
@@ -397,6 +418,30 @@ def test_a_role_that_may_not_make_a_schema_is_refused(tmp_path: Path, postgres_u
     with pytest.raises(RefusedError) as caught:
         create_repository(tmp_path / "lake", system_clock, "ana", Database(url, "lake_of_a_guest"))
     assert caught.value.kind == "database-permission"
+
+
+@on_both
+def test_rows_of_an_older_format_are_loaded_and_of_a_newer_refused(
+    repo: Repository, tmp_path: Path
+) -> None:
+    put(repo, "table/a", 1)
+    with repo.store.reading() as tx:
+        head, *lines = dump_lines(tx)
+    older, newer = ({**json.loads(head), "format": one} for one in (1, FORMAT_VERSION + 1))
+
+    def fill(first: dict[str, object]) -> Fill:
+        def filled(store: Store, tx: Transaction) -> None:
+            load_lines(tx, [json.dumps(first), *lines])
+
+        return filled
+
+    store = create_sqlite(tmp_path / "older" / CATALOG, fill(older))
+    with store.reading() as tx:
+        assert list(dump_lines(tx)) == [head, *lines]
+    store.close()
+    with pytest.raises(InvalidError) as caught:
+        create_sqlite(tmp_path / "newer" / CATALOG, fill(newer))
+    assert caught.value.kind == "bad-backup"
 
 
 @on_both

@@ -49,7 +49,7 @@ def catalog_tables() -> tuple[Table, ...]:
 
 def dump_lines(tx: Transaction) -> Iterator[str]:
     """Yields the head, then one line a row; pages by key, so that memory stays bounded."""
-    tables = catalog_tables()
+    tables = [table for table in catalog_tables() if tx.has_table(table.name)]
     columns = {table.name: list(table.columns) for table in tables}
     yield json.dumps({"format": FORMAT_VERSION, "tables": columns})
     for table in tables:
@@ -75,13 +75,13 @@ def load_lines(tx: Transaction, lines: Iterable[str]) -> int:
     """Puts a dump's rows into a database with empty tables; returns how many.
 
     Raises:
-        InvalidError (kind "bad-backup"): it is of another format.
+        InvalidError (kind "bad-backup"): it is of a newer format.
     """
     reader = iter(lines)
     head = json.loads(next(reader, "{}"))
-    if head.get("format") != FORMAT_VERSION:
+    if head.get("format") not in range(1, FORMAT_VERSION + 1):
         raise InvalidError(
-            f"The backup's rows have format {head.get('format')}: this Instep reads "
+            f"The backup's rows have format {head.get('format')}: this Instep reads 1 to "
             f"{FORMAT_VERSION}. Use the Instep that wrote it.",
             kind="bad-backup",
         )

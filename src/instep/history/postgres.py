@@ -24,15 +24,14 @@ from instep.errors import (
 )
 from instep.faults import reached
 from instep.history.postgres_errors import disk_full, not_allowed, unreachable
+from instep.history.postgres_tables import format_of, make_tables, may_migrate, migrate
 from instep.history.store import (
-    ADDED_TABLE,
     FORMAT_VERSION,
     LOCK_WAIT_S,
     Database,
     Fill,
     Row,
     Value,
-    migration_scripts,
 )
 
 if TYPE_CHECKING:
@@ -87,6 +86,9 @@ class PostgresTransaction:
 
     def row(self, sql: str, values: Sequence[Value] = ()) -> Row | None:
         return self._read(sql, values).fetchone()
+
+    def has_table(self, name: str) -> bool:
+        return self.row("select to_regclass(?)::text", (name,)) != (None,)
 
     def open(self) -> None:
         """Opens it now, rather than with its first statement."""
@@ -214,6 +216,8 @@ class PostgresStore:
             cursor = connection.cursor()
             tx = self._local.transaction = PostgresTransaction(self._connection, cursor)
             yield tx
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise not_allowed(error) from error
         except psycopg.errors.DiskFull as error:
             raise disk_full(error) from error
         except psycopg.OperationalError as error:
@@ -354,12 +358,7 @@ def create_postgres(database: Database, fill: Fill) -> PostgresStore:
     try:
         with store.transaction() as tx:
             tx.execute(f'create schema "{database.schema}"')
-            for script in migration_scripts():
-                for statement in filter(str.strip, script.split(";")):
-                    tx.execute(_ordered_by_bytes(statement))
-            tx.execute(
-                "insert into lake (name, value) values ('format', ?)", (str(FORMAT_VERSION),)
-            )
+            make_tables(tx)
             fill(store, tx)
     except psycopg.errors.DuplicateSchema:
         raise ConflictError(
@@ -371,32 +370,25 @@ def create_postgres(database: Database, fill: Fill) -> PostgresStore:
 
 
 def open_postgres(database: Database) -> PostgresStore:
-    """Opens the lake in an existing schema.
+    """Opens the lake in an existing schema; the owner of an older one makes it one of this format.
 
     Raises:
         NotFoundError (kind "no-such-lake").
         UnavailableError (kinds "database-unreachable", "newer-lake").
+        RefusedError (kind "database-permission"): the role may not even read it.
     """
     store, schema = PostgresStore(database), database.schema
-    names = [f'"{schema}".{table}' for table in ("lake", ADDED_TABLE)]
     with store.reading() as tx:
-        found = tx.row("select to_regclass(?)::text, to_regclass(?)::text", names)
-        if found is None or found[0] is None:
+        if not tx.has_table(f'"{schema}".lake'):
             raise NotFoundError(
                 f'The database has no lake in schema "{schema}": expected its tables. '
                 'Run "instep init" first.',
                 kind="no-such-lake",
             )
-        row = tx.row("select value from lake where name = 'format'")
-    if row is None or int(row[0]) != FORMAT_VERSION:
-        raise UnavailableError(
-            f'The lake in schema "{schema}" has format {row[0] if row else "unknown"}: this '
-            f"Instep reads {FORMAT_VERSION}. Use the Instep that wrote it.",
-            kind="newer-lake",
-        )
-    if found[1] is None:
+        is_older = format_of(tx, schema) < FORMAT_VERSION and may_migrate(tx)
+    if is_older:
         with store.transaction() as tx:
-            tx.execute(_ordered_by_bytes(migration_scripts()[-1]))
+            migrate(tx, format_of(tx, schema))
     return store
 
 
@@ -443,8 +435,3 @@ def _number(name: str) -> int:
 def _translated(sql: str) -> str:
     """Returns a statement with PostgreSQL's placeholders; none of ours holds a percent sign."""
     return sql.replace("%", "%%").replace("?", "%s")
-
-
-def _ordered_by_bytes(statement: str) -> str:
-    """Makes text compare by its bytes, as in SQLite and whatever the database's locale."""
-    return statement.replace(" text", ' text collate "C"')

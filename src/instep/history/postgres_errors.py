@@ -8,8 +8,8 @@ from instep.errors import RefusedError, UnavailableError
 def not_allowed(error: Exception) -> RefusedError:
     return RefusedError(
         f"PostgreSQL refused a statement ({str(error).strip().splitlines()[0]}): expected a role "
-        "that owns the lake's schema, or may create it. Nothing was changed. Ask who runs the "
-        "database to grant it.",
+        "that owns the lake's schema, may create it, or was granted this. Nothing was changed. Ask "
+        "who runs the database to grant it.",
         kind="database-permission",
     )
 

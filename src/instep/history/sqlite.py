@@ -27,7 +27,6 @@ from instep.errors import (
 from instep.faults import reached
 from instep.history.objects import make_folder_durably, publish_durably
 from instep.history.store import (
-    ADDED_TABLE,
     FORMAT_VERSION,
     LOCK_WAIT_S,
     Fill,
@@ -61,6 +60,9 @@ class SqliteTransaction:
     def row(self, sql: str, values: Sequence[Value] = ()) -> Row | None:
         found: Row | None = self.connection.execute(sql, values).fetchone()
         return found
+
+    def has_table(self, name: str) -> bool:
+        return self.row("select 1 from sqlite_master where name = ?", (name,)) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +200,7 @@ def _making(folder: Path) -> Iterator[None]:
 
 
 def open_sqlite(path: Path) -> SqliteStore:
-    """Opens an existing catalog database.
+    """Opens an existing catalog database; one of an older format becomes one of this.
 
     Raises:
         NotFoundError (kind "no-such-lake").
@@ -212,19 +214,26 @@ def open_sqlite(path: Path) -> SqliteStore:
         )
     store = SqliteStore(path)
     with store.reading() as tx:
-        row = tx.row("pragma user_version")
-        is_older = tx.row("select 1 from sqlite_master where name = ?", (ADDED_TABLE,)) is None
-    version = int(row[0]) if row else 0
-    if version != FORMAT_VERSION:
+        is_older = _format_of(tx, path) < FORMAT_VERSION
+    if is_older:
+        with store.transaction() as tx:
+            for script in migration_scripts(_format_of(tx, path)):
+                for statement in script.split(";"):
+                    tx.execute(statement)
+            tx.execute(f"pragma user_version = {FORMAT_VERSION}")
+    return store
+
+
+def _format_of(tx: SqliteTransaction, path: Path) -> int:
+    row = tx.row("pragma user_version")
+    found = int(row[0]) if row else 0
+    if not 1 <= found <= FORMAT_VERSION:
         raise UnavailableError(
-            f"The lake at {path.parent} has format {version}: this Instep reads "
+            f"The lake at {path.parent} has format {found}: this Instep reads 1 to "
             f"{FORMAT_VERSION}. Use the Instep that wrote it.",
             kind="newer-lake",
         )
-    if is_older:
-        with store.transaction() as tx:
-            tx.execute(migration_scripts()[-1])
-    return store
+    return found
 
 
 def _begin(connection: sqlite3.Connection, wait_s: float) -> None:

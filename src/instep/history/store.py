@@ -14,16 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-FORMAT_VERSION = 1
-"""Of the catalog database and the lake's folder; an older Instep refuses a newer lake."""
+FORMAT_VERSION = 2
+"""Of the catalog database and the lake's folder; an older Instep refuses a newer lake.
+
+A newer one makes an older lake one of its own format when it opens it.
+"""
+
+_FORMATS = {"0011_replacements.sql": 2}
+"""The formats with which scripts came that are younger than the first."""
 
 LOCK_WAIT_S = 30
 """How long a writer waits for another; beyond it the caller should know."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-
-ADDED_TABLE = "replacements"
-"""The last script makes it; a lake of this format that is older gets it when it is opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,10 @@ class Transaction(Protocol):
     def rows(self, sql: str, values: Sequence[Value] = ()) -> list[Row]: ...
 
     def row(self, sql: str, values: Sequence[Value] = ()) -> Row | None: ...
+
+    def has_table(self, name: str) -> bool:
+        """Says whether a table is there: a lake of an older format, only read, lacks the newest."""
+        ...
 
 
 class Store(Protocol):
@@ -108,6 +115,7 @@ Fill = Callable[[Store, Transaction], None]
 """Writes the first rows of a new database."""
 
 
-def migration_scripts() -> list[str]:
-    """Returns the SQL that makes every table, in order."""
-    return [file.read_text() for file in sorted(MIGRATIONS.glob("*.sql"))]
+def migration_scripts(since: int = 0) -> list[str]:
+    """Returns the SQL that makes every table, or those that a lake of the format `since` lacks."""
+    scripts = sorted(MIGRATIONS.glob("*.sql"))
+    return [file.read_text() for file in scripts if _FORMATS.get(file.name, 1) > since]

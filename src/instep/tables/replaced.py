@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from instep.errors import RefusedError
 from instep.faults import reached
 from instep.history.locks import blobs_locked
 from instep.history.objects import write_durably
@@ -52,6 +53,7 @@ def stand_in(
 
     Raises:
         ConflictError (kind "session-lost"): the files of `now` may have been collected.
+        RefusedError (kind "database-permission"): the lake is older, and its owner has to open it.
     """
     reached("tables.replacement.before")
     last = _last(repo, content)
@@ -73,6 +75,8 @@ def stand_in(
 def decided(repo: Repository, uuid: str) -> dict[str, Decision]:
     """Returns what was last decided of the states of a table, by the digest of their contents."""
     with repo.store.reading() as tx:
+        if not tx.has_table("replacements"):
+            return {}
         rows = tx.rows(
             "select content, before_digest, metadata, digest, why from replacements where uuid = ?",
             (uuid,),
@@ -102,6 +106,13 @@ def why_replaced(root: Path, content: TableContent) -> Why | None:
 
 def _last(repo: Repository, content: TableContent) -> Decision | None:
     with repo.store.reading() as tx:
+        if not tx.has_table("replacements"):
+            raise RefusedError(
+                'The lake is of an older format, without the table "replacements", and this role '
+                "may not make it: expected one of this format. Nothing was replaced. Have a role "
+                'that owns the lake\'s tables run "instep status" once, then try again.',
+                kind="database-permission",
+            )
         row = tx.row(
             "select before_digest, metadata, digest, why from replacements "
             "where uuid = ? and content = ?",
