@@ -86,6 +86,32 @@ def test_a_folder_named_after_a_value_adds_no_column(tmp_path: Path, engine: Duc
     assert engine.rows("SELECT * FROM moved") == [(7, "x")]
 
 
+def test_a_star_in_a_path_is_no_pattern(tmp_path: Path) -> None:
+    """Partitions lie in folders called by their values."""
+    folder = tmp_path / "a*[b]?"
+    values = ["a*b", "aXb", "a?b", "[a]", "'*"]
+    files = []
+    with DuckDB(folder / "temp") as engine:
+        for value in values:
+            sql = f"SELECT range AS n, $${value}$$ AS t FROM range(2)"
+            (file,) = engine.write(sql, NUMBERS, folder / "data" / f"t={value}")
+            files.append(file.path)
+
+    with DuckDB(folder / "temp") as engine:
+        engine.view(FileSet("whole", tuple(files), NUMBERS))
+        placed = engine.source(
+            FileSet("placed", tuple(files), NUMBERS), row_number="row", file_name="file"
+        )
+        engine.lock()
+        expected = sorted((n, value) for n in (0, 1) for value in values)
+        assert sorted(engine.rows("SELECT * FROM whole")) == expected
+        found = engine.rows(f"SELECT file, row, n, t FROM {placed}")
+        assert len(found) == len(expected)
+        for file_name, row, n, value in found:
+            assert Path(file_name).parent.name == f"t={value}"
+            assert row == n
+
+
 def test_a_view_without_files_has_columns_and_no_rows(engine: DuckDB) -> None:
     engine.view(FileSet("nothing", (), NUMBERS))
 

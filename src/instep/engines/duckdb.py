@@ -37,7 +37,7 @@ from instep.engines.layout import (
     partition_names,
     partition_of,
 )
-from instep.engines.reading import parquet_sql
+from instep.engines.reading import alone, parquet_sql
 from instep.engines.scan import deleted_rows, scan, where
 from instep.engines.schema import Column, Schema, check_names, literal, quoted
 from instep.engines.statistics import file_statistics
@@ -209,10 +209,14 @@ class DuckDB:
         """Ends registration: from here nothing else can be read and no setting be changed."""
         if self._locked:
             return
-        files = ", ".join(literal(path) for path in sorted(self._files))
-        folders = ", ".join(literal(f"{path}/") for path in self._folders)
-        self._connection.execute(f"SET allowed_paths = [{files}]")
-        self._connection.execute(f"SET allowed_directories = [{folders}]")
+        folders = [f"{path}/" for path in self._folders]
+        for setting, paths in (
+            ("allowed_paths", sorted(self._files)),
+            ("allowed_directories", folders),
+        ):
+            # A pattern must be allowed, and so must what it finds.
+            allowed = ", ".join(literal(one) for path in paths for one in {path, alone(path)})
+            self._connection.execute(f"SET {setting} = [{allowed}]")
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET lock_configuration = true")
         self._locked = True

@@ -1,19 +1,26 @@
-"""Answers how SQL reads files: with the columns that are in them, and no others.
+"""Answers how SQL reads files: these alone, with the columns that are in them, and no others.
 
-DuckDB takes a folder called `name=value` above a file for a column, and a lake may lie below one.
-All SQL that reads files is made here.
+DuckDB takes a folder called `name=value` above a file for a column, and a lake may lie below one;
+it takes `*` in a path for any text, and folders of partitions are called by values. All SQL that
+reads files is made here.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from instep.engines.schema import literal
 
 
 def paths_sql(paths: Iterable[str]) -> str:
-    """Returns an SQL list of files."""
-    return f"[{', '.join(literal(path) for path in paths)}]"
+    """Returns an SQL list of files; DuckDB tells of each under its path as it was given."""
+    return f"[{', '.join(literal(alone(path)) for path in paths)}]"
+
+
+def alone(path: str) -> str:
+    """Returns the pattern, as DuckDB reads paths, that only this path matches."""
+    return re.sub(r"[*?\[]", r"[\g<0>]", path)
 
 
 def parquet_sql(paths: Iterable[str], *options: str) -> str:
