@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pyiceberg.transforms import IdentityTransform
 from shop import make_shop
 
 from instep.cli.table_diff import parse_tolerances
 from instep.cli.written_file import check_writable
 from instep.errors import InvalidError
+from instep.lake import open_lake
 from instep.tables.apart import Tolerance
 
 
@@ -35,6 +37,37 @@ def test_the_rows_of_one_table_are_shown_and_written(tmp_path: Path) -> None:
     assert shop.instep("diff", *commits, "--key", "id").code == 2
     told = shop.instep(*asked, "--rows", "nowhere/apart.parquet")
     assert (told.code, "nowhere/apart.parquet cannot be written" in told.err) == (2, True)
+
+
+def test_a_change_of_how_a_table_is_defined_is_seen_by_whoever_compares_and_reviews(
+    tmp_path: Path,
+) -> None:
+    """All that a merge counts as a change of the table, though no row of it is another."""
+    shop = make_shop(tmp_path / "shop").merged()
+    shop.must("ingest", shop.month(1, rows=20))
+    shop.must("branch", "make", "w", "--as", "ana")
+    with open_lake(shop.folder).edit("w", message="defined", author="ana") as edit:
+        table = edit.catalog.load_table("default.sales")
+        with table.update_schema() as schema:
+            schema.update_column("amount", doc="in euro")
+        with table.update_sort_order() as order:
+            order.asc("id", IdentityTransform())
+        with table.transaction() as transaction:
+            transaction.set_properties(owner="ana")
+    expected = [
+        'doc of column "amount": none becomes in euro',
+        "sort order: none becomes id asc nulls-last",
+        'property "owner": none becomes ana',
+    ]
+    change = str(shop.must("propose", "w", "--json").json["change"])
+    for command in ("diff main w", "diff main w --table sales", f"review {change}"):
+        told = shop.must(*command.split()).out
+        assert [one for one in expected if one not in told] == [], told
+    found = shop.must("diff", "main", "w", "--table", "sales", "--json").json["schema"]
+    texts = [
+        f"{one['what']}: {one['before']} becomes {one['after']}" for one in found["definition"]
+    ]
+    assert texts == expected
 
 
 @pytest.mark.parametrize("name", ["nowhere/file", ".", "folder"])

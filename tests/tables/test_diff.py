@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from instep.clock import Window
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import Slice, WrittenFile
-from instep.engines.schema import Column, Schema
+from instep.engines.schema import Column
 from instep.errors import InvalidError
 from instep.tables import key_ranges
 from instep.tables.apart import Tolerance
 from instep.tables.content import TableContent
-from instep.tables.diff import diff_rows, diff_schema, open_diff
+from instep.tables.diff import diff_rows, open_diff
 from instep.tables.read import data_files, schema_of
 from instep.tables.row_diff import Cell, RowChange, RowDiff
 from instep.tables.write import (
@@ -167,25 +167,6 @@ def test_integers_of_two_widths_are_equal_when_their_values_are(tmp_path: Path) 
     after = _replaced(tmp_path, wider, [(1, "a", 0.5)])
 
     assert diff_rows(tmp_path, before, after, ["k"]).is_empty
-
-
-def test_schemas_differ_by_field_id(tmp_path: Path) -> None:
-    before = create_table(tmp_path, "t", COLUMNS, at=AT)
-    renamed = rename_column(tmp_path, before, "v", "w", at=AT)
-    after = set_columns(
-        tmp_path,
-        renamed,
-        (Column(0, "k", "long"), Column(0, "w", "string"), Column(0, "new", "date")),
-        at=AT,
-    )
-
-    found = diff_schema(schema_of(tmp_path, before), schema_of(tmp_path, after))
-
-    assert [(old.name, new.name) for old, new in found.renamed] == [("v", "w")]
-    assert [column.name for column in found.added] == ["new"]
-    assert [column.name for column in found.removed] == ["d"]
-    assert not found.retyped
-    assert diff_schema(Schema(()), Schema(())).is_empty
 
 
 @pytest.mark.parametrize("key", [["k"], []])

@@ -9,11 +9,10 @@ from instep.findings import Finding, Severity
 from instep.history.repository import Repository
 from instep.history.tree import Difference
 from instep.tables.content import TableContent
-from instep.tables.diff import SchemaDiff, diff_rows, diff_schema
-from instep.tables.read import file_set, row_count, schema_of
+from instep.tables.diff import diff_rows
+from instep.tables.read import file_set, load_metadata, row_count, schema_of
 from instep.tables.row_diff import RowDiff
-
-_NO_COLUMNS: tuple[()] = ()
+from instep.tables.schema_diff import SchemaDiff, diff_schema
 
 
 def describe_table(repo: Repository, after_commit: str, difference: Difference) -> KeyEvidence:
@@ -28,7 +27,7 @@ def describe_table(repo: Repository, after_commit: str, difference: Difference) 
     rows = diff_rows(repo.root, before, after, key)
     schema = schema_difference(repo, before, after)
     sentences = [row_sentence(repo, before, after, rows)]
-    sentences += schema_sentences(schema) if before and after else []
+    sentences += schema.sentences() if before and after else []
     findings: list[Finding] = []
     if rows.repeated_keys:
         findings.append(_repeated_keys(difference.key, rows))
@@ -163,25 +162,12 @@ def row_sentence(
     return f"rows {had:,} -> {has:,}: {', '.join(parts) or 'the same rows'} ({how}, {by})"
 
 
-def schema_sentences(schema: SchemaDiff) -> list[str]:
-    """Returns a sentence for each column that differs."""
-    found = [f"column {column.name} {column.type} is new" for column in schema.added]
-    found += [f"column {column.name} is gone" for column in schema.removed]
-    found += [f"column {old.name} is now called {new.name}" for old, new in schema.renamed]
-    found += [f"column {new.name}: {old.type} becomes {new.type}" for old, new in schema.retyped]
-    return found
-
-
 def schema_difference(
     repo: Repository, before: TableContent | None, after: TableContent | None
 ) -> SchemaDiff:
-    """Returns how the columns differ; a table that is not there has none."""
-    from instep.engines.schema import Schema
-
-    return diff_schema(
-        schema_of(repo.root, before) if before else Schema(_NO_COLUMNS),
-        schema_of(repo.root, after) if after else Schema(_NO_COLUMNS),
-    )
+    """Returns how the columns and the rest of the definition differ."""
+    states = (load_metadata(repo.root, one) if one else None for one in (before, after))
+    return diff_schema(*states)
 
 
 def _content(content: JsonObject | None) -> TableContent | None:

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instep.canonical import Json
-from instep.changes.table_evidence import key_of, row_sentence, schema_difference, schema_sentences
+from instep.changes.table_evidence import key_of, row_sentence, schema_difference
 from instep.cli.output import counted
 from instep.cli.written_file import check_writable
 from instep.errors import InvalidError
 from instep.history.repository import Repository
 from instep.tables.apart import Tolerance
 from instep.tables.content import TableContent
-from instep.tables.diff import SchemaDiff, open_diff
+from instep.tables.diff import open_diff
 from instep.tables.read import schema_of
 from instep.tables.row_diff import RowDiff, RowSample
+from instep.tables.schema_diff import SchemaDiff
 
 _TOLERANCE = re.compile(r"(?:(.+)=)?(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)(%?)")
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
@@ -46,7 +47,7 @@ class TableDiff:
     def to_text(self) -> str:
         rows = self.rows
         lines = [f"table/{self.table} from {self.before[:12]} to {self.after[:12]}:"]
-        lines += [f"  {sentence}" for sentence in (self.sentence, *schema_sentences(self.schema))]
+        lines += [f"  {sentence}" for sentence in (self.sentence, *self.schema.sentences())]
         if rows.changed_cells:
             cells = ", ".join(f"{name} {count:,}" for name, count in rows.changed_cells)
             lines.append(f"  changed cells: {cells}")

@@ -1,4 +1,4 @@
-"""Answers what differs between two states of a table: columns by field id, rows by key.
+"""Answers which rows differ between two states of a table; `tables.schema_diff` has all the rest.
 
 Files that both states share, with the same deletes, are not read, so the work follows what changed;
 nor are columns that files made anew hold as the same bytes (`tables.same_bytes`).
@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instep.canonical import Json
 from instep.engines.engine import FileSet, Slice
 from instep.engines.schema import Column, Schema, sql_type_of
 from instep.engines.types import is_castable
@@ -52,35 +51,6 @@ EXACT: Mapping[str | None, Tolerance] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class SchemaDiff:
-    """Columns that differ; pairs are (before, after) of one field id."""
-
-    added: tuple[Column, ...]
-    removed: tuple[Column, ...]
-    renamed: tuple[tuple[Column, Column], ...]
-    retyped: tuple[tuple[Column, Column], ...]
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.added or self.removed or self.renamed or self.retyped)
-
-    def to_json(self) -> dict[str, Json]:
-        return {
-            "added": [{"name": one.name, "type": one.full_type} for one in self.added],
-            "removed": [{"name": one.name, "type": one.full_type} for one in self.removed],
-            "renamed": [{"before": old.name, "after": new.name} for old, new in self.renamed],
-            "retyped": [
-                {
-                    "name": new.name,
-                    "before": _typed(old),
-                    "after": _typed(new),
-                }
-                for old, new in self.retyped
-            ],
-        }
-
-
-@dataclass(frozen=True, slots=True)
 class _Pair:
     """One column of both states, and a type that holds the values of both."""
 
@@ -93,23 +63,6 @@ class _Pair:
     def is_alike(self) -> bool:
         """Says whether the same bytes in a file are the same value on both sides."""
         return self.before.id == self.after.id and self.before.full_type == self.after.full_type
-
-
-def diff_schema(before: Schema, after: Schema) -> SchemaDiff:
-    """Returns how the columns of two states of one table differ, by field id."""
-    old = {column.id: column for column in before.columns}
-    new = {column.id: column for column in after.columns}
-    both = [(old[field_id], new[field_id]) for field_id in new if field_id in old]
-    return SchemaDiff(
-        added=tuple(column for field_id, column in new.items() if field_id not in old),
-        removed=tuple(column for field_id, column in old.items() if field_id not in new),
-        renamed=tuple((one, two) for one, two in both if one.name != two.name),
-        retyped=tuple(
-            (one, two)
-            for one, two in both
-            if (one.full_type, one.required) != (two.full_type, two.required)
-        ),
-    )
 
 
 def diff_rows(
@@ -432,7 +385,3 @@ def _cut(
         if pair.is_key or not is_keyed
     ]
     return ranges_of_key(engine, files, selected, candidates, rows)
-
-
-def _typed(column: Column) -> str:
-    return f"{column.full_type} required" if column.required else column.full_type

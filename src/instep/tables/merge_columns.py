@@ -12,6 +12,7 @@ from typing import Any
 
 from instep.engines.schema import Column, Schema
 from instep.tables.columns import is_promotion
+from instep.tables.definition import part_of_column, text_of
 from instep.tables.merge_rule import Rule
 from instep.tables.row_merge import DefinitionConflict
 
@@ -90,8 +91,8 @@ def _merged(
         if each.name == "children":
             continue
         before, own, other = (getattr(column, each.name, None) for column in (was, mine, yours))
-        what = f'{each.name.replace("_", " ")} of column "{path}{(was or mine).name}"'
-        texts = (_text(before), _text(own), _text(other))
+        what = part_of_column(each.name, f"{path}{(was or mine).name}")
+        texts = (text_of(before), text_of(own), text_of(other))
         fits = is_read if each.name == "type" else lambda value: True
         taken[each.name] = rule.merged(what, (before, own, other), texts, fits)
     within = (was.children if was else (), mine.children, yours.children)
@@ -136,10 +137,6 @@ def _find_same_names(rule: Rule, path: str, merged: Iterable[Column], own: set[i
             rule.open.append(
                 DefinitionConflict(what, _said(None), _said(ours), _said(theirs), by_side=False)
             )
-
-
-def _text(value: Any) -> str:  # of any property
-    return "none" if value in (None, "") else str(value)
 
 
 def _said(column: Column | None) -> str:

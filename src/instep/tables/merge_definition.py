@@ -8,14 +8,21 @@ may mean two things. Files that are there keep the spec that they were written u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as renamed
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from instep.engines.layout import PartitionField
 from instep.engines.schema import Schema
 from instep.tables.columns import check_columns, current_schema
+from instep.tables.definition import (
+    Sort,
+    partition_text,
+    partitioning,
+    sort_order,
+    sort_text,
+)
 from instep.tables.iceberg import Metadata, with_schema
 from instep.tables.merge_columns import Dropped, merge_columns
 from instep.tables.merge_rule import Rule
@@ -23,12 +30,6 @@ from instep.tables.partition import Spec, spec_json
 from instep.tables.read import specs_of
 
 T = TypeVar("T")
-
-_Partition = tuple[tuple[int, str, str], ...]
-"""What partition fields mean: column, transform and name, whatever a branch numbered them."""
-
-_Sort = list[dict[str, Any]]
-"""The fields of a sort order as Iceberg's JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,12 @@ def merge_definition(
     schema = _with_identifiers(columns.schema, identifiers)
     partition = rule.merged(
         "partitioning",
-        *_three(states, _partition, lambda one: _partition_text(one, names)),
+        *_three(states, partitioning, lambda one: partition_text(one, names)),
         lambda fields: {source for source, _, _ in fields} <= whole,
     )
     sort = rule.merged(
         "sort order",
-        *_three(states, _sort, lambda one: _sort_text(one, names)),
+        *_three(states, sort_order, lambda one: sort_text(one, names)),
         lambda fields: {int(one["source-id"]) for one in fields} <= every,
     )
     properties = {
@@ -79,9 +80,9 @@ def merge_definition(
     if not rule.open:
         check_columns(schema)
         after = ours if schema == second else with_schema(ours, schema, at_ms)
-        if partition != _partition(ours):
+        if partition != partitioning(ours):
             after = _with_spec(after, _default_spec(theirs).fields)
-        if sort != _sort(ours):
+        if sort != sort_order(ours):
             after = _with_sort(after, sort)
         if properties != ours["properties"]:
             after = {**after, "properties": properties}
@@ -125,15 +126,6 @@ def _default_spec(metadata: Metadata) -> Spec:
     return specs_of(metadata)[metadata["default-spec-id"]]
 
 
-def _partition(metadata: Metadata) -> _Partition:
-    return tuple((f.source_id, f.transform, f.name) for f in _default_spec(metadata).fields)
-
-
-def _sort(metadata: Metadata) -> _Sort:
-    wanted = metadata["default-sort-order-id"]
-    return next(one["fields"] for one in metadata["sort-orders"] if one["order-id"] == wanted)
-
-
 def _with_spec(metadata: Metadata, fields: Sequence[PartitionField]) -> Metadata:
     """Returns metadata whose new files have the partition `fields` of another branch.
 
@@ -170,7 +162,7 @@ def _alike(one: Sequence[PartitionField], two: Sequence[PartitionField]) -> bool
     return [renamed(field, kind="") for field in one] == [renamed(field, kind="") for field in two]
 
 
-def _with_sort(metadata: Metadata, fields: _Sort) -> Metadata:
+def _with_sort(metadata: Metadata, fields: Sort) -> Metadata:
     """Returns metadata whose new files are sorted by `fields`; order 0 is that without any."""
     orders = metadata["sort-orders"]
     known = [one["order-id"] for one in orders if one["fields"] == fields]
@@ -181,21 +173,3 @@ def _with_sort(metadata: Metadata, fields: _Sort) -> Metadata:
         "default-sort-order-id": known[0] if known else new,
         "sort-orders": [*orders, *([] if known else [made])],
     }
-
-
-def _partition_text(fields: _Partition, names: Mapping[int, str]) -> str:
-    told = (_transformed(transform, names.get(source, "?")) for source, transform, _ in fields)
-    return ", ".join(told) or "none"
-
-
-def _sort_text(fields: _Sort, names: Mapping[int, str]) -> str:
-    told = (
-        f"{_transformed(one['transform'], names.get(int(one['source-id']), '?'))} "
-        f"{one['direction']} {one['null-order']}"
-        for one in fields
-    )
-    return ", ".join(told) or "none"
-
-
-def _transformed(transform: str, name: str) -> str:
-    return name if transform == "identity" else f"{transform}({name})"
