@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace as replaced
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -131,6 +132,24 @@ def test_the_sample_shows_changed_cells_before_and_after(tmp_path: Path) -> None
     assert changed.key == ("2",)
     assert changed.cells == (Cell("d", "1.5", "2.5"),)
     assert added.cells == (Cell("k", None, "3"), Cell("v", None, None), Cell("d", None, None))
+
+
+@pytest.mark.parametrize("key", [["k"], []], ids=["keyed", "keyless"])
+@pytest.mark.parametrize("had", [0, 4], ids=["new", "changed"])
+def test_the_sample_is_the_same_in_whatever_order_rows_of_one_key_were_written(
+    tmp_path: Path, key: list[str], had: int
+) -> None:
+    rows: list[Row] = [(1, f"w{n:03}", float(n)) for n in range(200)]
+    samples = set()
+    for seed in range(4):
+        table = create_table(tmp_path, f"t{seed}", COLUMNS, at=AT)
+        before = _added(tmp_path, table, [(1, "before", 0.5)] * had)
+        after = _replaced(tmp_path, before, Random(seed).sample(rows, len(rows)))
+        samples.add(diff_rows(tmp_path, before, after, key, 3).sample)
+    (sample,) = samples
+    added = [row for row in sample if row.change is RowChange.ADDED]
+    first = 4 if key and had else 0
+    assert [row.cells[1].after for row in added] == [f"w{n:03}" for n in range(first, first + 3)]
 
 
 def test_shared_files_are_not_read(tmp_path: Path) -> None:

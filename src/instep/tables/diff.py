@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from instep.engines.duckdb import DuckDB
 
 SAMPLED_ROWS = 5
-"""How many rows of each kind a diff shows: the first ones in the order of the key."""
+"""How many rows of each kind a diff shows: the first ones by the key, then by all their values."""
 
 _FEW_ROWS = 1_000_000
 """Rows that are found again by their keys; where there are more, all are compared, in ranges."""

@@ -223,11 +223,13 @@ class RowsApart:
 
     def _sample(self, kind: RowChange, sampled: int) -> list[RowSample]:
         side = "o" if kind is RowChange.REMOVED else "n"
-        ordered = range(self._keys or len(self._columns))
+        # By the key first, then by all values: a key that stands more than once orders too little.
+        keys = [f"{side}{n}" for n in range(self._keys)]
+        values = [f"{one}{n}" for n in range(len(self._columns)) for one in "on"]
         texts = ", ".join(f"o{n}::VARCHAR, n{n}::VARCHAR" for n in range(len(self._columns)))
         found = self._rows(
             f"SELECT [{texts}], [{', '.join(self._differs())}] FROM apart "
-            f"WHERE change = '{kind.value}' ORDER BY {', '.join(f'{side}{n}' for n in ordered)} "
+            f"WHERE change = '{kind.value}' ORDER BY {', '.join([*keys, *values])} "
             f"LIMIT {sampled}"
         )
         return [self._row(kind, values, differs) for values, differs in found]
