@@ -144,14 +144,14 @@ class Table:
         """Returns one SELECT over this table, which it names by its name, as an Arrow table.
 
         Raises:
-            InvalidError (kind "sql-failed").
+            InvalidError (kind "not-a-select", "sql-failed").
+            UnavailableError (kind "out-of-memory", "disk-failed").
         """
         from instep.engines.duckdb import DuckDB
 
         with DuckDB(self.repo.root / "staging") as engine:
             engine.view(file_set(self.repo.root, self.content, self.name))
-            found: pa.Table = engine.sql(select).to_arrow_table()
-            return found
+            return engine.arrow(select)
 
     def arrow(self) -> pa.Table:
         """Returns all rows as an Arrow table, in no promised order."""

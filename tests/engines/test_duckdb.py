@@ -241,6 +241,15 @@ def test_wrong_sql_is_an_invalid_input(engine: DuckDB, sql: str) -> None:
     assert caught.value.kind == "sql-failed"
 
 
+def test_what_fails_in_a_row_is_an_invalid_input_too(engine: DuckDB) -> None:
+    sql = "SELECT t::DATE d FROM (VALUES ('2026-01-01'), ('soon')) v(t)"
+    for asked in (engine.arrow, engine.rows):
+        with pytest.raises(InvalidError, match="soon") as caught:
+            asked(sql)
+        assert caught.value.kind == "sql-failed"
+    assert engine.arrow("SELECT 1 AS n").to_pylist() == [{"n": 1}]
+
+
 def test_types_are_inferred_as_iceberg_names_them(engine: DuckDB) -> None:
     found = engine.describe(
         "SELECT 1::TINYINT a, sum(range) b, avg(range) c, now() d, 1.25 e, 'x' f, true g "

@@ -271,6 +271,15 @@ def test_an_append_is_made_again_though_what_it_began_with_was_compacted(lake: L
     assert rows(lake) == sorted(4 * [(1, "a"), (2, "b"), (3, "c")])
 
 
+def test_sql_that_fails_in_a_row_of_a_table_is_an_invalid_input(lake: Lake) -> None:
+    with editing(lake) as edit:
+        edit.create("t", NUMBERS)
+    for select in ("select name::date from t", "select nope from t"):
+        with pytest.raises(InvalidError) as raised:
+            lake.branch("work").table("t").sql(select)
+        assert raised.value.kind == "sql-failed"
+
+
 @pytest.mark.parametrize(
     "where", ["true) or (true", "id = 1) --", "true; select 1", "", "id, name"]
 )

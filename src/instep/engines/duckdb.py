@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -46,6 +46,9 @@ from instep.errors import InternalError, InvalidError
 from instep.faults import reached
 from instep.history.objects import file_digest, publish_durably
 from instep.history.places import here, linked, on_s3
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MEMORY_LIMIT_BYTES = 1 << 30
 """DuckDB's own buffers; the process needs some hundred MB more. An ingest must stay under 2 GiB."""
@@ -222,20 +225,28 @@ class DuckDB:
         self._locked = True
 
     def sql(self, text: str) -> duckdb.DuckDBPyRelation:
-        """Returns one SELECT as a lazy relation.
+        """Returns one SELECT as a lazy relation; DuckDB raises what fails in its rows.
 
         Raises:
-            InvalidError (kind "not-a-select", "sql-failed").
+            InvalidError (kind "not-a-select", "sql-failed"): it cannot be planned.
         """
         select = self._select(text)
         with translated("SQL"):
             return self._connection.sql(select)
+
+    def arrow(self, text: str) -> pa.Table:
+        """Returns all rows of one SELECT as an Arrow table; raises as `rows`."""
+        relation = self.sql(text)
+        with translated("SQL"):
+            found: pa.Table = relation.to_arrow_table()
+        return found
 
     def rows(self, text: str) -> list[tuple[Any, ...]]:  # values of any SQL type
         """Returns all rows of one SELECT.
 
         Raises:
             InvalidError (kind "not-a-select", "sql-failed").
+            UnavailableError (kind "out-of-memory", "disk-failed").
         """
         select = self._select(text)
         with translated("SQL"):

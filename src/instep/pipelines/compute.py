@@ -104,7 +104,7 @@ def train_model(work: TrainWork, progress: Progress) -> Bundle:
 
     with DuckDB(work.scratch, threads=THREADS) as engine:
         engine.view(work.table)
-        table = engine.sql(f'select * from "{work.table.name}"').to_arrow_table()
+        table = engine.arrow(f'select * from "{work.table.name}"')
     fit = import_function(work.code, work.step.path, work.step.function)
     training = train(table, fit, work.step.spec, work.window, progress)
     saved = save_bundle(training, work.folder, work.made_at, work.run)

@@ -132,8 +132,7 @@ def _read(files: FileSet) -> pa.Table:
 
     with tempfile.TemporaryDirectory() as scratch, DuckDB(Path(scratch)) as engine:
         engine.view(files)
-        table: pa.Table = engine.sql(f"select * from {quoted(files.name)}").to_arrow_table()
-        return table
+        return engine.arrow(f"select * from {quoted(files.name)}")
 
 
 def _tables(source: Source, step: SqlStep) -> tuple[str, ...]:
