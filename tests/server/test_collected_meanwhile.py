@@ -1,10 +1,9 @@
-"""Files that a client wrote and did not commit yet are named by nobody: it is told if they go."""
+"""Files that a client wrote and did not commit yet are named by nobody: it is told if they went."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from rest import make_branch, make_project, people, rows, serving
@@ -12,7 +11,7 @@ from rest import make_branch, make_project, people, rows, serving
 from instep import faults
 from instep.cli.erase_rows import erased_rows
 from instep.cli.wholeness import check
-from instep.errors import InvalidError
+from instep.errors import ConflictError, InvalidError, UnavailableError
 from instep.history.collection import collect
 from instep.history.edits import Edit, publish
 from instep.history.repository import Repository
@@ -85,58 +84,111 @@ def once_at(place: str, act: Callable[[], object]) -> None:
     faults.watch(watch)
 
 
-def test_files_that_are_collected_while_they_are_committed_refuse_the_commit(
+def test_files_that_are_condemned_before_they_are_committed_refuse_the_commit(
     repo: Repository, change: TableChange
 ) -> None:
     collected(repo)
-    once_at("rest.commit.before", lambda: collected(repo))
-    with pytest.raises(InvalidError, match="is not there") as error:
+    with pytest.raises(ConflictError, match="found by a collection") as error:
         commit(repo, find_place(repo, "work"), ACT, [change])
-    assert error.value.kind == "damaged-file"
+    assert error.value.kind == "condemned-files"
+    assert error.value.facts["count"] == 3, "a data file, a manifest and a manifest list"
     assert [row["id"] for row in rows(repo, "work", "people")] == [1]
+    collected(repo)
     check(repo)
 
 
-def test_manifests_that_are_collected_while_they_are_committed_refuse_the_commit(
+def test_manifests_that_are_condemned_before_they_are_committed_refuse_the_commit(
     repo: Repository, without_data: TableChange
 ) -> None:
     collected(repo)
-    once_at("rest.commit.before", lambda: collected(repo))
-    with pytest.raises(InvalidError, match=r"avro .* is not there") as error:
+    with pytest.raises(ConflictError, match=r"such as tables/.*/metadata/.*avro") as error:
         commit(repo, find_place(repo, "work"), ACT, [without_data])
-    assert error.value.kind == "damaged-file"
+    assert error.value.kind == "condemned-files"
+    collected(repo)
     assert [row["id"] for row in rows(repo, "work", "people")] == [1, 2]
     check(repo)
 
 
-def test_files_that_are_committed_before_they_are_collected_stay(
+def test_files_that_went_before_they_are_committed_refuse_the_commit(
     repo: Repository, change: TableChange
 ) -> None:
     collected(repo)
+    collected(repo)
+    with pytest.raises(InvalidError, match="is not there") as error:
+        commit(repo, find_place(repo, "work"), ACT, [change])
+    assert error.value.kind == "damaged-file"
+    check(repo)
+
+
+def test_files_that_are_condemned_while_they_are_committed_stay(
+    repo: Repository, change: TableChange
+) -> None:
+    def collect_twice() -> None:
+        collected(repo)
+        collected(repo)
+
+    once_at("rest.commit.before", collect_twice)
     commit(repo, find_place(repo, "work"), ACT, [change])
     collected(repo)
     assert [row["id"] for row in rows(repo, "work", "people")] == [1, 2, 3]
     check(repo)
 
 
-def test_files_that_are_committed_while_rows_are_erased_stay(
+def test_files_that_were_committed_before_a_collection_stay(
     repo: Repository, change: TableChange
 ) -> None:
+    commit(repo, find_place(repo, "work"), ACT, [change])
+    collected(repo)
+    collected(repo)
+    assert [row["id"] for row in rows(repo, "work", "people")] == [1, 2, 3]
+    check(repo)
+
+
+def _erasing_nine(repo: Repository) -> None:
+    """Erases of every branch's people the row that only `other` has."""
     with repo.store.transaction() as tx:
         others = repo.find(repo.resolve("other"), "table/people")
         edit = Edit(repo.resolve("main"), {"table/people": others}, "ana", "people", "test")
         publish(tx, repo, "main", edit)
-    place = find_place(repo, "work")
-    done = SimpleNamespace(at=None)
+    erased_rows(repo, "people", "id = 9", "asked for", "ana", False)
+
+
+@pytest.mark.parametrize(
+    ("place", "is_committed"),
+    [("erase.rows.condemn.before", True), ("erase.rows.delete.before", False)],
+)
+def test_files_that_are_committed_while_rows_are_erased_stay_or_are_refused(
+    repo: Repository, change: TableChange, place: str, is_committed: bool
+) -> None:
+    at = find_place(repo, "work")
+    refused: list[str] = []
 
     def commit_now() -> None:
-        done.at = commit(repo, place, ACT, [change])
+        try:
+            commit(repo, at, ACT, [change])
+        except ConflictError as error:
+            refused.append(error.kind)
 
-    once_at("erase.rows.delete.before", commit_now)
-    erased_rows(repo, "people", "id = 9", "asked for", "ana", False)
-    assert done.at is not None
-    assert [row["id"] for row in rows(repo, "work", "people")] == [1, 2, 3]
+    once_at(place, commit_now)
+    _erasing_nine(repo)
+    assert refused == ([] if is_committed else ["condemned-files"])
+    expected = [1, 2, 3] if is_committed else [1]
+    assert [row["id"] for row in rows(repo, "work", "people")] == expected
     assert [row["id"] for row in rows(repo, "other", "people")] == [1]
+    check(repo)
+
+
+def test_while_a_client_commits_an_erasure_deletes_nothing(
+    repo: Repository, change: TableChange
+) -> None:
+    def erase() -> None:
+        with pytest.raises(UnavailableError) as error:
+            _erasing_nine(repo)
+        assert error.value.kind == "writers-at-work"
+
+    once_at("rest.commit.before", erase)
+    commit(repo, find_place(repo, "work"), ACT, [change])
+    assert [row["id"] for row in rows(repo, "work", "people")] == [1, 2, 3]
     check(repo)
 
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 from instep.canonical import Json, to_microseconds
 from instep.errors import InstepError
 from instep.faults import reached
+from instep.history.condemned import condemn, condemned_below, forget_condemned
 from instep.history.forgetting import COMMIT, forget
 from instep.history.listing import (
     Entry,
@@ -31,10 +32,9 @@ from instep.history.naming import Later, Snapshot, take_snapshot
 from instep.history.objects import ERASED, blob_of, remove_empty_folders
 from instep.history.places import drop_copies, here, on_s3
 from instep.history.repository import Repository
-from instep.history.retention import Condemned, Found, Policy, Rooms, Verdict, decide
+from instep.history.retention import Found, Policy, Rooms, Verdict, decide
 from instep.history.s3 import S3Path, remove_all
 from instep.history.staging import clear_gone, remove_staged, staged, staging_prefix
-from instep.history.store import Transaction
 from instep.history.tokens import PRUNED_AT_ONCE, TOKEN_DAYS, prune_tokens
 
 _DAY_US = 86_400_000_000
@@ -226,7 +226,7 @@ class _Collection:
     def _area(self, prefix: str, unnamed: Sequence[Found]) -> None:
         """Judges what is unnamed in one folder; what was condemned there and is named is spared."""
         with self.repo.store.reading() as tx:
-            before = _condemned(tx, prefix)
+            before = condemned_below(tx, prefix)
         judged: dict[Verdict, list[Found]] = {verdict: [] for verdict in Verdict}
         for found in unnamed:
             verdict = decide(
@@ -253,23 +253,11 @@ class _Collection:
         """Records what is condemned, under a generation that no writer has noted yet."""
         for names in _pages(sorted(spared)):
             with self.repo.store.transaction() as tx:
-                for name in names:
-                    tx.execute("delete from condemned where name = ?", (name,))
+                forget_condemned(tx, names)
         for some in _pages(new):
             reached("gc.condemn.before")
             with self.repo.store.transaction() as tx:
-                generation = current_generation(tx) + 1
-                tx.execute(
-                    "insert into collections (generation, at) values (?, ?)",
-                    (generation, to_microseconds(self.repo.clock())),
-                )
-                for found in some:
-                    tx.execute("delete from condemned where name = ?", (found.name,))
-                    tx.execute(
-                        "insert into condemned (name, generation, lived, mark, size_bytes) "
-                        "values (?, ?, ?, ?, ?)",
-                        (found.name, generation, self.lived, found.mark, found.size_bytes),
-                    )
+                condemn(tx, some, self.lived, self.repo.clock())
             reached("gc.condemn.after")
 
     def _delete(self, some: Sequence[Found]) -> None:
@@ -280,8 +268,7 @@ class _Collection:
             named = self.later.look(tx)
             going = [found for found in some if _as_named(found.name) not in named]
             self._remove(going)
-            for found in going:
-                tx.execute("delete from condemned where name = ?", (found.name,))
+            forget_condemned(tx, (found.name for found in going))
 
     def _remove(self, going: Sequence[Found]) -> None:
         """Removes files; those on S3 together, each under a name that nobody will use again."""
@@ -350,7 +337,7 @@ class _Collection:
         It comes last: what they name was seen named, and spared, before the first is condemned.
         """
         with self.repo.store.reading() as tx:
-            before = _condemned(tx, COMMIT)
+            before = condemned_below(tx, COMMIT)
         judged: dict[Verdict, list[Found]] = {verdict: [] for verdict in Verdict}
         for identifier in sorted(seen.dead):
             found = Found(f"{COMMIT}{identifier}", "", 0)
@@ -372,15 +359,6 @@ class _Collection:
         going = {found.name for found in judged[Verdict.DELETE]} | before.keys() - known
         if going:
             forget(self.repo, self.rooms, [name.removeprefix(COMMIT) for name in sorted(going)])
-
-
-def _condemned(tx: Transaction, prefix: str) -> dict[str, Condemned]:
-    rows = tx.rows(
-        "select name, generation, lived, mark, size_bytes from condemned "
-        "where name >= ? and name < ?",
-        (prefix, prefix + "\x7f"),
-    )
-    return {str(row[0]): Condemned(*row) for row in rows}
 
 
 def still_there(entries: Iterable[Entry], prefix: str) -> list[Found]:

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from instep.errors import InternalError, NotFoundError, RefusedError
 from instep.faults import reached
+from instep.history.condemned import condemned_below
 from instep.history.locks import blobs_locked
 from instep.history.places import at_hand, drop_copies, here, keep_copy, on_s3
 from instep.history.s3_requests import CONNECTIONS
@@ -195,10 +196,8 @@ class Objects:
             return None
         first = f"{self.folder.name}/{digest[:2]}/{digest}"
         with self.store.reading() as tx:
-            rows = tx.rows(
-                "select name from condemned where name >= ? and name < ?", (first, first + "\x7f")
-            )
-        return frozenset(str(name).rpartition("/")[2] for (name,) in rows)
+            found = condemned_below(tx, first)
+        return frozenset(name.rpartition("/")[2] for name in found)
 
     def _wanted(self, digest: str) -> bool:
         """Says whether the blob is there, and marks it as wanted again.

@@ -40,6 +40,12 @@ class TableChange:
         return any(one.type == "assert-create" for one in self.requirements)
 
     @property
+    def uuid(self) -> str:
+        """Returns the table's uuid as a change that makes it tells it; "" where it does not."""
+        told = [str(one.uuid) for one in self.updates if one.action == "assign-uuid"]
+        return told[-1] if told else ""
+
+    @property
     def adds_snapshot(self) -> bool:
         return any(one.action == "add-snapshot" for one in self.updates)
 

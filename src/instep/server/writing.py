@@ -8,9 +8,8 @@ for the request, not for its outcome, since what a request makes has another dig
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from instep.canonical import JsonObject
 from instep.errors import (
@@ -22,6 +21,7 @@ from instep.errors import (
 )
 from instep.faults import reached
 from instep.history.ancestry import is_ancestor
+from instep.history.condemned import condemned_below
 from instep.history.edits import Edit, publish_at
 from instep.history.locks import writing
 from instep.history.refs import refuse_protected
@@ -43,10 +43,8 @@ from instep.server.reading import (
 from instep.server.updates import TableChange, changed, new_table
 from instep.tables.adopt import adopt
 from instep.tables.content import TableContent
-from instep.tables.foreign import still_there
 from instep.tables.iceberg import Metadata
 from instep.tables.reach import added_files
-from instep.tables.read import table_folder
 from instep.tables.write import check_table_name, make_table_folder
 
 
@@ -187,28 +185,14 @@ def _carried_out(
             return place
         origin = f"rest, {act.basis}"
         edit = Edit(place.commit, changes, act.author, message, origin)
-        brought = tuple(_brought(repo, place, made))
-        return _at(place, _published(repo, branch, act, edit, brought))
+        return _at(place, _published(repo, branch, act, edit))
 
 
-def _brought(repo: Repository, place: Place, changes: Changes) -> Iterator[Path]:
-    """Yields the files that the client wrote: they are older than this server's claim to them."""
-    known = [found for name in changes if (found := find_table(repo, place.commit, name))]
-    before = {one.uuid: one for one in known}
-    for content in changes.values():
-        if content is not None:
-            for name in added_files(repo.root, before.get(content.uuid), content):
-                yield table_folder(repo.root, content) / name
-
-
-def _published(repo: Repository, branch: str, act: Act, edit: Edit, brought: Sequence[Path]) -> str:
-    """Publishes the edit; who deletes files does so alone, so what is there now will stay."""
+def _published(repo: Repository, branch: str, act: Act, edit: Edit) -> str:
     reached("rest.commit.before")
     with repo.store.transaction(branch) as tx:
         tip = get_tip(tx, branch)
         refuse_protected(tip.ref)
-        for path in brought:
-            still_there(path)
         commit = publish_at(tx, repo, tip, edit)
         if act.key is not None:
             keep_done(tx, act.key, _digest(branch, act), ref=branch, commit=commit.id, at=commit.at)
@@ -255,12 +239,47 @@ def _known_by_snapshots(act: Act, changes: Sequence[TableChange]) -> Act:
 
 
 def _after(repo: Repository, place: Place, change: TableChange) -> TableContent:
-    if not change.makes_table:
-        return changed(repo.root, get_table(repo, place, change.name), change)
-    _check_free(repo, place, change.name)
-    content = changed(repo.root, None, change)
-    _refuse_another(repo, content)
+    """Makes the state after a change, of files that nobody will delete.
+
+    The client's files are older than this server's claim to them, so they may be condemned. First
+    that is asked, then each is read: what is condemned later stays as long as this is at work.
+    """
+    before = None if change.makes_table else get_table(repo, place, change.name)
+    if before is None:
+        _check_free(repo, place, change.name)
+    condemned = _condemned(repo, before.uuid if before else change.uuid)
+    content = changed(repo.root, before, change)
+    if before is None:
+        _refuse_another(repo, content)
+    if condemned:
+        _refuse_condemned(repo, before, content, condemned)
     return content
+
+
+def _condemned(repo: Repository, table: str) -> Collection[str]:
+    with repo.store.reading() as tx:
+        return condemned_below(tx, f"tables/{table}/")
+
+
+def _refuse_condemned(
+    repo: Repository, before: TableContent | None, content: TableContent, condemned: Collection[str]
+) -> None:
+    """Holds that a state brings no file that may be deleted at any moment.
+
+    Raises:
+        ConflictError (kind "condemned-files").
+    """
+    added = {f"tables/{content.uuid}/{name}" for name in added_files(repo.root, before, content)}
+    if going := sorted(added.intersection(condemned)):
+        raise ConflictError(
+            f"{len(going)} of the files that are committed, such as {going[0]}, were found by a "
+            "collection or an erasure before any commit named them: expected files that it has "
+            "not seen. They may be deleted at any moment, so nothing was committed. Load the "
+            "table again, write the files anew, then commit.",
+            kind="condemned-files",
+            path=going[0],
+            count=len(going),
+        )
 
 
 def _refuse_another(repo: Repository, content: TableContent) -> None:

@@ -1,38 +1,33 @@
 """Erases rows of a table from every state there is: their files are written again without them.
 
 Order: a record of who and why; then each file that holds such a row is written anew, once however
-many states share it, and recorded; then other metadata stands for each state that named it; then,
-when every writer that began before has ended, what no state names is deleted. An act that is cut
-short is completed by doing it again. No commit changes; what a state's file becomes keeps the stem
-of its name, so that a run finds the files of a period again.
+many states share it, and recorded; then other metadata stands for each state that named it; then
+what no state names is condemned, and, when every writer that began before has ended, deleted. An
+act that is cut short is completed by doing it again. No commit changes; what a state's file becomes
+keeps the stem of its name, so that a run finds the files of a period again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from instep.canonical import JsonObject, digest_of, to_microseconds
+from instep.canonical import JsonObject, digest_of
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import DeleteFile, FileSet, WrittenFile
 from instep.engines.schema import Schema, quoted
 from instep.errors import UnavailableError
 from instep.faults import reached
-from instep.history.listing import files_below
-from instep.history.locks import collecting, current_generation, oldest_writer, rewriting, writing
-from instep.history.objects import remove_empty_folders, sync_folder
-from instep.history.places import at_hand, drop_copy, on_s3
+from instep.history.locks import collecting, oldest_writer, rewriting, writing
+from instep.history.places import at_hand
 from instep.history.repository import Repository
-from instep.history.s3 import remove_all
-from instep.history.store import Transaction
 from instep.tables.compact import Say
 from instep.tables.condition import check_condition, enclosed
 from instep.tables.content import TableContent
 from instep.tables.copies import load_base
 from instep.tables.manifest import Manifest
 from instep.tables.names import stem_of
-from instep.tables.reach import files_of
 from instep.tables.read import (
     LISTING,
     LISTING_DIGEST,
@@ -59,13 +54,11 @@ from instep.tables.row_erasures import (
     end_erasure,
     files_of_erasure,
 )
+from instep.tables.unnamed import States, condemn_unnamed, delete_unnamed
 from instep.tables.write import rewritten
 
 ATTEMPTS = 3
 """How often states are looked through again that others made meanwhile."""
-
-States = Callable[[Transaction], Mapping[str, Sequence[JsonObject]]]
-"""Every content of the tables in question, by folder, that a commit or a record names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,32 +132,41 @@ def erase_rows(
     with repo.store.transaction() as tx:
         erasure = begin_erasure(tx, table, predicate, actor, why, remains, repo.clock())
     reached("erase.rows.begin.after")
-    for attempt in range(ATTEMPTS):
-        with repo.store.reading() as tx:
-            every = states(tx)
-        changed = 0
-        with writing(repo.root, repo.store):
-            for folder, contents in every.items():
-                with rewriting(repo.root, folder):
-                    one = _Table(repo.root, contents, newest, predicate)
-                    changed += one.erase(repo, erasure.id, say)
-        if attempt and not changed:
-            break
-        listed = [
-            repo.root / "tables" / folder / below / entry.name
-            for folder in every
-            for below, entry in files_below(repo.root / "tables" / folder)
-        ]
-        _end_of_writers(repo, erasure)
-    else:
-        raise _at_work(erasure)
+    _replace_all(repo, erasure, states, newest, predicate, say)
     with collecting(repo.root, repo.store):
-        _delete_unnamed(repo, states, listed)
+        for _ in range(ATTEMPTS):
+            condemned, generation = condemn_unnamed(repo, states)
+            _end_of_writers(repo, erasure, generation)
+            if not _replace_all(repo, erasure, states, newest, predicate, say):
+                break
+        else:
+            raise _at_work(erasure)
+        delete_unnamed(repo, states, condemned)
     reached("erase.rows.end.before")
     with repo.store.transaction() as tx:
         ended = end_erasure(tx, erasure.id, repo.clock())
     reached("erase.rows.end.after")
     return ended
+
+
+def _replace_all(
+    repo: Repository,
+    erasure: RowErasure,
+    states: States,
+    newest: TableContent,
+    predicate: str,
+    say: Say,
+) -> int:
+    """Lets other metadata stand for every state with such rows; returns for how many."""
+    with repo.store.reading() as tx:
+        every = states(tx)
+    changed = 0
+    with writing(repo.root, repo.store):
+        for folder, contents in every.items():
+            with rewriting(repo.root, folder):
+                one = _Table(repo.root, contents, newest, predicate)
+                changed += one.erase(repo, erasure.id, say)
+    return changed
 
 
 class _Table:
@@ -375,18 +377,12 @@ def _optional(schema: Schema) -> Schema:
     return Schema(tuple(replace(column, required=False) for column in schema.columns))
 
 
-def _end_of_writers(repo: Repository, erasure: RowErasure) -> None:
-    """Holds that nobody at work can know a file that was replaced.
+def _end_of_writers(repo: Repository, erasure: RowErasure, generation: int) -> None:
+    """Holds that nobody at work can know a file that was replaced, or have found one to be there.
 
     Raises:
         UnavailableError (kind "writers-at-work").
     """
-    with repo.store.transaction() as tx:
-        generation = current_generation(tx) + 1
-        tx.execute(
-            "insert into collections (generation, at) values (?, ?)",
-            (generation, to_microseconds(repo.clock())),
-        )
     oldest = oldest_writer(repo.root, repo.store)
     if oldest is not None and oldest < generation:
         raise _at_work(erasure)
@@ -400,49 +396,3 @@ def _at_work(erasure: RowErasure) -> UnavailableError:
         kind="writers-at-work",
         erasure=erasure.id,
     )
-
-
-def _delete_unnamed(repo: Repository, states: States, listed: Sequence[Path]) -> None:
-    """Deletes what no state names of the files that were there before the last writer ended.
-
-    It is done alone, by what is named then: a client of the catalog may commit files that it wrote
-    before.
-    """
-    with repo.store.reading() as tx:
-        every = states(tx)
-    named = _named(repo, every)
-    reached("erase.rows.delete.before")
-    with repo.store.transaction() as tx:
-        now = states(tx)
-        if now != every:
-            named |= _named(repo, now)
-        going = _others(repo, listed, named)
-        remove_all([remote for path in going if (remote := on_s3(path))])
-        for path in going:
-            if on_s3(path):
-                drop_copy(path)
-            else:
-                path.unlink(missing_ok=True)
-    for place in {path.parent for path in going}:
-        sync_folder(place)
-    for folder in every:
-        remove_empty_folders(repo.root / "tables" / folder / "data")
-    reached("erase.rows.delete.after")
-
-
-def _named(repo: Repository, every: Mapping[str, Sequence[JsonObject]]) -> set[str]:
-    return {
-        f"{folder}/{name}"
-        for folder, contents in every.items()
-        for name in files_of(repo, folder, contents)
-    }
-
-
-def _others(repo: Repository, listed: Sequence[Path], named: Collection[str]) -> list[Path]:
-    open_ended = tuple(name[:-1] for name in named if name.endswith("*"))
-    names = {path: path.relative_to(repo.root / "tables").as_posix() for path in listed}
-    return [
-        path
-        for path, name in names.items()
-        if name not in named and not name.startswith(open_ended)
-    ]

@@ -186,16 +186,6 @@ def seen(path: Path, *, is_data: bool) -> Seen:
     return Seen(digest, size, rows, leaves, ids, layout)
 
 
-def still_there(path: Path) -> None:
-    """Holds that a file that nothing names yet was not collected since it was looked at.
-
-    Raises:
-        InvalidError (kind "damaged-file").
-    """
-    if not path.is_file():
-        raise _damaged(path, "it is not there")
-
-
 def written_file(folder: Path, told: Told, found: Seen, kinds: Mapping[int, str]) -> WrittenFile:
     """Returns the record of a live file; `kinds` are the types of fields that are not nested.
 
