@@ -87,6 +87,14 @@ class Later:
         return self._paths
 
 
+def is_named(tx: Transaction, text: str) -> bool:
+    """Says whether a content of any commit there is has `text` in it; reads every node.
+
+    `text` has letters, digits and "-" only.
+    """
+    return tx.row("select 1 from nodes where body like ? limit 1", (f"%{text}%",)) is not None
+
+
 def roots(tx: Transaction, named: Iterable[str]) -> set[str]:
     """Returns the commits that stay: what a ref is or was, and what the rooms' records need."""
     found = {str(row[0]) for row in tx.rows("select commit_id from refs")}

@@ -24,6 +24,7 @@ from instep.history.ancestry import is_ancestor
 from instep.history.condemned import condemned_below
 from instep.history.edits import Edit, publish_at
 from instep.history.locks import writing
+from instep.history.naming import is_named
 from instep.history.refs import refuse_protected
 from instep.history.repository import Repository
 from instep.history.tips import get_tip
@@ -283,9 +284,17 @@ def _refuse_condemned(
 
 
 def _refuse_another(repo: Repository, content: TableContent) -> None:
-    """Holds that a staged table is not one that has states already: a uuid is one table's."""
+    """Holds that a staged table is not one that was committed: a uuid is one table's.
+
+    Another state there may be of an attempt of the same request that published nothing. Where there
+    is none, as most often, no commit has to be asked.
+    """
     metadata = repo.root / "tables" / content.uuid / "metadata"
-    if sum(1 for _ in metadata.glob("*.metadata.json")) > 1:
+    if sum(1 for _ in metadata.glob("*.metadata.json")) == 1:
+        return
+    with repo.store.reading() as tx:
+        is_taken = is_named(tx, content.uuid)
+    if is_taken:
         raise InvalidError(
             f"A new table with the uuid {content.uuid} was asked for: expected the one that was "
             "given when it was staged, and was not committed yet. Begin to make the table again.",
