@@ -46,6 +46,7 @@ async def ask(
 ) -> Told:
     """Sends one request without a socket."""
     told = Told()
+    where, _, query = path.partition("?")
 
     async def receive() -> Mapping[str, Any]:  # as ASGI has it
         return {"type": "http.request", "body": body}
@@ -58,6 +59,6 @@ async def ask(
             told.body += message["body"]
 
     headers = [(b"idempotency-key", key.encode())] if key else []
-    scope = {"method": method, "path": path, "query_string": b"", "headers": headers}
+    scope = {"method": method, "path": where, "query_string": query.encode(), "headers": headers}
     await app(scope, receive, send)
     return told

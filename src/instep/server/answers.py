@@ -73,6 +73,10 @@ def failed(error: Exception, request: Request) -> Reply:
         case OverflowError():
             text = f"The body is over {MAXIMUM_BYTES} bytes: expected fewer. Commit less at once."
             return _reply(400, "BadRequestException", text, "request-too-large")
+        case RecursionError():
+            _LOG.error("%s is nested too deeply", request.route, exc_info=error)
+            text = "The body is nested too deeply: expected one as the protocol has it. Correct it."
+            return _reply(400, "BadRequestException", text, "bad-request")
         case _:
             _LOG.error("%s failed", request.route, exc_info=error)
             text = "The server failed: expected an answer. Its log says why."

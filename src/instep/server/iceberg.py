@@ -112,6 +112,8 @@ def answer(service: Service, request: Request) -> Reply:
     Raises:
         InstepError: with what `answers.failed` makes an answer of.
     """
+    if any("\0" in text for text in (*request.path, *request.query.values())):
+        raise bad_request("its address has a zero byte, which no name has")
     match request.method, request.path[1:]:
         case "POST", path if path == _TOKENS:
             return service.clients.trade(request)
@@ -142,10 +144,11 @@ class _Asked:
     def body(self) -> Body:
         try:
             found = json.loads(self.request.body)
+            json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair is no text
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise bad_request("the body is not a JSON object")
+            raise bad_request("the body is not a JSON object, or has text that is not Unicode")
         return found
 
     def act(self) -> Act:
