@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -246,6 +246,12 @@ class _Reach:
 
     def files(self, folder: str, contents: Sequence[JsonObject]) -> Collection[str]:
         return reach.files_of(self.repo, folder, contents)
+
+    def recorded(self, folder: str) -> Collection[str]:
+        return reach.recorded_in(self.repo, folder)
+
+    def drop_rows(self, tx: Transaction, paths: Iterable[str]) -> None:
+        reach.drop_rows(tx, paths)
 
 
 def _records(tx: Transaction) -> tuple[Named, ...]:

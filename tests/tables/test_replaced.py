@@ -13,10 +13,11 @@ from histories import Compaction, DiedError
 from instep import faults
 from instep.cli.erase_rows import erased_rows
 from instep.cli.wholeness import check
+from instep.history.locks import writing
 from instep.history.repository import Repository
 from instep.tables.content import TableContent
 from instep.tables.read import located
-from instep.tables.replaced import Why, why_replaced
+from instep.tables.replaced import Why, decided, why_replaced
 
 _COLUMNS = "uuid, content, before_digest, metadata, digest, why"
 
@@ -154,4 +155,67 @@ def test_a_state_is_replaced_again_and_again(repo: Repository) -> None:
         assert located(repo.root, table).digest == one.now.digest
         gc(repo)
     gc(repo)
+    assert on_disk(repo) == needs(repo).paths
+
+
+@pytest.mark.parametrize("is_carried_out", [True, False])
+def test_what_was_decided_of_a_state_goes_with_the_state(
+    repo: Repository, is_carried_out: bool
+) -> None:
+    kept = _table(repo)
+    garbage.branch(repo, "side")
+    going = garbage.grown(repo, kept, [3])
+    garbage.commit(repo, "side", table__t=going.to_content())
+    for state in (kept, going):
+        with Compaction(repo, state) as one:
+            if is_carried_out:
+                one.swap()
+            else:
+                one.die()
+    gc(repo)
+    assert decided(repo, kept.uuid).keys() == {kept.digest, going.digest}
+    garbage.delete_branch(repo, "side")
+    with writing(repo.root, repo.store):
+        for _ in range(5):
+            gc(repo)
+        assert decided(repo, kept.uuid).keys() == {kept.digest, going.digest}, "a writer is open"
+    for _ in range(4):
+        gc(repo)
+    assert decided(repo, kept.uuid).keys() == {kept.digest}
+    assert numbers(repo, kept) == [1, 2]
+    with Compaction(repo, kept) as late:
+        late.swap()
+    for _ in range(2):
+        gc(repo)
+    assert on_disk(repo) == needs(repo).paths
+    with repo.store.reading() as tx:
+        assert tx.rows("select name from condemned") == []
+
+
+def test_a_collection_that_died_when_it_had_removed_a_record_removes_its_row_the_next_time(
+    repo: Repository,
+) -> None:
+    table = _table(repo)
+    with Compaction(repo, table) as one:
+        one.swap()
+    garbage.commit(repo, "main", table__t=None)
+    orphan = garbage.grown(repo, table, [3])
+    with Compaction(repo, orphan) as other:
+        other.swap()
+    gc(repo)
+
+    def watcher(place: str) -> None:
+        if place == "gc.remove.after":
+            raise DiedError
+
+    faults.watch(watcher)
+    try:
+        with pytest.raises(DiedError):
+            gc(repo)
+    finally:
+        faults.watch(None)
+    assert decided(repo, table.uuid).keys() == {table.digest, orphan.digest}
+    for _ in range(2):
+        gc(repo)
+    assert decided(repo, table.uuid).keys() == {table.digest}
     assert on_disk(repo) == needs(repo).paths

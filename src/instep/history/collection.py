@@ -183,6 +183,8 @@ class _Collection:
                 self.say(f"{number:,} of {len(folders):,} tables looked at")
             prefix = f"tables/{folder}/"
             contents = seen.tables.get(folder, ())
+            # Rows first: of a state that is named, each of them is then among what it needs.
+            recorded = self.rooms.reach.recorded(folder)
             try:
                 named = self.rooms.reach.files(folder, contents) if contents else ()
             except InstepError as error:
@@ -197,7 +199,8 @@ class _Collection:
                     self.reached += 1
                 else:
                     unnamed += still_there([entry], prefix + below)
-            self._area(prefix, unnamed)
+            without = sorted(set(recorded).difference(named, names))
+            self._area(prefix, [*(Found(prefix + name, "", 0) for name in without), *unnamed])
             self._forget(root / folder, copies.difference(names))
             if not self.is_dry:
                 remove_empty_folders(root / folder / "data")
@@ -268,6 +271,7 @@ class _Collection:
             named = self.later.look(tx)
             going = [found for found in some if _as_named(found.name) not in named]
             self._remove(going)
+            self.rooms.reach.drop_rows(tx, (found.name for found in going))
             forget_condemned(tx, (found.name for found in going))
 
     def _remove(self, going: Sequence[Found]) -> None:

@@ -72,6 +72,14 @@ class Reach(Protocol):
         """
         ...
 
+    def recorded(self, folder: str) -> Collection[str]:
+        """Returns the paths, below `folder`, of files that have a row, whether they are there."""
+        ...
+
+    def drop_rows(self, tx: Transaction, paths: Iterable[str]) -> None:
+        """Removes the rows of files, most of which have none; paths are below the lake's root."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Rooms:

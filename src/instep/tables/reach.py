@@ -7,12 +7,14 @@ Only names are kept in memory, those of one table at a time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from instep.canonical import JsonObject
 from instep.history.repository import Repository
+from instep.history.store import Transaction
 from instep.tables.content import TYPE as TYPE
 from instep.tables.content import TableContent
 from instep.tables.copies import load_base, load_json
@@ -20,10 +22,12 @@ from instep.tables.iceberg import Metadata
 from instep.tables.manifest import Manifest
 from instep.tables.names import names_in
 from instep.tables.read import LISTING, LISTING_DIGEST, load_listing, located, replacement_path
-from instep.tables.replaced import Decision, decided, is_due
+from instep.tables.replaced import Decision, decided, forget_decided, is_due
 
 RESERVED = "metadata/column-*"
 """Field ids that are taken: needed as long as the table has a state."""
+
+_RECORD = re.compile(r"tables/(?P<uuid>[^/]+)/replacements/(?P<digest>[^/]+)\.json")
 
 
 def folder_of(content: JsonObject) -> str | None:
@@ -58,6 +62,17 @@ def files_of(repo: Repository, folder: str, contents: Sequence[JsonObject]) -> f
             if one.live_files:
                 manifests[one.entries] = one
     return frozenset(names.union(*names_in(root, folder, manifests.values())))
+
+
+def recorded_in(repo: Repository, folder: str) -> frozenset[str]:
+    """Returns the paths, below the table's folder, of the records that were ever decided upon."""
+    return frozenset(f"replacements/{digest}.json" for digest in decided(repo, folder))
+
+
+def drop_rows(tx: Transaction, paths: Iterable[str]) -> None:
+    """Removes what was decided of states whose records, among other files, are at these paths."""
+    states = (_RECORD.fullmatch(path) for path in paths)
+    forget_decided(tx, [(found["uuid"], found["digest"]) for found in states if found])
 
 
 def added_files(root: Path, before: TableContent | None, after: TableContent) -> frozenset[str]:

@@ -13,6 +13,7 @@ decision counts for nothing, and the next takes its row. Only this module knows 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +25,7 @@ from instep.history.locks import blobs_locked
 from instep.history.objects import write_durably
 from instep.history.places import on_s3
 from instep.history.repository import Repository
+from instep.history.store import Transaction
 from instep.tables.content import TableContent
 from instep.tables.read import located, replacement_path
 
@@ -82,6 +84,13 @@ def decided(repo: Repository, uuid: str) -> dict[str, Decision]:
             (uuid,),
         )
     return {str(content): Decision(*row) for content, *row in rows}
+
+
+def forget_decided(tx: Transaction, states: Sequence[tuple[str, str]]) -> None:
+    """Removes what was decided of states that nobody needs, by the table's id and their digest."""
+    if states and tx.has_table("replacements"):
+        for state in states:
+            tx.write("delete from replacements where uuid = ? and content = ?", state)
 
 
 def is_due(root: Path, standing: TableContent, last: Decision) -> bool:
