@@ -8,7 +8,7 @@ may mean two things. Files that are there keep the spec that they were written u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as renamed
 from typing import TypeVar
