@@ -320,3 +320,20 @@ def test_nan_that_others_wrote_is_found_by_every_act(lake: Lake) -> None:
         edit.catalog.load_table("default.t").append(rows.slice(1, 1))
         edit.delete("t", where="x > 100")
     assert ids(lake) == [1, 3]
+
+
+def test_nans_that_another_did_not_count_are_not_told_as_none(lake: Lake) -> None:
+    """pyiceberg does not count them; a count of zero would have readers leave the file out."""
+    rows = pa.table({"id": [1, 2], "x": [math.nan, 2.0], "part": ["a", "b"]})
+    with editing(lake) as edit:
+        edit.create(
+            "t", columns={"id": "long", "x": "double", "part": "string"}, partition=["part"]
+        )
+        edit.catalog.load_table("default.t").append(rows)
+    with editing(lake) as edit:
+        edit.delete("t", where="id = 2")  # the file of the other row is told of anew
+    content = lake.branch("work").table("t").content
+
+    table = bare_table(lake.repo.root, metadata_path(lake.repo.root, content))
+
+    assert table.scan(row_filter="x is nan").to_arrow().column("id").to_pylist() == [1]
