@@ -14,6 +14,7 @@ from instep.cli.wholeness import check
 from instep.errors import ConflictError, InvalidError, UnavailableError
 from instep.history.collection import collect
 from instep.history.edits import Edit, publish
+from instep.history.locks import writing
 from instep.history.repository import Repository
 from instep.history.retention import Policy
 from instep.lake import Lake, retention_of
@@ -84,11 +85,30 @@ def once_at(place: str, act: Callable[[], object]) -> None:
     faults.watch(watch)
 
 
-def test_files_that_are_condemned_before_they_are_committed_refuse_the_commit(
+def doomed(repo: Repository) -> None:
+    """Collects twice; what is due the second time stays for a writer at work, but is doomed."""
+    collected(repo)
+    with writing(repo.root, repo.store):
+        collected(repo)
+
+
+def test_files_that_a_collection_has_seen_are_committed_while_they_are_not_due(
     repo: Repository, change: TableChange
 ) -> None:
+    collect(repo, retention_of(repo), Policy(keep_days=30, staging_days=1))
+    collect(repo, retention_of(repo), Policy(keep_days=30, staging_days=1))
+    commit(repo, find_place(repo, "work"), ACT, [change])
     collected(repo)
-    with pytest.raises(ConflictError, match="found by a collection") as error:
+    collected(repo)
+    assert [row["id"] for row in rows(repo, "work", "people")] == [1, 2, 3]
+    check(repo)
+
+
+def test_files_that_are_doomed_before_they_are_committed_refuse_the_commit(
+    repo: Repository, change: TableChange
+) -> None:
+    doomed(repo)
+    with pytest.raises(ConflictError, match="being deleted") as error:
         commit(repo, find_place(repo, "work"), ACT, [change])
     assert error.value.kind == "condemned-files"
     assert error.value.facts["count"] == 3, "a data file, a manifest and a manifest list"
@@ -97,10 +117,10 @@ def test_files_that_are_condemned_before_they_are_committed_refuse_the_commit(
     check(repo)
 
 
-def test_manifests_that_are_condemned_before_they_are_committed_refuse_the_commit(
+def test_manifests_that_are_doomed_before_they_are_committed_refuse_the_commit(
     repo: Repository, without_data: TableChange
 ) -> None:
-    collected(repo)
+    doomed(repo)
     with pytest.raises(ConflictError, match=r"such as tables/.*/metadata/.*avro") as error:
         commit(repo, find_place(repo, "work"), ACT, [without_data])
     assert error.value.kind == "condemned-files"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TypeVar
 from instep.canonical import Json, to_microseconds
 from instep.errors import InstepError
 from instep.faults import reached
-from instep.history.condemned import condemn, condemned_below, forget_condemned
+from instep.history.condemned import DOOMED, condemn, condemned_below, forget_condemned
 from instep.history.forgetting import COMMIT, forget
 from instep.history.listing import (
     Entry,
@@ -32,7 +32,7 @@ from instep.history.naming import Later, Snapshot, take_snapshot
 from instep.history.objects import ERASED, blob_of, remove_empty_folders
 from instep.history.places import drop_copies, here, on_s3
 from instep.history.repository import Repository
-from instep.history.retention import Found, Policy, Rooms, Verdict, decide
+from instep.history.retention import Condemned, Found, Policy, Rooms, Verdict, decide
 from instep.history.s3 import S3Path, remove_all
 from instep.history.staging import clear_gone, remove_staged, staged, staging_prefix
 from instep.history.tokens import PRUNED_AT_ONCE, TOKEN_DAYS, prune_tokens
@@ -246,7 +246,26 @@ class _Collection:
         spared = before.keys() - {found.name for found in unnamed}
         self._condemn(judged[Verdict.CONDEMN], spared)
         for some in _pages(judged[Verdict.DELETE], _DELETED_AT_ONCE):
-            self._delete(some)
+            self._delete(self._doomed(some, before) if prefix.startswith("tables/") else some)
+
+    def _doomed(self, due: Sequence[Found], before: Mapping[str, Condemned]) -> list[Found]:
+        """Dooms files of tables, and returns those that no open writer can be about to commit."""
+        ready = [found for found in due if before[found.name].lived == DOOMED]
+        new = [found for found in due if before[found.name].lived != DOOMED]
+        if not new:
+            return ready
+        reached("gc.doom.before")
+        with self.repo.store.transaction() as tx:
+            generation = condemn(tx, new, DOOMED, self.repo.clock())
+        reached("gc.doom.after")
+        oldest = oldest_writer(self.repo.root, self.repo.store)
+        if oldest is None or oldest >= generation:
+            return [*ready, *new]
+        for found in new:
+            for verdict, step in ((Verdict.DELETE, -1), (Verdict.NEEDED, 1)):
+                self.counts[verdict, _kind(found.name)] += step
+                self.sizes[verdict, _kind(found.name)] += step * found.size_bytes
+        return ready
 
     def _count(self, verdict: Verdict, found: Found) -> None:
         self.counts[verdict, _kind(found.name)] += 1

@@ -2,8 +2,11 @@
 
 The record is durable before anything is deleted, under a generation that no writer at work has
 noted. So a writer that asks, and then looks whether a file is there, may rely on one that is not
-condemned: one that is condemned later stays as long as that writer is at work. What is condemned
-may go at any moment, also by a request that was sent long ago.
+condemned: one that is condemned later stays as long as that writer is at work.
+Files that a client wrote on its own, and asks to have committed later, may be condemned long before
+they are due. So of files of tables what is about to go is recorded as *doomed* first, also under a
+new generation, and only then are writers looked for: no commit takes what is doomed, and it may go
+at any moment, also by a request that was sent long ago.
 Not here: who condemns what (`collection`, `tables.unnamed`).
 """
 
@@ -16,6 +19,15 @@ from instep.canonical import to_microseconds
 from instep.history.locks import current_generation
 from instep.history.retention import Condemned, Found
 from instep.history.store import Transaction
+
+DOOMED = -1_000_000
+"""In the place of the days that a lake had lived, what is about to be deleted."""
+
+
+def doomed_below(tx: Transaction, prefix: str) -> frozenset[str]:
+    """Returns the names that begin with `prefix` of what may be deleted at any moment."""
+    found = condemned_below(tx, prefix).values()
+    return frozenset(one.name for one in found if one.lived == DOOMED)
 
 
 def condemned_below(tx: Transaction, prefix: str) -> dict[str, Condemned]:

@@ -21,7 +21,7 @@ from instep.errors import (
 )
 from instep.faults import reached
 from instep.history.ancestry import is_ancestor
-from instep.history.condemned import condemned_below
+from instep.history.condemned import doomed_below
 from instep.history.edits import Edit, publish_at
 from instep.history.locks import writing
 from instep.history.naming import is_named
@@ -248,22 +248,22 @@ def _after(repo: Repository, place: Place, change: TableChange) -> TableContent:
     before = None if change.makes_table else get_table(repo, place, change.name)
     if before is None:
         _check_free(repo, place, change.name)
-    condemned = _condemned(repo, before.uuid if before else change.uuid)
+    doomed = _doomed(repo, before.uuid if before else change.uuid)
     content = changed(repo.root, before, change)
     if before is None:
         _refuse_another(repo, content)
-    if condemned:
-        _refuse_condemned(repo, before, content, condemned)
+    if doomed:
+        _refuse_doomed(repo, before, content, doomed)
     return content
 
 
-def _condemned(repo: Repository, table: str) -> Collection[str]:
+def _doomed(repo: Repository, table: str) -> Collection[str]:
     with repo.store.reading() as tx:
-        return condemned_below(tx, f"tables/{table}/")
+        return doomed_below(tx, f"tables/{table}/")
 
 
-def _refuse_condemned(
-    repo: Repository, before: TableContent | None, content: TableContent, condemned: Collection[str]
+def _refuse_doomed(
+    repo: Repository, before: TableContent | None, content: TableContent, doomed: Collection[str]
 ) -> None:
     """Holds that a state brings no file that may be deleted at any moment.
 
@@ -271,12 +271,12 @@ def _refuse_condemned(
         ConflictError (kind "condemned-files").
     """
     added = {f"tables/{content.uuid}/{name}" for name in added_files(repo.root, before, content)}
-    if going := sorted(added.intersection(condemned)):
+    if going := sorted(added.intersection(doomed)):
         raise ConflictError(
-            f"{len(going)} of the files that are committed, such as {going[0]}, were found by a "
-            "collection or an erasure before any commit named them: expected files that it has "
-            "not seen. They may be deleted at any moment, so nothing was committed. Load the "
-            "table again, write the files anew, then commit.",
+            f"{len(going)} of the files that are committed, such as {going[0]}, are being deleted "
+            "by a collection or an erasure, since no commit named them for so long: expected files "
+            "that stay. Nothing was committed. Load the table again, write the files anew, then "
+            "commit.",
             kind="condemned-files",
             path=going[0],
             count=len(going),

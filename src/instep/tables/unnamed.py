@@ -1,6 +1,6 @@
 """Files of tables that no state names, and how erasure removes them: condemned first, then deleted.
 
-What a client of the catalog has written and not committed yet is among them: once it is condemned
+What a client of the catalog has written and not committed yet is among them: once it is doomed
 no commit takes it (`history.condemned`), so that it does not matter when it goes. Who collects
 garbage does the same slowly (`history.collection`); not both at the same time.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from instep.canonical import JsonObject
 from instep.faults import reached
 from instep.history.collection import still_there
-from instep.history.condemned import condemn, forget_condemned
+from instep.history.condemned import DOOMED, condemn, forget_condemned
 from instep.history.listing import files_below
 from instep.history.objects import remove_empty_folders, sync_folder
 from instep.history.places import drop_copy, on_s3
@@ -41,9 +41,7 @@ def condemn_unnamed(repo: Repository, states: States) -> tuple[Sequence[Found], 
     going = _others(listed, _named(repo, every))
     reached("erase.rows.condemn.before")
     with repo.store.transaction() as tx:
-        row = tx.row("select count(*) from lived_days")
-        assert row is not None, "an aggregate gives a row"
-        generation = condemn(tx, going, int(row[0]), repo.clock())
+        generation = condemn(tx, going, DOOMED, repo.clock())
     reached("erase.rows.condemn.after")
     return going, generation
 
