@@ -383,13 +383,23 @@ def _live_through(
                 assert error.kind == "session-lost"
                 history.close_on(history.repo)
             if step in {"gc", "swap", "die", "erase"}:
-                needs(machines[number % len(machines)])
+                _look(history, machines[number % len(machines)])
         history.end(machines[0])
         history.check(machines[2])
         kept = (machines[0].root / "tables").rglob("*.parquet")
         assert history.erased.isdisjoint(numbers_in(kept)), "not in the store, whoever named it"
         _end(machines)
         assert on_disk(machines[0]) == needs(machines[1]).paths
+
+
+def _look(history: History, machine: Repository) -> None:
+    """Reads all that is needed; a machine whose session ended is told so once, and begins anew."""
+    try:
+        needs(machine)
+    except ConflictError as error:
+        assert error.kind == "session-lost"
+        history.close_on(machine)
+        needs(machine)
 
 
 def _vanish(history: History, machines: list[Repository], number: int) -> None:
