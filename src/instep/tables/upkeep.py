@@ -124,8 +124,10 @@ def look_after(
     try:
         content = _content(repo, ref, table)
         stood = Stood(repo, ref, content.uuid)
-        if not is_due(small_file_count(repo.root, content), stood):
+        small = small_file_count(repo.root, content)
+        if not is_due(small, stood):
             return ""
+        stood.keep(small)  # what fails now is not tried again after every edit
         target = next((tier for tier in TIERS_BYTES if _are_many(repo, content, tier)), None)
         done = None
         if target is not None:
