@@ -433,7 +433,7 @@ def having_seen(look: Any) -> Any:  # a function of a table of pyiceberg
         (having_seen(lambda table: table.incremental_append_scan().to_arrow().num_rows), False),
         (having_seen(lambda table: table.inspect.files().num_rows), False),
         (having_seen(lambda table: table.current_snapshot().summary["total-records"]), False),
-        (having_seen(lambda table: table.to_polars().collect()), False),
+        (having_seen(lambda table: table.to_polars()), False),
         (lambda table: table.delete("id == 1"), False),
         (lambda table: (table.delete("id == 9"), table.append(ONE)), False),
     ],
