@@ -14,7 +14,7 @@ from instep.tables.read import specs_of
 Partition = tuple[tuple[int, str, str], ...]
 """What partition fields mean: column, transform and name."""
 
-Sort = list[dict[str, Any]]
+Sort = list[dict[str, Any]]  # JSON of any shape
 """The fields of a sort order as Iceberg's JSON."""
 
 
