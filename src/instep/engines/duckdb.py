@@ -13,8 +13,9 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -24,23 +25,17 @@ import duckdb
 
 from instep.engines.bring import begins, begun_anew, brought
 from instep.engines.conform import check_required, conforming, rules_within
+from instep.engines.copying import copied, copied_as_one
 from instep.engines.deletes import position_files, positions_sql, vector_positions
 from instep.engines.duckdb_errors import damaged, translated
 from instep.engines.engine import FileSet, WrittenFile
 from instep.engines.fixed import has_fixed, write_fixed
 from instep.engines.held import Footer, Held, held_alike, layouts_sql
-from instep.engines.layout import (
-    PLAIN,
-    Layout,
-    order_by,
-    partition_columns,
-    partition_names,
-    partition_of,
-)
+from instep.engines.layout import PLAIN, Layout
 from instep.engines.reading import alone, parquet_sql
 from instep.engines.scan import deleted_rows, scan, where
-from instep.engines.schema import Column, Schema, check_names, literal, quoted
-from instep.engines.statistics import file_statistics
+from instep.engines.schema import Schema, check_names, literal, quoted
+from instep.engines.splice import rows_of_row_groups, spliced
 from instep.engines.types import column_of
 from instep.errors import InternalError, InvalidError
 from instep.faults import reached
@@ -295,66 +290,65 @@ class DuckDB:
             UnavailableError (kind "out-of-memory", "disk-failed").
         """
         select = conforming(self.describe(text), schema, _bare(text))
-        out = self._folders[0] / uuid.uuid4().hex
         self.lock()
-        reached("engine.copy.before")
-        try:
+        with self._out() as out:
+            reached("engine.copy.before")
             with translated("SQL"):
-                found = self._copied(select, schema, out, target_bytes, layout)
+                found = copied(self._connection, select, schema, out, target_bytes, layout)
             reached("engine.copy.after")
-            check_required(schema, [one.columns for one in found])
-            self._check_within(schema, [one.path for one in found])
+            self._check(schema, found)
             if has_fixed(schema):
                 found = [
                     replace(one, size_bytes=write_fixed(Path(one.path), schema)) for one in found
                 ]
             return tuple(_published(found, folder, stem))
+
+    def write_columns(
+        self, text: str, place: str, schema: Schema, file: WrittenFile, folder: Path
+    ) -> WrittenFile | None:
+        """Writes a file anew with the columns of `schema` as one SELECT gives them.
+
+        The SELECT returns a row for each row of the file, with its place there in the column
+        `place`. All other columns are copied as they are, their statistics too. None, and nothing
+        is written, where the file's bytes cannot be taken apart (`engines.splice`). The new file is
+        durable under a name of its own when this returns.
+
+        Raises: as `write`.
+        """
+        base = Path(self.at_hand(file.path))
+        row_group_rows = rows_of_row_groups(base)
+        if row_group_rows is None:
+            return None
+        given = self.describe(text)
+        given = Schema(tuple(one for one in given.columns if one.name != place))
+        select = f"{conforming(given, schema, text)} ORDER BY {quoted(place)}"
+        with self._out() as out:
+            reached("engine.copy.before")
+            with translated("SQL"):
+                new = copied_as_one(self._connection, select, schema, out, row_group_rows)
+            reached("engine.copy.after")
+            self._check(schema, [new])
+            whole = out / "whole.parquet"
+            if not spliced(base, Path(new.path), whole):
+                return None
+            measured = {one.field_id: one for one in new.columns}
+            columns = tuple(measured.get(one.field_id, one) for one in file.columns)
+            size = whole.stat().st_size
+            made = replace(file, path=str(whole), size_bytes=size, columns=columns, origins=())
+            return _published([made], folder, "")[0]
+
+    @contextmanager
+    def _out(self) -> Iterator[Path]:
+        """A folder for files that are not published yet."""
+        out = self._folders[0] / uuid.uuid4().hex
+        try:
+            yield out
         finally:
             shutil.rmtree(out, ignore_errors=True)
 
-    def _copied(
-        self, select: str, schema: Schema, out: Path, target_bytes: int, layout: Layout
-    ) -> list[WrittenFile]:
-        """Copies rows into files: one pass, and a second over each partitioned file to sort it.
-
-        DuckDB keeps a sort order within a file, but not when it also partitions.
-        """
-        order = order_by(layout.sort, schema)
-        if not layout.partition:
-            return self._copy(f"{select}{order}", schema, out, f"FILE_SIZE_BYTES {target_bytes}")
-        columns = ", ".join(partition_columns(layout, schema))
-        split = f"SELECT *, {columns} FROM ({select})"
-        names = ", ".join(partition_names(layout, schema))
-        options = f"FILE_SIZE_BYTES {target_bytes}, PARTITION_BY ({names})"
-        found = self._copy(split, schema, out, options, layout)
-        if not order:
-            return found
-        listed = ", ".join(quoted(name) for name in schema.names)
-        done = []
-        for number, one in enumerate(found):
-            query = f"SELECT {listed} FROM {parquet_sql([one.path])}{order}"
-            (file,) = self._copy(query, schema, out / f"sorted-{number}", "FILE_SIZE_BYTES '1TB'")
-            Path(one.path).unlink()
-            done.append(replace(file, partition=one.partition))
-        return done
-
-    def _copy(
-        self, select: str, schema: Schema, out: Path, options: str, layout: Layout = PLAIN
-    ) -> list[WrittenFile]:
-        """Copies rows into a folder; the files have no digest yet."""
-        ids = ", ".join(f"{quoted(column.name)}: {_ids(column)}" for column in schema.columns)
-        written = self._connection.execute(
-            f"COPY ({select}) TO {literal(str(out))} (FORMAT parquet, COMPRESSION zstd, "
-            f"FIELD_IDS {{{ids}}}, {options}, RETURN_STATS)"
-        ).fetchall()
-        return [
-            WrittenFile(
-                row[0], row[1], row[2], "", file_statistics(row[4], schema),
-                partition_of(layout, schema, row[5] or {}),
-            )
-            for row in written
-            if row[1]
-        ]  # fmt: skip
+    def _check(self, schema: Schema, written: Sequence[WrittenFile]) -> None:
+        check_required(schema, [one.columns for one in written])
+        self._check_within(schema, [one.path for one in written])
 
     def _allows(self, path: str) -> bool:
         return path in self._files or any(Path(path).is_relative_to(f) for f in self._folders)
@@ -414,14 +408,6 @@ class DuckDB:
         for rule, rows in zip(rules, row, strict=True):
             if rows:
                 raise rule.broken(rule.column, rows)
-
-
-def _ids(column: Column) -> str:
-    """The field ids of a column and of what is in it, as COPY wants them."""
-    if not column.is_nested:
-        return str(column.id)
-    inner = "".join(f", {quoted(child.name)}: {_ids(child)}" for child in column.children)
-    return f"{{__duckdb_field_id: {column.id}{inner}}}"
 
 
 def _bare(text: str) -> str:

@@ -20,6 +20,7 @@ from instep.tables.key_ranges import Candidate, ranges_of_key
 from instep.tables.merge_columns import Dropped
 from instep.tables.merge_definition import MergedDefinition
 from instep.tables.row_merge import DefinitionConflict
+from instep.tables.same_bytes import columns_apart
 
 if TYPE_CHECKING:
     from instep.engines.duckdb import DuckDB
@@ -59,6 +60,21 @@ def find_apart_of(
     ]
     cut = partial(ranges_of_key, engine, (before, after), "*", candidates)
     find_apart(engine, Sides("before", "after", compared), cut)
+
+
+def values_apart(engine: DuckDB, columns: Sequence[Column], keys: int, side: Side) -> Sequence[int]:
+    """Returns the places of the columns in which a row of the side's files may be another.
+
+    The first columns, so many as `keys` says, are those of the key, and not among them.
+    """
+    every = range(keys, len(columns))
+    if not side.before.files or side.before.deletes or side.after.deletes:
+        return every
+    for one in (side.before, side.after):
+        engine.view(renamed(one, name="compared", schema=numbered(columns)))
+    ids = [column.id for column in columns]
+    apart = columns_apart(engine, side.before.files, side.after.files, ids[:keys], ids[keys:])
+    return every if apart is None else [n for n in every if ids[n] in apart]
 
 
 def left_by_rows(

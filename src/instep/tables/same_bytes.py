@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instep.engines.parquet_bytes import pieces
 from instep.engines.reading import paths_sql
 
 if TYPE_CHECKING:
     from instep.engines.duckdb import DuckDB
-
-_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,7 @@ class _File:
     def pieces(self, chunks: Sequence[_Chunk]) -> Iterator[bytes]:
         with self.path.open("rb", buffering=0) as file:
             for one in chunks:
-                for start in range(one.start, one.start + one.length, _PIECE_BYTES):
-                    file.seek(start)
-                    yield file.read(min(_PIECE_BYTES, one.start + one.length - start))
+                yield from pieces(file, one.start, one.length)
 
 
 def columns_apart(
