@@ -170,7 +170,7 @@ def test_a_footer_is_written_as_it_was_read(tmp_path: Path, has_page_index: bool
         row_group_size=30,
         write_page_index=has_page_index,
         sorting_columns=[pq.SortingColumn(0, descending=True)],
-        use_dictionary=["n"],
+        use_dictionary=False,
         store_decimal_as_integer=True,
     )
     data = path.read_bytes()
