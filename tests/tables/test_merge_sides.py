@@ -11,10 +11,11 @@ import pytest
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import WrittenFile
 from instep.engines.schema import Column, Schema
-from instep.tables.columns import added, dropped, paths
+from instep.tables.columns import added, dropped, paths, renamed
 from instep.tables.content import TableContent
 from instep.tables.merge import merge_rows
 from instep.tables.read import data_files, file_set, schema_of
+from instep.tables.row_merge import Resolution, RowMerge, Take
 from instep.tables.write import append, create_table, data_folder, evolve, replace
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -104,6 +105,51 @@ def test_of_two_fields_that_one_side_dropped_only_the_one_with_new_values_is_a_c
     theirs = replace(tmp_path, base, changed, [file.path for file in old], at=AT)
     merged = merge_rows(tmp_path, base, fewer, theirs, ["k"], at=AT)
     assert [one.what for one in merged.definition] == ['column "s.b"']
+
+
+@pytest.mark.parametrize("key", [[], ["k"]], ids=["keyless", "keyed"])
+@pytest.mark.parametrize("path", ["b", "s.b"])
+def test_what_one_side_dropped_stays_only_where_its_files_have_all_values(
+    tmp_path: Path, path: str, key: list[str]
+) -> None:
+    columns = (
+        Column(0, "k", "long"),
+        Column(0, "b", "string"),
+        Column(0, "s", "struct", children=_PAIR),
+    )
+    base = create_table(tmp_path, "t", columns, at=AT)
+    row = "SELECT {k}::BIGINT k, 'one' b, {{a: 1, b: 2}} s"
+    old = _files(tmp_path, base, row.format(k=1))
+    base = append(tmp_path, base, old, at=AT)
+    called = evolve(tmp_path, base, lambda schema, _: renamed(schema, path, "now"), at=AT)
+    fewer = evolve(tmp_path, base, lambda schema, _: dropped(schema, path), at=AT)
+    names = "k, s" if path == "b" else "k, b, {a: s.a} s"
+    select = "SELECT {names} FROM ({row})"
+    new = _files(tmp_path, fewer, select.format(names=names, row=row.format(k=2)))
+    appended = append(tmp_path, fewer, new, at=AT)
+    again = _files(tmp_path, fewer, select.format(names=names, row=row.format(k=1)))
+    rewritten = replace(tmp_path, fewer, again, [file.path for file in old], at=AT)
+    for is_ours in (True, False):
+
+        def merged(side: TableContent, is_ours: bool = is_ours, *, drops: bool = False) -> RowMerge:
+            sides = (side, called) if is_ours else (called, side)
+            take = Take.OURS if is_ours == drops else Take.THEIRS
+            return merge_rows(tmp_path, base, *sides, key, Resolution(otherwise=take), at=AT)
+
+        content = merged(appended).content
+        assert content is not None
+        with DuckDB(tmp_path / "staging") as engine:
+            engine.view(file_set(tmp_path, content, "t"))
+            value = "now" if path == "b" else "s.now"
+            found = engine.rows(f"SELECT k, {value}::VARCHAR FROM t ORDER BY k")
+        assert found == [(1, "one" if path == "b" else "2"), (2, None)]
+
+        refused = merged(rewritten)
+        assert refused.content is None
+        (told,) = refused.definition
+        assert (told.what, told.by_side) == (f'column "{path.removesuffix("b")}now"', False)
+        assert "dropped, and rows written anew without it" in (told.ours, told.theirs)
+        assert merged(rewritten, drops=True).content is not None
 
 
 _REQUIRED = {

@@ -192,6 +192,16 @@ def test_conflicts_are_listed_and_settled_one_by_one(tmp_path: Path) -> None:
     assert _rows(tmp_path, settled.content) == {1: ("both", 0.5), 3: ("a", 0.5), 4: ("a", 0.5)}
 
 
+def test_a_value_given_for_a_row_that_one_side_removed_is_refused(tmp_path: Path) -> None:
+    without = {k: v for k, v in BASE.items() if k != 1}
+    states = _forked(tmp_path, without, {**BASE, 1: ("a", 2.0)})
+    given = Resolution({(("1",), ""): Choice(Take.GIVEN, "5")})
+    with pytest.raises(InvalidError) as caught:
+        _merged(tmp_path, states, ["k"], given)
+    assert caught.value.kind == "bad-value"
+    assert "the row k 1" in caught.value.message
+
+
 def test_a_given_value_that_is_none_of_the_column_is_refused(tmp_path: Path) -> None:
     states = _forked(tmp_path, {**BASE, 1: ("a", 1.0)}, {**BASE, 1: ("a", 2.0)})
     choices: dict[Place, Choice] = {(("1",), "d"): Choice(Take.GIVEN, "much")}
@@ -505,6 +515,7 @@ def test_where_ours_has_their_rows_already_it_still_gets_their_columns(tmp_path:
         ("int", ("1", "2"), "1.7", "7"),
         ("decimal(9,2)", ("1", "2"), "1.239", "1.23"),
         ("date", ("2025-01-01", "2025-01-02"), "2026-01-01 12:00:00", "2026-01-01"),
+        ("time", ("10:00:00", "11:00:00"), "10:00:00.1234567", "10:00:00.123456"),
         (
             "timestamp",
             ("2025-01-01", "2025-01-02"),

@@ -26,14 +26,20 @@ class Dropped:
 
     path: str
     column: Column
+    base: Column
+    by_ours: bool
 
 
 @dataclass(frozen=True, slots=True)
 class MergedColumns:
-    """The columns of both sides, and what one side dropped and the other kept."""
+    """The columns of both sides; `dropped` is what one of them dropped and is gone.
+
+    `kept` is what one dropped and stays, since the conflict with the other was settled so.
+    """
 
     schema: Schema
     dropped: tuple[Dropped, ...]
+    kept: tuple[Dropped, ...]
 
 
 def merge_columns(base: Schema, ours: Schema, theirs: Schema, rule: Rule) -> MergedColumns:
@@ -44,7 +50,12 @@ def merge_columns(base: Schema, ours: Schema, theirs: Schema, rule: Rule) -> Mer
     """
     dropped: list[Dropped] = []
     columns = _level(rule, "", (base.columns, ours.columns, theirs.columns), dropped)
-    return MergedColumns(Schema(columns), tuple(dropped))
+    schema = Schema(columns)
+    stays = {field.id for field in schema.fields()}
+    gone, kept = (
+        [one for one in dropped if (one.column.id in stays) == is_kept] for is_kept in (False, True)
+    )
+    return MergedColumns(schema, tuple(gone), tuple(kept))
 
 
 def _level(
@@ -60,10 +71,11 @@ def _level(
         (kept,) = (column for column in (mine, yours) if column is not None)
         what = f'column "{path}{kept.name}"'
         texts = (_said(was), _said(mine), _said(yours))
-        one = kept if was is None else rule.merged(what, (was, mine, yours), texts)
-        if one is None:
-            dropped.append(Dropped(f"{path}{kept.name}", kept))
-        else:
+        one: Column | None = kept
+        if was is not None:
+            dropped.append(Dropped(f"{path}{kept.name}", kept, was, mine is None))
+            one = rule.merged(what, (was, mine, yours), texts)
+        if one is not None:
             found[field_id] = one
     merged = [found[field_id] for field_id in _ordered(rule, path, sides, found)]
     _find_same_names(rule, path, merged, own.keys() - other.keys())

@@ -34,11 +34,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class MergedDefinition:
-    """The metadata of ours with the merged definition; `dropped` is as in `MergedColumns`."""
+    """The metadata of ours with the merged definition; the rest is as in `MergedColumns`."""
 
     metadata: Metadata
     schema: Schema
     dropped: tuple[Dropped, ...]
+    kept: tuple[Dropped, ...]
 
 
 def merge_definition(
@@ -88,7 +89,7 @@ def merge_definition(
             after = {**after, "properties": properties}
     if after != ours:
         after = {**after, "last-updated-ms": max(at_ms, ours["last-updated-ms"])}
-    return MergedDefinition(after, schema, columns.dropped)
+    return MergedDefinition(after, schema, columns.dropped, columns.kept)
 
 
 def _three(

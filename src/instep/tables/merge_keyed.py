@@ -28,7 +28,7 @@ LISTED_CONFLICTS = 1000
 NAMED_KEYS = 3
 """How many keys a message names."""
 
-_CUT_BY_CASTS = frozenset({"int", "long", "decimal", "date", "timestamp"})
+_CUT_BY_CASTS = frozenset({"int", "long", "decimal", "date", "time", "timestamp"})
 """1.7 becomes the whole number 2, and a date loses its time of day, a timestamp its offset."""
 
 
@@ -225,6 +225,13 @@ class KeyedMerge:
                 f"The choice for {self._place(*unknown[0])} settles nothing: expected the key and "
                 "column of a conflict. Take it out, or list the conflicts again.",
                 kind="no-such-conflict",
+            )
+        rows = self.engine.run("SELECT texts FROM given WHERE n < 0 AND take = 'given' LIMIT 1")
+        if rows:
+            raise InvalidError(
+                f'A value is given for {self._place(rows[0][0], -1)}: expected "ours" or '
+                '"theirs", since one side removed it. Take a side.',
+                kind="bad-value",
             )
         for n, column in enumerate(self.columns):
             values = self.engine.run(

@@ -80,9 +80,32 @@ def values_apart(engine: DuckDB, columns: Sequence[Column], keys: int, side: Sid
 def left_by_rows(
     engine: DuckDB, keys: Sequence[Column], merged: MergedDefinition, sides: tuple[Side, Side]
 ) -> tuple[DefinitionConflict, ...]:
-    """Returns where a merged definition has no room for rows that one side changed."""
-    lost = _given_where_dropped(engine, keys, merged.dropped, sides)
-    return (*lost, *_null_where_required(engine, keys, merged.schema, sides))
+    """Returns where a merged definition and the rows that one side changed do not go together."""
+    lost = _lost_in_files(merged.kept, sides)
+    given = _given_where_dropped(engine, keys, merged.dropped, sides)
+    return (*lost, *given, *_null_where_required(engine, keys, merged.schema, sides))
+
+
+def _lost_in_files(
+    kept: Sequence[Dropped], sides: tuple[Side, Side]
+) -> tuple[DefinitionConflict, ...]:
+    """Returns what shall stay though one side dropped it and then wrote rows of the base anew.
+
+    They have no values in it any more, while the rows of the other side have.
+    """
+    found = []
+    for one in kept:
+        side = sides[0] if one.by_ours else sides[1]
+        if side.before.files and side.after.files:
+            lost = "dropped, and rows written anew without it"
+            texts = (lost, _said(one.column)) if one.by_ours else (_said(one.column), lost)
+            what = f'column "{one.path}"'
+            found.append(DefinitionConflict(what, _said(one.base), *texts, by_side=False))
+    return tuple(found)
+
+
+def _said(column: Column) -> str:
+    return f'"{column.name}" {column.full_type}'
 
 
 def _given_where_dropped(
