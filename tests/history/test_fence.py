@@ -373,9 +373,9 @@ def _live_through(
         history = History(machines[0])
         for number, (step, one, other) in enumerate(steps):
             history.repo = machines[(one + other) % len(machines)]
-            if number < len(cuts) and cuts[number]:
-                _cut(history.repo)
             try:
+                if number < len(cuts) and cuts[number]:
+                    _cut(history.repo)
                 if step == "vanish":
                     _vanish(history, machines, one)
                 history.take(step, one, other)
