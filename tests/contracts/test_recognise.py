@@ -54,13 +54,13 @@ class Year:
             f"CREATE TABLE {table} AS SELECT * FROM read_csv('{path}', nullstr = 'NA')"
         )
 
-    def month(self, table: str, month: int, change: str = "") -> Profiles:
-        """Profiles of one month; `change` is SQL after `*`, such as `replace (...)`."""
-        key = (table, month, change)
+    def month(self, table: str, month: int, selected: str = "*") -> Profiles:
+        """Profiles of one month; `selected` is the SQL of some columns, as they are or not."""
+        key = (table, month, selected)
         if key not in self.known:
             run = self.connection.execute
             run(
-                f"CREATE OR REPLACE VIEW part AS SELECT * {change} FROM {table} "
+                f"CREATE OR REPLACE VIEW part AS SELECT {selected} FROM {table} "
                 f"WHERE month(time_hour) = {month} AND year(time_hour) = 2013"
             )
             columns = [
@@ -129,7 +129,7 @@ def test_another_unit_is_named(
     year: Year, table: str, column: str, formula: str, factor: float, words: str, month: int
 ) -> None:
     before = year.month(table, month - 1)[column]
-    after = year.month(table, month, f"replace ({formula} AS {column})")[column]
+    after = year.month(table, month, f"{formula} AS {column}")[column]
     change = unit_change(before, after, UNITS[column])
     assert change is not None
     assert change.conversion.factor == pytest.approx(factor, rel=1e-4)
