@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import garbage
 import pytest
+from commands import KILLED, run_script
 from databases import on_both
 from garbage import gc
 
@@ -139,7 +137,7 @@ def test_a_digest_that_several_begin_with_is_not_erased(repo: Repository) -> Non
     assert caught.value.kind == "ambiguous-object"
 
 
-CRASH = """
+ERASE = """
 import sys
 from pathlib import Path
 from instep.clock import system_clock
@@ -165,13 +163,10 @@ def test_a_killed_erasure_is_carried_out_by_the_next(
     repo: Repository, place: str, is_gone: bool
 ) -> None:
     digest = in_history_only(repo)
-    words = [sys.executable, "-c", CRASH, str(repo.root), digest]
-    killed = subprocess.run(
-        words, env={**os.environ, "INSTEP_FAULT": place}, timeout=60, check=False
-    )
-    assert killed.returncode == -9
+    words = (ERASE, str(repo.root), digest)
+    assert run_script(*words, fault=place).code == KILLED
     assert repo.objects.has(digest) == (not is_gone)
-    subprocess.run(words, timeout=60, check=True)
+    assert run_script(*words).code == 0
     assert not repo.objects.path(digest).exists()
     with repo.store.reading() as tx:
         assert erased_digests(tx) == {digest}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+from commands import start_script
 from databases import on_both
 
 from instep.history.operations import is_whole, operations
@@ -57,15 +55,11 @@ def test_processes_lose_no_update_and_every_chain_is_whole(
     names = [f"p{number}" for number in range(processes)]
     place = [str(repo.root), database.url if database else "", database.schema if database else ""]
     children = [
-        subprocess.Popen(
-            [sys.executable, "-c", _WORK, *place, refs[number % branches], name, str(commits)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        start_script(_WORK, *place, refs[number % branches], name, str(commits), seconds=SECONDS)
         for number, name in enumerate(names)
     ]
-    told = [child.communicate(timeout=SECONDS)[1] for child in children]
-    assert [child.returncode for child in children] == [0] * processes, told
+    ended = [child.done() for child in children]
+    assert [one.code for one in ended] == [0] * processes, ended
 
     for number, ref in enumerate(refs):
         mine = names[number::branches]

@@ -13,6 +13,7 @@ from typing import Any
 
 import garbage
 import pytest
+from commands import KILLED, run_script
 from databases import on_both, on_every
 from garbage import AT_ONCE, gc, needs, on_disk
 from histories import STEPS, History
@@ -327,10 +328,9 @@ def _live_through(folder: Path, steps: list[tuple[str, int, int]]) -> None:
     repo.store.close()
 
 
-CRASH = """
+COLLECT = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
 import garbage
 from instep.clock import system_clock
 from instep.history.repository import open_repository
@@ -361,9 +361,9 @@ def test_a_killed_collection_loses_nothing_and_the_next_ends_it(
     _with_garbage(repo)
     if not place.startswith(("gc.condemn", "gc.snapshot")):
         gc(repo)
-    killed = _collect_elsewhere(repo, INSTEP_FAULT=place)
+    killed = _collect_elsewhere(repo, place)
     needs(repo)
-    assert killed == -9, f"{place} was not reached"
+    assert killed == KILLED, f"{place} was not reached"
     for _ in range(4):
         assert _collect_elsewhere(repo) == 0
     assert on_disk(repo) == needs(repo).paths
@@ -418,13 +418,8 @@ def _with_garbage(repo: Repository) -> None:
     repo.objects.put(b"never named")
 
 
-def _collect_elsewhere(repo: Repository, **environment: str) -> int:
-    return subprocess.run(
-        [sys.executable, "-c", CRASH, str(repo.root), str(Path(garbage.__file__).parent)],
-        env={**os.environ, **environment},
-        timeout=60,
-        check=False,
-    ).returncode
+def _collect_elsewhere(repo: Repository, fault: str = "") -> int:
+    return run_script(COLLECT, str(repo.root), fault=fault).code
 
 
 def test_what_is_condemned_is_written_down(repo: Repository) -> None:

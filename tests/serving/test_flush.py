@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import KILLED, run_script
 from serving_builders import draft
 
 from instep.errors import ConflictError
@@ -94,12 +91,7 @@ def test_a_killed_flush_neither_loses_nor_repeats_a_record(
         "from instep.serving.flush import flush; root = pathlib.Path(sys.argv[1]); "
         "flush(open_repository(root, system_clock), root / 'predictions')"
     )
-    died = subprocess.run(
-        [sys.executable, "-c", code, str(repo.root)],
-        env={**os.environ, "INSTEP_FAULT": fault},
-        check=False,
-    )
-    assert died.returncode == -signal.SIGKILL
+    assert run_script(code, str(repo.root), fault=fault).code == KILLED
     flush(repo, folder)
     assert [receipt for receipt, _ in table(repo)] == sorted(receipts)
 

@@ -2,7 +2,8 @@
 
 A command is a fork of one warm process, which has imported what commands import and opened nothing.
 That begins with the first command and ends with this process. What an interpreter does from its
-beginning is seen where `python -m instep` and the console script are started as they are.
+beginning is seen where `python -m instep` and the console script are started as they are. A script
+is what `python -c` takes; it is run like a command.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 from instep import faults
-from instep.cli.main import COMMANDS, main
+from instep.cli.main import COMMANDS
 
 Ask = Callable[[str], str]
 """Asks the server at an address, and returns what it answered; "" where it gave no answer."""
@@ -32,6 +33,8 @@ SECONDS = 120
 
 KILLED = -9
 """How a command ends that was killed at a named place."""
+
+_COMMAND = "from instep.cli.main import main\nmain()\n"
 
 WARM = multiprocessing.get_context("forkserver")
 """Starts the forks, for every other test that needs a process too: the warm process is one."""
@@ -102,6 +105,7 @@ def start(
     trace: str = "",
     env: Mapping[str, str] | None = None,
     seconds: int = SECONDS,
+    code: str = _COMMAND,
 ) -> Running:
     """Begins a command in the project folder `at`; it is ended after `seconds`, where not 0."""
     # A run's own worker is another process, which reads these.
@@ -110,7 +114,7 @@ def start(
     ours, theirs = WARM.Pipe(duplex=False)
     err = NamedTemporaryFile("r", encoding="utf-8")  # noqa: SIM115, closed by `done`
     process = WARM.Process(
-        target=_run, args=(words, at, variables, theirs, err.name, seconds), daemon=True
+        target=_run, args=(code, words, at, variables, theirs, err.name, seconds), daemon=True
     )
     process.start()
     theirs.close()
@@ -127,6 +131,18 @@ def run(
 ) -> Done:
     """Runs one command to its end."""
     return start(*words, at=at, actor=actor, fault=fault, env=env).done()
+
+
+def start_script(
+    code: str, *words: str, fault: str = "", trace: str = "", seconds: int = SECONDS
+) -> Running:
+    """Begins a script where this process is; the words are its `sys.argv[1:]`."""
+    return start(*words, at=Path.cwd(), fault=fault, trace=trace, seconds=seconds, code=code)
+
+
+def run_script(code: str, *words: str, fault: str = "", trace: str = "") -> Done:
+    """Runs a script to its end."""
+    return start_script(code, *words, fault=fault, trace=trace).done()
 
 
 def must(*words: str, at: Path, actor: str = "ana", env: Mapping[str, str] | None = None) -> Done:
@@ -150,6 +166,7 @@ def ask_once(told: IO[str], stop: Callable[[], None], ask: Ask) -> tuple[str, st
 
 
 def _run(
+    code: str,
     words: tuple[str, ...],
     at: Path,
     variables: dict[str, str],
@@ -168,4 +185,4 @@ def _run(
     os.environ.update(variables)
     sys.argv = ["instep", *words]
     faults.arm(variables["INSTEP_FAULT"], variables["INSTEP_FAULT_TRACE"])
-    main()
+    exec(code, {"__name__": "__main__"})

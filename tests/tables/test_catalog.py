@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from datetime import UTC, date, datetime
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from bare import bare_table
+from commands import run_script
 from garbage import branch, gc
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -626,9 +625,9 @@ with lake.edit("work", message="never", author="ana") as edit:
     os._exit(9)
 """
 
-    ended = subprocess.run([sys.executable, "-c", script], timeout=60)
+    ended = run_script(script)
 
-    assert ended.returncode == 9
+    assert ended.code == 9
     assert lake.branch("work").commit == before
     assert not list(examine(lake.repo, Counter()))
     for _ in range(3):

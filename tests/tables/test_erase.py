@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -11,6 +9,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from commands import KILLED, run_script, start_script
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from traces import holds
@@ -282,15 +281,6 @@ erased_rows(repo, "sales", "who = 'person-17'", "Request.", "ben", False)
 """
 
 
-def _run(root: Path, env: dict[str, str]) -> int:
-    import os
-
-    return subprocess.run(
-        [sys.executable, "-c", _ERASE, str(root)],
-        env={**os.environ, **env}, capture_output=True, timeout=120,
-    ).returncode  # fmt: skip
-
-
 def _killed_everywhere(tmp_path: Path, every: bool) -> None:
     repo = _repo(tmp_path)
     commits = _filled(repo)
@@ -299,7 +289,7 @@ def _killed_everywhere(tmp_path: Path, every: bool) -> None:
     saved = tmp_path / "saved"
     shutil.copytree(repo.root, saved)
     trace = tmp_path / "trace"
-    assert _run(repo.root, {"INSTEP_FAULT_TRACE": str(trace)}) == 0
+    assert run_script(_ERASE, str(repo.root), trace=str(trace)).code == 0
     expected = [_rows(repo, commit) for commit in commits]
     passed = trace.read_text().split()
     places = passed if every else [p for p in passed if "erase.rows" in p][::7]
@@ -307,11 +297,11 @@ def _killed_everywhere(tmp_path: Path, every: bool) -> None:
     for place in places:
         shutil.rmtree(repo.root)
         shutil.copytree(saved, repo.root)
-        assert _run(repo.root, {"INSTEP_FAULT": place}) != 0, place
+        assert run_script(_ERASE, str(repo.root), fault=place).code == KILLED, place
         for commit, rows in zip(commits, expected, strict=True):
             there = _rows(repo, commit)
             assert Counter({r: n for r, n in there.items() if r[1] != SECRET}) == rows, place
-        assert _run(repo.root, {}) == 0, place
+        assert run_script(_ERASE, str(repo.root)).code == 0, place
         assert [_rows(repo, commit) for commit in commits] == expected, place
         assert holds(repo.root, SECRET) == [], place
         check(open_repository(repo.root, _clock()))
@@ -401,20 +391,15 @@ def test_of_compactions_and_appends_at_once_nothing_is_lost(tmp_path: Path) -> N
     repo = _repo(tmp_path)
     commits = _filled(repo)
     before = [_rows(repo, commit) for commit in commits]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", _COMPACT, str(repo.root)], stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(3)
-    ]
+    running = [start_script(_COMPACT, str(repo.root)) for _ in range(3)]
     table = _table(repo, commits[-1])
     for n in range(5):
         table = _appended(repo, table, [(100 + n, "eve")])
         commits.append(_commit(repo, table))
         before.append(before[-1] + Counter({(100 + n, "eve"): 1}))
-    ended = [process.communicate(timeout=120) for process in running]
-    assert [process.returncode for process in running] == [0, 0, 0], ended
-    assert {out.strip() for out, _ in ended} <= {"0", "1", "rewriting"}
+    ended = [one.done() for one in running]
+    assert [one.code for one in ended] == [0, 0, 0], ended
+    assert {one.out.strip() for one in ended} <= {"0", "1", "rewriting"}
     assert [_rows(repo, commit) for commit in commits] == before
     compact_table(repo, "main", "sales", _never)
     assert len(data_files(repo.root, _table(repo, repo.resolve("main")))) == 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from buckets import Bucket
+from commands import KILLED, run_script
 from storm import Fault, storm
 from traces import holds
 
@@ -129,17 +128,13 @@ erased_rows(repo, "sales", "who = 'person-17'", "Request.", "ben", False)
     ],
 )
 def test_an_erasure_that_is_killed_is_completed_by_another_machine(
-    machine: Machine, bucket: Bucket, database: Database, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, place: str,
-) -> None:  # fmt: skip
+    machine: Machine, bucket: Bucket, database: Database, tmp_path: Path, place: str
+) -> None:
     repo = machine("one")
     commits = _filled(repo)
     expected = [[row for row in _rows(repo, one) if row[1] != SECRET] for one in commits]
     words = [bucket.address, str(tmp_path / "two"), bucket.url, database.url, database.schema]
-    with monkeypatch.context() as changed:
-        changed.setenv("INSTEP_FAULT", place)
-        killed = subprocess.run([sys.executable, "-c", _ERASE, *words], timeout=120, check=False)
-    assert killed.returncode == -9
+    assert run_script(_ERASE, *words, fault=place).code == KILLED
     for _ in range(1_000):
         # The server may not have noticed yet that the other process is gone.
         try:
