@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from commands import KILLED, Running, start
 from serving_builders import JULY, learn, move, put_lake
 
 from instep.clock import system_clock
@@ -34,8 +31,6 @@ from instep.serving.served import load_served
 SECONDS = 60
 """The most any one step may take; on a busy machine scikit-learn alone imports for several."""
 
-INSTEP = str(Path(sys.executable).with_name("instep"))
-
 Reply = Mapping[str, Any]  # JSON
 
 
@@ -43,7 +38,7 @@ Reply = Mapping[str, Any]  # JSON
 class Server:
     """One `instep serve` process that said it is ready."""
 
-    process: subprocess.Popen[str]
+    running: Running
     ready: Reply
 
     @property
@@ -58,28 +53,15 @@ class Server:
         found: Reply = httpx.get(f"{self.url}/health", timeout=SECONDS).json()
         return found
 
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=SECONDS)
-
 
 @contextmanager
 def serving(project: Path, *options: str, fault: str = "") -> Iterator[Server]:
-    command = [INSTEP, "serve", "prod", "--port", "0", "--json", *options]
-    process = subprocess.Popen(
-        command,
-        cwd=project,
-        env={**os.environ, "INSTEP_FAULT": fault},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
+    words = ("serve", "prod", "--port", "0", "--json", *options)
+    running = start(*words, at=project, fault=fault, seconds=0)
     try:
-        yield Server(process, json.loads(process.stdout.readline()))
+        yield Server(running, json.loads(running.out.readline()))
     finally:
-        process.kill()
-        process.wait(timeout=SECONDS)
-        process.stdout.close()
+        running.kill()
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +215,7 @@ def test_a_stopped_server_ends_its_log_copies_it_to_its_table_and_exits_with_zer
 ) -> None:
     with serving(project) as server:
         receipt = server.predict(FITTING).json()["receipt"]
-        assert server.stop() == 0
+        assert server.running.stop().code == 0
     folder = predictions_folder(project / "lake")
     assert find_receipt(folder, receipt).receipt == receipt
     assert flush(lake, folder).records == 0
@@ -271,7 +253,7 @@ def test_an_acknowledged_prediction_survives_kill_9(project: Path, mode: str, fa
     with serving(project, "--log", mode, fault=fault) as server:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(ask, [server] * 4))
-        assert server.process.wait(timeout=SECONDS) == -signal.SIGKILL
+        assert server.running.done().code == KILLED
     folder = predictions_folder(project / "lake")
     recover(folder)
     assert set(acknowledged) <= {record.receipt for record in read_predictions(folder)}

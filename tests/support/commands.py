@@ -42,6 +42,7 @@ WARM = multiprocessing.get_context("forkserver")
 WARM.set_forkserver_preload(
     [
         *("numpy", "pandas", "pyarrow.parquet", "duckdb", "sqlglot", "psycopg"),
+        *("fastapi", "uvicorn", "skops.io", "sklearn.tree"),
         *("instep.lake", "instep.ingest.arrive", "instep.changes.revert"),
         *sorted({entry.place.partition(":")[0] for entry in COMMANDS.values()}),
     ]
