@@ -36,12 +36,13 @@ def shop(
     return made
 
 
-# On SQLite the walk goes this way, and every other test of whole commands a part of it.
+# On SQLite the walk goes this way, and every other test of whole commands a part of it. With the
+# files on S3 the catalog is in PostgreSQL as well.
 @pytest.mark.parametrize(
     ("database", "root"),
     [
         pytest.param("sqlite", "folder", marks=pytest.mark.long),
-        ("postgres", "folder"),
+        pytest.param("postgres", "folder", marks=pytest.mark.long),
         ("postgres", "s3"),
     ],
     indirect=True,

@@ -13,7 +13,7 @@ import pytest
 from buckets import Bucket
 from commands import start
 from lakes import COLUMNS, appended, commit
-from shop import CONFIG, Shop, make_shop
+from shop import CONFIG, ONLY_ORDERS, Shop, make_shop
 from storm import Fault, storm
 
 from instep.history.store import Database
@@ -37,7 +37,7 @@ def colleague(
     monkeypatch.setenv("SHOP_DATABASE", database.url)
 
     def make(name: str, url: str = bucket.url) -> Shop:
-        made = make_shop(tmp_path / name)
+        made = make_shop(tmp_path / name, ONLY_ORDERS)
         lake = (
             f"{{folder: lake, files: '{bucket.address}', endpoint: '{url}', "
             f"database: {{secret: SHOP_DATABASE}}, schema: {schema}}}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from shop import Shop, make_shop
+from shop import ONLY_ORDERS, Shop, make_shop
 
 
 def merged_run(shop: Shop, branch: str) -> str:
@@ -80,7 +80,7 @@ def _merged_at(shop: Shop, number: str) -> str:
 def test_what_moved_since_is_a_conflict_by_name_and_an_arrival_can_be_undone(
     tmp_path: Path,
 ) -> None:
-    shop = make_shop(tmp_path).merged()
+    shop = make_shop(tmp_path, ONLY_ORDERS).merged()
     first = str(shop.must("ingest", shop.month(1), "--json").json["arrivals"][0]["change"])
     shop.must("ingest", shop.month(2))
     last = str(shop.must("ingest", shop.month(3), "--json").json["arrivals"][0]["change"])
