@@ -341,7 +341,7 @@ CUT = st.lists(st.sampled_from([0, 0, 0, 1]), max_size=40)
 _QUICK = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 
 
-@settings(max_examples=8, suppress_health_check=_QUICK)
+@settings(max_examples=5, suppress_health_check=_QUICK)
 @given(STEPS_OF_MACHINES, CUT)
 def test_no_history_on_several_machines_loses_what_it_needs(
     s3_url: str, postgres_url: str, tmp_path_factory: pytest.TempPathFactory,

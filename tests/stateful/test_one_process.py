@@ -262,7 +262,7 @@ def _places(act: Act) -> int:
             return 6
 
 
-few = pytest.param(15, 30, id="few")
+few = pytest.param(10, 30, id="few")
 many = pytest.param(400, 60, id="many", marks=pytest.mark.long)
 
 

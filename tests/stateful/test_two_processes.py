@@ -308,7 +308,7 @@ class TwoProcesses(RuleBasedStateMachine):
         return known.commit
 
 
-few = pytest.param(15, 40, id="few")
+few = pytest.param(10, 40, id="few")
 many = pytest.param(500, 80, id="many", marks=pytest.mark.long)
 
 
