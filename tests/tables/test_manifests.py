@@ -6,6 +6,7 @@ import hashlib
 import random
 import uuid
 from collections import Counter
+from dataclasses import replace as with_changes
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from instep.errors import ConflictError
 from instep.history.objects import file_digest, write_durably
 from instep.history.repository import Repository
 from instep.tables.content import TableContent
+from instep.tables.copies import CACHE, load_counted
 from instep.tables.manifest import MERGED_MANIFESTS, Manifest, groups_to_write
+from instep.tables.partition import Part
 from instep.tables.reach import files_of
 from instep.tables.read import (
     DataFile,
@@ -154,6 +157,33 @@ def test_appends_and_replacements_in_any_order_hold_what_a_plain_list_holds(
     window = Window(AT + timedelta(hours=300), AT + timedelta(hours=333))
     planned = data_files(tmp_path, table, Slice("at", window))
     assert planned == tuple(file for file in live if 300 <= int(Path(file.path).stem) < 333)
+
+
+def test_what_a_process_keeps_of_what_it_wrote_is_what_it_would_read(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    table = create_table(tmp_path, "t", COLUMNS, at=AT, partition=[Part("n", "bucket[4]")])
+    live: list[DataFile] = []
+    kept = [(table, _told(tmp_path, table))]
+    for number in range(80):
+        gone = [file.path for file in rng.sample(live, min(len(live), rng.choice([0, 0, 0, 2])))]
+        file = _file(tmp_path, table, number)
+        origins = tuple(hashlib.sha256(f"{number} {n}".encode()).hexdigest() for n in range(2))
+        file = with_changes(file, partition=("1",), origins=origins if number % 3 else ())
+        table = replace(tmp_path, table, [file], gone, at=AT)
+        live = [*(one for one in live if one.path not in gone), file]
+        kept.append((table, _told(tmp_path, table)))
+        if number % 10 == 5:
+            table = set_columns(tmp_path, table, (*COLUMNS, Column(0, f"c{number}", "long")), at=AT)
+            kept.append((table, _told(tmp_path, table)))
+    CACHE.clear()
+
+    for table, told in kept:
+        assert _told(tmp_path, table) == told
+
+
+def _told(root: Path, table: TableContent) -> tuple[object, ...]:
+    folder, manifests = table_folder(root, table), _manifests(root, table)
+    return load_metadata(root, table), manifests, [load_counted(folder, one) for one in manifests]
 
 
 def test_a_manifest_outside_the_slice_is_not_opened(tmp_path: Path) -> None:

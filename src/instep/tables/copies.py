@@ -5,6 +5,8 @@ is known of every file. Third: their SHA-256s. Then the statistics, column by co
 a line; last, where there are any, the origins of files that were compacted. So a plan over one
 column of many reads two lines, and an append the third alone.
 What was read is kept in this process, verified when read and as long as the file has not changed.
+So is what was written of a snapshot for who writes upon it: that shares what did not change, where
+parsing the text again would make hundreds of objects a snapshot for the garbage collector to visit.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -85,6 +88,16 @@ class _Cache:
 CACHE = _Cache(CACHE_BYTES)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is decoded of a file, or of a piece of it, under the name that readers ask for."""
+
+    path: Path
+    key: str
+    size_bytes: int
+    value: Json
+
+
 def encode(value: Json) -> bytes:
     """Returns JSON text as every file of a table has it."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
@@ -114,6 +127,13 @@ def load_parsed(
         found = parsed(json.loads(data))
         CACHE.put(path, digest, len(data), found)
     return found
+
+
+def keep_written(known: Iterable[Known]) -> None:
+    """Keeps what files hold that were just written, as if they had been read."""
+    for one in known:
+        with suppress(OSError):  # of a file on S3 this machine may have no copy
+            CACHE.put(one.path, one.key, one.size_bytes, one.value)
 
 
 def verified(path: Path, digest: str, start: int = 0, length: int = -1) -> bytes:
@@ -189,6 +209,32 @@ def load_origins(folder: Path, manifest: Manifest) -> Mapping[int, tuple[str, ..
     head = _head(folder, manifest)
     number = 2 + len(head["columns"])
     return _line(folder, manifest, number, _origins) if len(head["lines"]) > number else {}
+
+
+def load_counted(folder: Path, manifest: Manifest) -> list[str]:
+    """Returns the digests that tell the rows of a manifest's files, in no order that counts."""
+    path = folder / "metadata" / manifest.entries
+    found: list[str] | None = CACHE.get(path, _counted_key(manifest.digest))
+    if found is None:
+        found = counted(load_digests(folder, manifest), load_origins(folder, manifest))
+        keep_written([known_counted(path, manifest.digest, found)])
+    return found
+
+
+def counted(digests: list[str], origins: Mapping[int, tuple[str, ...]]) -> list[str]:
+    """Returns the digests that tell the rows of files: a compacted one counts as its origins."""
+    if not origins:
+        return digests
+    return [one for index, digest in enumerate(digests) for one in origins.get(index) or (digest,)]
+
+
+def known_counted(path: Path, digest: str, found: list[str]) -> Known:
+    """Returns what `load_counted` gives of a copy at `path` that has this digest."""
+    return Known(path, _counted_key(digest), DIGEST_LENGTH * len(found), found)
+
+
+def _counted_key(digest: str) -> str:
+    return f"{digest}:counted"
 
 
 def load_columns(

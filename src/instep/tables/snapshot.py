@@ -22,12 +22,15 @@ from instep.tables.avro import block_records
 from instep.tables.columns import current_schema
 from instep.tables.content import TableContent
 from instep.tables.copies import (
+    Known,
     copy_bytes,
+    counted,
     encode,
+    keep_written,
+    known_counted,
     load_base,
     load_copy,
-    load_digests,
-    load_origins,
+    load_counted,
     verified,
 )
 from instep.tables.iceberg import Metadata, listing_bytes, with_snapshot
@@ -104,6 +107,7 @@ class Writer:
         self.schema = current_schema(metadata)
         self.specs = specs_of(metadata)
         self._files: dict[Path, bytes] = {}
+        self._known: list[Known] = []
 
     def added(
         self, files: Sequence[WrittenFile], spec: Spec, applies: Sequence[Applies] = ()
@@ -209,6 +213,8 @@ class Writer:
         listing = listing_bytes(manifests)
         self._files[place / f"{name}.avro"] = avro
         self._files[place / f"{name}.json"] = listing
+        digest = hashlib.sha256(listing).hexdigest()
+        self._known.append(Known(place / f"{name}.json", digest, len(listing), tuple(manifests)))
         snapshot = {
             "snapshot-id": self.snapshot_id,
             **({"parent-snapshot-id": parent_id} if parent_id is not None else {}),
@@ -218,7 +224,7 @@ class Writer:
             "summary": {
                 **summary,
                 LISTING: f"{name}.json",
-                LISTING_DIGEST: hashlib.sha256(listing).hexdigest(),
+                LISTING_DIGEST: digest,
                 LIST_DIGEST: hashlib.sha256(avro).hexdigest(),
             },
             "schema-id": self.metadata["current-schema-id"],
@@ -227,7 +233,7 @@ class Writer:
 
     def save(self, root: Path, table: str, metadata: Metadata, files: str) -> TableContent:
         """Makes all new files and the metadata durable, and returns the state that they are."""
-        return save(root, table, metadata, files, self._files)
+        return save(root, table, metadata, files, self._files, self._known)
 
     def _manifest(self, parts: Sequence[Pending]) -> Manifest:
         """Writes one manifest and its JSON copy."""
@@ -248,6 +254,9 @@ class Writer:
         place = self.folder / "metadata"
         self._files[place / f"{name}.avro"] = avro
         self._files[place / f"{name}.json"] = copied
+        digest = hashlib.sha256(copied).hexdigest()
+        tells = counted(entries.digests, entries.origins)
+        self._known.append(known_counted(place / f"{name}.json", digest, tells))
         return Manifest(
             path=f"{name}.avro",
             length=len(avro),
@@ -259,7 +268,7 @@ class Writer:
             existing=_counted(marked, Status.EXISTING),
             deleted=_counted(marked, Status.DELETED),
             entries=f"{name}.json",
-            digest=hashlib.sha256(copied).hexdigest(),
+            digest=digest,
             head=head,
             live_files=len(entries.digests),
             block=block,
@@ -298,15 +307,21 @@ def save(
     metadata: Metadata,
     files: str,
     beside: Mapping[Path, bytes],
+    known: Sequence[Known] = (),
 ) -> TableContent:
-    """Makes metadata durable, with the files that it names, and returns the state."""
+    """Makes metadata durable, with the files that it names, and returns the state.
+
+    `known` is what is decoded of these already.
+    """
     data = encode(metadata)
     digest = hashlib.sha256(data).hexdigest()
     name = f"{metadata['last-sequence-number']:05d}-{digest[:32]}.metadata.json"
     path = f"tables/{table}/metadata/{name}"
+    place = root.resolve() / path
     reached("tables.metadata.before")
-    write_all_durably({**beside, root.resolve() / path: data})
+    write_all_durably({**beside, place: data})
     reached("tables.metadata.after")
+    keep_written([*known, Known(place, digest, len(data), metadata)])
     return TableContent(path, digest, table, files)
 
 
@@ -380,20 +395,10 @@ def digest_of_files(folder: Path, manifests: Sequence[Manifest | Pending]) -> st
     digests: list[str] = []
     for one in manifests:
         if isinstance(one, Pending):
-            digests += _counted_as(one.entries.digests, one.entries.origins)
+            digests += counted(one.entries.digests, one.entries.origins)
         elif one.live_files:
-            digests += _counted_as(load_digests(folder, one), load_origins(folder, one))
+            digests += load_counted(folder, one)
     return files_digest(digests)
-
-
-def _counted_as(digests: list[str], origins: Mapping[int, tuple[str, ...]]) -> list[str]:
-    if not origins:
-        return digests
-    return [
-        counted
-        for index, digest in enumerate(digests)
-        for counted in origins.get(index) or (digest,)
-    ]
 
 
 def _counted(marked: Sequence[Marked], status: Status) -> tuple[int, int]:
