@@ -86,7 +86,7 @@ def adopt(root: Path, base: TableContent | None, metadata: Metadata) -> TableCon
             "no-such-column", "bad-transform"): a column or partition is none that Instep has.
     """
     table = str(metadata["table-uuid"])
-    folder = root.resolve() / "tables" / table
+    folder = root / "tables" / table
     _check(folder, base, metadata)
     before = metadata_here(root, base) if base else None
     adoption = _Adoption(root, folder, before, metadata)

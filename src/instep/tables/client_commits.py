@@ -32,7 +32,7 @@ def loaded(root: Path, content: TableContent) -> tuple[TableMetadata, str]:
     Its last column id is the last that any branch has taken, so that a new column gets a free one.
     """
     here = state_here(root, content, {})
-    path = root.resolve() / here.metadata
+    path = root / here.metadata
     told = load_json(path, here.digest)
     last = last_taken(table_folder(root, content), told["last-column-id"])
     metadata = TableMetadataUtil.parse_obj({**told, "last-column-id": last})

@@ -42,7 +42,7 @@ def files_of(repo: Repository, folder: str, contents: Sequence[JsonObject]) -> f
         NotFoundError (kind "no-such-object"), InternalError (kind "damaged-object"): a file that
             names others cannot be read.
     """
-    root = repo.root.resolve()
+    root = repo.root
     metadata = root / "tables" / folder / "metadata"
     names = {RESERVED}
     listings: dict[str, str] = {}
@@ -87,7 +87,7 @@ def added_files(root: Path, before: TableContent | None, after: TableContent) ->
     old, new = (_by_listing(root, one) if one else {} for one in (before, after))
     if new.keys() <= old.keys():
         return frozenset()
-    folder = root.resolve() / "tables" / after.uuid
+    folder = root / "tables" / after.uuid
     were, are = (_manifests(folder / "metadata", one.values()) for one in (old, new))
     had = _listed(folder, (were[name] for name in were.keys() - are.keys()))
     added = [are[name] for name in are.keys() - were.keys()]
@@ -104,7 +104,7 @@ def _by_listing(root: Path, table: TableContent) -> Mapping[str, Metadata]:
 
 
 def _snapshots(root: Path, state: TableContent) -> Sequence[Metadata]:
-    metadata: Metadata = load_json(root.resolve() / state.metadata, state.digest)
+    metadata: Metadata = load_json(root / state.metadata, state.digest)
     found: Sequence[Metadata] = metadata["snapshots"]
     return found
 

@@ -164,8 +164,8 @@ def orders_of(metadata: dict[str, Any]) -> dict[int, SortOrder]:  # Iceberg's JS
 
 
 def table_folder(root: Path, content: TableContent) -> Path:
-    """Returns the absolute folder of a table."""
-    return root.resolve() / "tables" / content.uuid
+    """Returns the absolute folder of a table; `root` is absolute and without links, as a lake's."""
+    return root / "tables" / content.uuid
 
 
 def load_metadata(root: Path, content: TableContent) -> dict[str, Any]:  # Iceberg's JSON
@@ -175,7 +175,7 @@ def load_metadata(root: Path, content: TableContent) -> dict[str, Any]:  # Icebe
         NotFoundError (kind "no-such-object"), InternalError (kind "damaged-object").
     """
     now = located(root, content)
-    return load_json(root.resolve() / now.metadata, now.digest)
+    return load_json(root / now.metadata, now.digest)
 
 
 def located(root: Path, content: TableContent) -> TableContent:
@@ -206,7 +206,7 @@ def replacement_path(root: Path, content: TableContent) -> Path:
 
 def metadata_path(root: Path, content: TableContent) -> Path:
     """Returns the absolute path of the metadata, for any reader of Iceberg."""
-    return root.resolve() / located(root, content).metadata
+    return root / located(root, content).metadata
 
 
 def current_snapshot(metadata: dict[str, Any]) -> dict[str, Any] | None:  # Iceberg's JSON

@@ -53,7 +53,7 @@ Rewritten = dict[tuple[str, Schema], Manifest]
 def metadata_here(root: Path, content: TableContent) -> Metadata:
     """Returns metadata of a state for who writes upon it: all its paths are below `root`."""
     here = state_here(root, content, {})
-    return load_json(root.resolve() / here.metadata, here.digest)
+    return load_json(root / here.metadata, here.digest)
 
 
 def relocate_table(repo: Repository, content: TableContent, known: Rewritten) -> bool:
@@ -74,7 +74,7 @@ def state_here(root: Path, content: TableContent, known: Rewritten) -> TableCont
     Nothing is recorded. `known` as in `relocate_table`.
     """
     now = located(root, content)
-    metadata = load_json(root.resolve() / now.metadata, now.digest)
+    metadata = load_json(root / now.metadata, now.digest)
     location = str(table_folder(root, content))
     if metadata["location"] == location:
         return now
@@ -86,7 +86,7 @@ def state_here(root: Path, content: TableContent, known: Rewritten) -> TableCont
     digest = hashlib.sha256(data).hexdigest()
     name = f"{metadata['last-sequence-number']:05d}-{digest[:32]}.metadata.json"
     path = f"tables/{content.uuid}/metadata/{name}"
-    write_durably(root.resolve() / path, data)
+    write_durably(root / path, data)
     return TableContent(path, digest, content.uuid, content.files)
 
 

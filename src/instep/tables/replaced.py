@@ -98,7 +98,7 @@ def is_due(root: Path, standing: TableContent, last: Decision) -> bool:
 
     An Instep of before the table knew of no decision: it took the files of one for garbage.
     """
-    return last.before == standing.digest and (root.resolve() / last.metadata).is_file()
+    return last.before == standing.digest and (root / last.metadata).is_file()
 
 
 def why_replaced(root: Path, content: TableContent) -> Why | None:
@@ -161,6 +161,6 @@ def _carry_out(root: Path, content: TableContent, decision: Decision, version: s
         with suppress(FileExistsError, FileNotFoundError):
             remote.swap(data, version)
         return
-    with blobs_locked(root.resolve() / "replacements", alone=True):
+    with blobs_locked(root / "replacements", alone=True):
         if located(root, content).digest == decision.before:
             write_durably(path, data)

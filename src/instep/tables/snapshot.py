@@ -317,7 +317,7 @@ def save(
     digest = hashlib.sha256(data).hexdigest()
     name = f"{metadata['last-sequence-number']:05d}-{digest[:32]}.metadata.json"
     path = f"tables/{table}/metadata/{name}"
-    place = root.resolve() / path
+    place = root / path
     reached("tables.metadata.before")
     write_all_durably({**beside, place: data})
     reached("tables.metadata.after")

@@ -43,7 +43,7 @@ def required_files(root: Path, content: TableContent, listed: set[str]) -> Itera
     set, and work is in proportion to what differs between states.
     """
     now = located(root, content)
-    yield Required(root.resolve() / now.metadata, now.digest, None)
+    yield Required(root / now.metadata, now.digest, None)
     metadata = load_metadata(root, content)
     snapshot = current_snapshot(metadata)
     if snapshot is None:

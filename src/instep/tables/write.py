@@ -106,7 +106,7 @@ def create_table(
 
 def make_table_folder(root: Path, table: str) -> Path:
     """Returns the folder of a new table, made durably."""
-    folder = root.resolve() / "tables" / table
+    folder = root / "tables" / table
     for part in ("data", "metadata", "profiles"):
         make_folder_durably(folder / part)
     return folder
