@@ -39,7 +39,7 @@ from instep.engines.splice import rows_of_row_groups, spliced
 from instep.engines.types import column_of
 from instep.errors import InternalError, InvalidError
 from instep.faults import reached
-from instep.history.objects import file_digest, publish_durably
+from instep.history.objects import file_digest, publish_all_durably
 from instep.history.places import here, linked, on_s3
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ SPILL_LIMIT_BYTES = 64 << 30
 TARGET_FILE_BYTES = 128 << 20
 """The usual size of an Iceberg data file: few enough to list, small enough to rewrite."""
 
-_PUBLISHED_AT_ONCE = 4
-"""Files hashed and synced, or uploaded, at the same time: to S3 each goes in several parts too."""
+_HASHED_AT_ONCE = 4
+"""Files hashed at the same time, by as many threads."""
 
 
 class DuckDB:
@@ -423,14 +423,16 @@ def _bare(text: str) -> str:
 
 def _published(files: Sequence[WrittenFile], folder: Path, stem: str) -> list[WrittenFile]:
     """Gives files their digests and names of their own in a folder, durably; several at once."""
-
-    def publish(file: WrittenFile) -> WrittenFile:
-        path = folder.resolve() / f"{stem}{uuid.uuid4().hex}.parquet"
-        digest = file_digest(Path(file.path))
-        publish_durably(Path(file.path), path)
-        return replace(file, path=str(path), digest=digest)
-
+    drafts = [Path(file.path) for file in files]
     if len(files) == 1:
-        return [publish(files[0])]  # a thread would take longer than a small file
-    with ThreadPoolExecutor(_PUBLISHED_AT_ONCE) as pool:
-        return list(pool.map(publish, files))
+        digests = [file_digest(drafts[0])]  # a thread would take longer than a small file
+    else:
+        with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
+            digests = list(pool.map(file_digest, drafts))
+    folder = folder.resolve()
+    paths = [folder / f"{stem}{uuid.uuid4().hex}.parquet" for _ in files]
+    publish_all_durably(dict(zip(paths, drafts, strict=True)))
+    return [
+        replace(file, path=str(path), digest=digest)
+        for file, path, digest in zip(files, paths, digests, strict=True)
+    ]

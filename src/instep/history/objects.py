@@ -37,7 +37,10 @@ ERASED = ".erased"
 
 _CHUNK_BYTES = 1 << 20
 _SYNCED_AT_ONCE = 8
-"""Files of one state that are synced at the same time: an append has five."""
+"""Files of one state that are synced at the same time: an append has five, and their folder."""
+
+_UPLOADED_AT_ONCE = 4
+"""Files uploaded at the same time, each of them in several parts."""
 
 _COPY = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{32}")
 _UNPUBLISHED = re.compile(r"\.[0-9a-f]{32}")
@@ -271,9 +274,10 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def write_all_durably(files: Mapping[Path, bytes]) -> None:
-    """Writes files together: each is complete or absent, all are durable on return.
+    """Writes files together: all are durable on return, none may be named by what is so already.
 
-    They may become visible in any order; none may be named by what is durable already.
+    After a power loss before that, some may be there without their bytes: nobody may take a file
+    for whole because it has its name.
     """
     if any(on_s3(path) for path in files):
         with ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -285,18 +289,35 @@ def write_all_durably(files: Mapping[Path, bytes]) -> None:
             reached("file.write.before")
             temporary[path].write_bytes(data)
             reached("file.write.after")
-        # What is synced at the same time goes to the disk in one piece, not in as many.
-        if not is_together():  # which those threads do not know
-            list(_syncing().map(lambda one: _fsync(one, "file.fsync"), temporary.values()))
-        for path, one in temporary.items():
-            reached("file.rename.before")
-            one.rename(path)
-            reached("file.rename.after")
-        for folder in {path.parent for path in files}:
-            sync_folder(folder)
-    finally:
+        publish_all_durably(temporary)
+    except BaseException:
         for one in temporary.values():
             one.unlink(missing_ok=True)
+        raise
+
+
+def publish_all_durably(files: Mapping[Path, Path]) -> None:
+    """Moves written files, each under its name to be: durable as `write_all_durably` says."""
+    if any(on_s3(path) for path in files):
+        with ThreadPoolExecutor(_UPLOADED_AT_ONCE) as pool:
+            list(pool.map(publish_durably, files.values(), files.keys()))
+        return
+    folders = {path.parent for path in files}
+    for folder in folders:
+        make_folder_durably(folder)
+    for path, temporary in files.items():
+        reached("file.rename.before")
+        temporary.rename(path)
+        reached("file.rename.after")
+    if is_together():  # which the threads do not know
+        return
+    # What is synced at the same time goes to the disk in one piece: one wait, not one for the files
+    # and another for their folder.
+    waiting = [_syncing().submit(_fsync, path, "file.fsync") for path in files]
+    for folder in folders:
+        sync_folder(folder)
+    for one in waiting:
+        one.result()
 
 
 @cache
