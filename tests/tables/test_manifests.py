@@ -129,11 +129,22 @@ def test_merging_keeps_every_file_one_tier_at_a_time_until_each_has_few_manifest
     assert all(count < MERGED_MANIFESTS for count in tiers.values())
 
 
-def test_no_append_of_one_file_merges_more_than_eight_manifests() -> None:
+def test_what_is_written_anyway_comes_into_the_merge_of_its_kind_alone() -> None:
+    sizes, kinds = [*[8] * 8, 1, 70, 1], [*["data"] * 9, "data", "deletes"]
+
+    assert groups_to_write(sizes, kinds, [8, 9, 10]) == [[*range(10)], [10]]
+    assert groups_to_write(sizes, kinds, [8]) == [[*range(9)], [9], [10]]
+    assert groups_to_write(sizes[1:], kinds[1:], [7, 8, 9]) == [[index] for index in range(10)]
+
+
+def test_an_append_of_one_file_writes_one_manifest_of_at_most_eight_older_ones() -> None:
     sizes: list[int] = []
     for appends in range(1, 5001):
-        groups = groups_to_write([*sizes, 1], [False] * (len(sizes) + 1))
-        assert max(map(len, groups)) <= MERGED_MANIFESTS
+        new = len(sizes)
+        groups = groups_to_write([*sizes, 1], [False] * (new + 1), [new])
+        written = [group for group in groups if len(group) > 1 or new in group]
+        assert len(written) == 1
+        assert len([index for index in written[0] if index != new]) <= MERGED_MANIFESTS
         sizes = [sum([*sizes, 1][index] for index in group) for group in groups]
         assert len(sizes) <= MERGED_MANIFESTS * (1 + _tier(appends))
 

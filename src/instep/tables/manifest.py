@@ -7,7 +7,7 @@ and an append costs what it adds, not what the table holds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -274,21 +274,26 @@ def time_bounds(entries: Entries, schema: Schema) -> tuple[tuple[int, Bounds], .
     return tuple(found)
 
 
-def groups_to_write(sizes: Sequence[int], kinds: Sequence[object]) -> list[list[int]]:
+def groups_to_write(
+    sizes: Sequence[int], kinds: Sequence[object], unwritten: Collection[int] = ()
+) -> list[list[int]]:
     """Returns the manifests of a new snapshot as groups of old ones; one of one stays as it is.
 
     `sizes` are live files, `kinds` what must not be mixed (partition spec, data or deletes).
     Tier n holds manifests of 8^n to 8^(n+1) - 1 files. One tier that has 8 or more of a kind, the
     fullest, becomes one group; others that are full wait for the next snapshot, so that no append
-    pays for several.
+    pays for several. The `unwritten`, which are to be written anyway, come into the group of their
+    kind: one manifest is written, not two.
     """
     tiers: dict[tuple[int, object], list[int]] = {}
     for index, files in enumerate(sizes):
         tiers.setdefault((_tier(files), kinds[index]), []).append(index)
-    fullest = max(tiers.values(), key=len, default=[])
-    merged = fullest if len(fullest) >= MERGED_MANIFESTS else []
+    (_, kind), fullest = max(tiers.items(), key=lambda one: len(one[1]), default=((0, None), []))
+    if len(fullest) < MERGED_MANIFESTS:
+        return [[index] for index in range(len(sizes))]
+    merged = {*fullest, *(index for index in unwritten if kinds[index] == kind)}
     left = [[index] for index in range(len(sizes)) if index not in merged]
-    return sorted([merged, *left]) if merged else left
+    return sorted([sorted(merged), *left])
 
 
 def _tier(files: int) -> int:

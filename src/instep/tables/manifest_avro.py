@@ -182,9 +182,13 @@ def _pairs(values: Iterable[tuple[int, int | bytes]]) -> list[AvroValue]:
 
 def _before(one: Marked) -> bytes:
     """A manifest entry up to its data file: status, snapshot and twice the sequence number."""
-    number = one.sequence_number
+    return _entry_head(int(one.status), one.snapshot_id, one.sequence_number)
+
+
+@lru_cache(maxsize=4096)  # each merge of manifests carries entries that an earlier one wrote
+def _entry_head(status: int, snapshot_id: int, number: int | None) -> bytes:
     sequence = b"\x00" if number is None else b"\x02" + long(number)
-    return b"".join((long(one.status), b"\x02", long(one.snapshot_id), sequence, sequence))
+    return b"".join((long(status), b"\x02", long(snapshot_id), sequence, sequence))
 
 
 @lru_cache(maxsize=4096)  # the manifests of some tables; each append lists nearly the same again

@@ -187,6 +187,7 @@ class Writer:
             [one.live_files for one in found],
             [(one.spec.id if isinstance(one, Pending) else one.spec_id, one.holds_deletes)
              for one in found],
+            [index for index, one in enumerate(found) if isinstance(one, Pending)],
         )  # fmt: skip
         manifests = []
         for group in groups:
