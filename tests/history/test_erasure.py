@@ -17,7 +17,7 @@ from instep.canonical import JsonObject
 from instep.changes.revert import undo_on_branch
 from instep.cli.backup import back_up
 from instep.cli.wholeness import check, examine
-from instep.errors import InvalidError, NotFoundError, RefusedError
+from instep.errors import InternalError, InvalidError, NotFoundError, RefusedError
 from instep.history.erasure import Erasure, erase, erased_digests
 from instep.history.objects import Objects
 from instep.history.repository import Repository, open_repository
@@ -237,6 +237,10 @@ def test_bytes_of_an_erasure_that_was_cut_short_are_told_and_go(repo: Repository
     (told,) = examine(repo, Counter())
     assert told.kind == "erased-bytes"
     assert f"instep erase {digest}" in told.message
+    with pytest.raises(InternalError) as caught:
+        check(repo)
+    assert caught.value.kind == "erased-bytes"
+    assert "backup" not in caught.value.message
     for _ in range(2):
         gc(repo)
     assert not repo.objects.path(digest).exists()

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from instep.canonical import JsonObject
 from instep.cli.progress import say
@@ -35,6 +36,7 @@ from instep.tables.row_erasures import explained
 from instep.tables.verify import Required, is_at, required_files
 
 _MISSING = frozenset({"missing-commit", "missing-node", "missing-file"})
+ERASED_BYTES = "erased-bytes"
 _ATTEMPTS = 3
 """How often the lake is read again when files went meanwhile, with a deleted ref or erased."""
 
@@ -82,7 +84,7 @@ class Files:
                 digest = blob_of(path.name)
                 if digest in notes:
                     yield damage(
-                        "erased-bytes",
+                        ERASED_BYTES,
                         self._name(path),
                         "It was erased, and has bytes that a killed process left: expected the "
                         f'note about it alone. Give "instep erase {digest}" again.',
@@ -256,6 +258,7 @@ def check(
 
     Raises:
         InternalError (kind "damaged-lake"): names the first thing that is wrong.
+        InternalError (kind "erased-bytes"): nothing is, but bytes of an erasure are left.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         checked: Counter[str] = Counter()
@@ -271,14 +274,23 @@ def check(
 
 def damaged(repo: Repository, first: Finding, checked: Counter[str]) -> InternalError:
     """Returns the error that names the first thing that is wrong."""
+    told: dict[str, Any] = {
+        "finding": first.kind,
+        "subject": first.subject,
+        "what": first.message,
+        "checked": sum(count for what, count in checked.items() if what != "bytes"),
+    }
+    if first.kind == ERASED_BYTES:
+        return InternalError(
+            f"The lake in {repo.root} still has what was erased: {first.subject}. {first.message}",
+            kind=ERASED_BYTES,
+            **told,
+        )
     return InternalError(
         f"The lake in {repo.root} is damaged: {first.subject}. {first.message} Restore it from a "
         'backup ("instep restore").',
         kind="damaged-lake",
-        finding=first.kind,
-        subject=first.subject,
-        what=first.message,
-        checked=sum(count for what, count in checked.items() if what != "bytes"),
+        **told,
     )
 
 
