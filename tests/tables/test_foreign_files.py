@@ -30,6 +30,7 @@ from instep.errors import InvalidError
 from instep.history.refs import RefKind, create_ref
 from instep.history.repository import MAIN, Repository
 from instep.lake import Lake
+from instep.tables.compact import compact_state
 from instep.tables.manifest import MERGED_MANIFESTS
 from instep.tables.profile_keep import profile_table
 from instep.tables.read import data_files
@@ -103,6 +104,51 @@ def test_the_profile_of_a_slice_leaves_out_a_null_that_nobody_counted(lake: Lake
     content = lake.branch("work").table("t").content
     profile = profile_table(lake.repo.root, content, Slice("day", january))
     assert [(one.count, one.nulls) for one in profile] == [(1, 0), (1, 0)]
+
+
+NESTED = pa.table(
+    {
+        "k": [1, 2],
+        "s": [{"a": 1}, {"a": None}],
+        "l": [[1, 2], []],
+        "m": pa.array([[("x", 1)], None], pa.map_(pa.string(), pa.int64())),
+    }
+)
+
+
+def test_nested_columns_of_others_are_profiled_as_their_rows_are(lake: Lake) -> None:
+    with editing(lake) as edit:
+        edit.catalog.create_table("default.t", schema=NESTED.schema).append(NESTED)
+    with editing(lake) as edit:
+        edit.append("t", NESTED)  # a file of Instep beside it
+
+    content = lake.branch("work").table("t").content
+    before = profile_table(lake.repo.root, content)
+    compact_state(lake.repo, content, at=lake.repo.clock())
+    after = profile_table(lake.repo.root, content)
+
+    for found in (before, after):
+        assert [(one.count, one.nulls, one.distinct) for one in found] == [
+            (4, 0, 2),
+            (4, 0, 2),
+            (4, 0, 2),
+            (4, 2, 1),
+        ]
+        assert all(one.exact >= {"count", "nulls", "distinct"} for one in found)
+
+
+def test_a_struct_of_others_is_there_when_all_that_it_held_was_dropped(lake: Lake) -> None:
+    rows = pa.table({"k": [1, 2], "s": [{"a": 1}, None]})
+    with editing(lake) as edit:
+        edit.catalog.create_table("default.t", schema=rows.schema).append(rows)
+    with editing(lake) as edit:
+        edit.add_column("t", "s.b", "int")
+        edit.drop_column("t", "s.a")
+
+    table = lake.branch("work").table("t")
+    assert table.arrow().column("s").to_pylist() == [{"b": None}, None]
+    _, s = profile_table(lake.repo.root, table.content)
+    assert (s.count, s.nulls, s.distinct) == (2, 1, 1)
 
 
 AT = datetime(2020, 9, 13, 12, 26, 40, 123456, tzinfo=UTC)

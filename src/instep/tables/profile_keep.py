@@ -41,7 +41,7 @@ from instep.tables.read import DataFile, data_files, file_set, schema_of, table_
 if TYPE_CHECKING:
     from instep.engines.duckdb import DuckDB
 
-_FORM = 2
+_FORM = 3
 """The form of kept profiles; those of another are made again."""
 
 _LEAST_IN_GROUP = 4
@@ -170,18 +170,24 @@ class _Kept:
         known = [one for one in members if _is_there(self._place(one))]
         found = self._read([self._place(one) for one in known])
         for one in members:
-            parts = found.get(_key(one))
-            if parts is None or self._lacks_column(one, parts):
-                made = self._merge(one) if isinstance(one, Group) else self._compute(one)
-                parts = found[_key(one)] = {**(parts or {}), **made}
+            parts = found.setdefault(_key(one), {})
+            missing = self._missing(one, parts)
+            if missing:
+                parts |= (
+                    self._merge(one, missing)
+                    if isinstance(one, Group)
+                    else self._compute(one, missing)
+                )
                 self._keep(one, parts)
         return found
 
-    def _lacks_column(self, one: Group | DataFile, parts: Parts) -> bool:
-        """Whether it was profiled for a state without one of the columns asked for now."""
-        lacking = {column.id for column in self.schema.columns} - parts.keys()
-        return bool(lacking) and any(
-            not lacking.isdisjoint(self._held(file)) for file in _files_of(one)
+    def _missing(self, one: Group | DataFile, parts: Parts) -> tuple[Column, ...]:
+        """Returns the columns that its files may hold and for which it was never profiled."""
+        return tuple(
+            column
+            for column in self.schema.columns
+            if column.id not in parts
+            and any(self._may_hold(file, column) for file in _files_of(one))
         )
 
     def merged(self, parts: Sequence[tuple[Parts, int]], column: Column) -> Part:
@@ -197,27 +203,36 @@ class _Kept:
         value = default_sql(column, column.initial_default)
         return part_of_value(self.engine.connection, column, value, rows)
 
-    def _merge(self, group: Group) -> Parts:
+    def _merge(self, group: Group, columns: Sequence[Column]) -> Parts:
         found = self.load(group.members)
         parts = [(found[_key(one)], one.rows) for one in group.members]
-        return {
-            column.id: self.merged(parts, column)
-            for column in self.schema.columns
-            if any(column.id in by_id for by_id, _ in parts)
-        }
+        return {column.id: self.merged(parts, column) for column in columns}
 
-    def _compute(self, file: DataFile) -> Parts:
-        held = self._held(file)
-        columns = tuple(column for column in self.schema.columns if column.id in held)
+    def _compute(self, file: DataFile, columns: tuple[Column, ...]) -> Parts:
         one = FileSet("f", (file.path,), Schema(columns))
         place = free_name("place", one.schema.names)
         source = self.engine.source(one, row_number=place)
         found = parts_of_file(self.engine.connection, source, quoted(place), file.rows, columns)
         return {column.id: part for column, part in zip(columns, found, strict=True)}
 
+    def _may_hold(self, file: DataFile, column: Column) -> bool:
+        """Says whether a file may have a column, by what its statistics are of.
+
+        Those of other writers' files are only of what is not nested. So a nested column may be in a
+        file with statistics of nothing within it but fields that were dropped since.
+        """
+        held = self._held(file)
+        if column.is_nested and not held <= self._ids:
+            return True
+        return any(field.id in held for field in column.fields())
+
     def _held(self, file: DataFile) -> frozenset[int]:
-        """Returns the ids of the columns that a file has; they are known with its statistics."""
+        """Returns the ids of what a file has statistics of; they are not always at hand."""
         return _ids(file) if file.columns else self._held_by_path[file.path]
+
+    @cached_property
+    def _ids(self) -> frozenset[int]:
+        return frozenset(field.id for field in self.schema.fields())
 
     @cached_property
     def _held_by_path(self) -> dict[str, frozenset[int]]:
