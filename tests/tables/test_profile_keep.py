@@ -168,6 +168,24 @@ def test_profiles_of_another_hash_function_are_made_again(
     assert all(before[name] != after[name] for name in before)
 
 
+@pytest.mark.parametrize("older", [1, 3])
+def test_profiles_of_an_older_form_with_other_columns_are_made_again(
+    tmp_path: Path, older: int
+) -> None:
+    table, files = table_of(tmp_path, 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keep, "_FORM", 2)
+        patch.setattr(keep, "_FORMED", [one for one in keep._FORMED if one[0] != "shape"])
+        profile_files(tmp_path, table, files[:older])
+
+    for _ in range(2):
+        n, s, _ = profile_table(tmp_path, table)
+        assert (n.count, n.distinct, s.distinct) == (300, 300, 7)
+    kept = [pq.read_schema(path).names for path in kept_in(tmp_path, table).iterdir()]
+    assert len(kept) == 3
+    assert all("shape" in names for names in kept)
+
+
 def test_a_kept_profile_is_a_parquet_file_of_plain_columns(tmp_path: Path) -> None:
     table, files = table_of(tmp_path, 2)
     profile_table(tmp_path, table)

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from instep.canonical import Json
+from instep.engines.defaults import exact_float
 
 FREQUENT_VALUES = 50
 """How many frequent values a profile lists."""
@@ -46,13 +47,17 @@ FIGURES = frozenset(
 SCANNED = frozenset({"count", "nulls", "minimum", "maximum", "mean", "deviation"})
 """The figures that one reading of all rows gives exactly."""
 
+_NAMING = frozenset({"minimum", "maximum", "frequent"})
+"""The figures that name values."""
+
 
 @dataclass(frozen=True, slots=True)
 class ColumnProfile:
     """What one column holds.
 
     `count` counts rows, nulls among them. `minimum`, `maximum` and frequent values are DuckDB's
-    text of the value (instants in UTC; a zero has no sign). `mean`, `deviation` (of the
+    text of the value (instants in UTC; a zero has no sign); a nested column has none of these, for
+    such a text changes with the names of fields. `mean`, `deviation` (of the
     population) and `quantiles` are of the finite values of a number column, and absent elsewhere;
     the first two also where a float cannot hold them. `frequent` has the most frequent
     values first, nulls left out. `exact` names the figures that are no estimates.
@@ -92,6 +97,25 @@ class ColumnProfile:
             minimum=None if self.minimum is None else change(self.minimum),
             maximum=None if self.maximum is None else change(self.maximum),
             frequent=tuple((change(text), rows) for text, rows in self.frequent),
+        )
+
+    def as_type(self, kind: str) -> ColumnProfile:
+        """Returns the same of a column that became `kind`: as a double, a float has more digits."""
+        if (self.type, kind) != ("float", "double"):
+            return self
+        return self.with_texts(lambda text: repr(exact_float(text)))
+
+    def without_values(self) -> ColumnProfile:
+        """Returns the same without the values it names, any of which may then be there."""
+        known = self.count - self.nulls
+        return replace(
+            self,
+            minimum=None,
+            maximum=None,
+            frequent=(),
+            frequent_error=0,
+            frequent_below=known,
+            exact=self.exact - _NAMING if known else self.exact,
         )
 
     def to_json(self) -> dict[str, Json]:

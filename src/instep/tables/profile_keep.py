@@ -9,7 +9,8 @@ column, plain enough for any engine to read:
 Groups are cut where the digest of their last member says so, not by counting: an append closes at
 most one group of each size, and all others stay. So the profile of a table is merged from some
 dozens of kept ones, however many files there are. Kept profiles are a cache and part of no commit:
-one that is missing, damaged or of another hash function is made again.
+one that is missing, damaged, or of another hash function or form is made again. So is that of a
+column whose values became others: of floats as doubles, and of what lies within a nested column.
 """
 
 from __future__ import annotations
@@ -52,8 +53,11 @@ _CUT = ("0", "1")
 _DIGEST_BYTES = 32
 _TAIL_BYTES = 8  # of a Parquet file: the length of its footer, and PAR1
 
-Parts = dict[int, Part]
-"""The profile of each column by its field id."""
+Slot = tuple[int, str]
+"""The field id of a column, and what its values are told apart by in states of the table."""
+
+Parts = dict[Slot, Part]
+"""The profile of each column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +153,7 @@ def _profiled(
         if cut is not None and cut.files:
             sliced = parts_of_relation(engine.connection, cut.name, schema.columns)
             rows = sliced[0].figures.count
-            ids = (column.id for column in schema.columns)
-            parts.append((dict(zip(ids, sliced, strict=True)), rows))
+            parts.append((dict(zip(map(_slot, schema.columns), sliced, strict=True)), rows))
         return tuple(kept.merged(parts, column).figures for column in schema.columns)
 
 
@@ -186,14 +189,15 @@ class _Kept:
         return tuple(
             column
             for column in self.schema.columns
-            if column.id not in parts
+            if _slot(column) not in parts
             and any(self._may_hold(file, column) for file in _files_of(one))
         )
 
     def merged(self, parts: Sequence[tuple[Parts, int]], column: Column) -> Part:
         """Returns the profile of one column in all the rows of `parts`."""
         return merge_parts(
-            [part.get(column.id) or self._lacking(column, rows) for part, rows in parts], column
+            [part.get(_slot(column)) or self._lacking(column, rows) for part, rows in parts],
+            column,
         )
 
     def _lacking(self, column: Column, rows: int) -> Part:
@@ -206,14 +210,14 @@ class _Kept:
     def _merge(self, group: Group, columns: Sequence[Column]) -> Parts:
         found = self.load(group.members)
         parts = [(found[_key(one)], one.rows) for one in group.members]
-        return {column.id: self.merged(parts, column) for column in columns}
+        return {_slot(column): self.merged(parts, column) for column in columns}
 
     def _compute(self, file: DataFile, columns: tuple[Column, ...]) -> Parts:
         one = FileSet("f", (file.path,), Schema(columns))
         place = free_name("place", one.schema.names)
         source = self.engine.source(one, row_number=place)
         found = parts_of_file(self.engine.connection, source, quoted(place), file.rows, columns)
-        return {column.id: part for column, part in zip(columns, found, strict=True)}
+        return dict(zip(map(_slot, columns), found, strict=True))
 
     def _may_hold(self, file: DataFile, column: Column) -> bool:
         """Says whether a file may have a column, by what its statistics are of.
@@ -243,11 +247,13 @@ class _Kept:
             return {}
         files = [self.engine.at_hand(str(path)) for path in paths]
         cursor = self.engine.connection.execute(
-            f"SELECT * FROM {parquet_sql(files, 'filename = true')} WHERE mark = {self.mark}"
+            # Those of an older form have other columns.
+            f"SELECT * FROM {parquet_sql(files, 'filename = true', 'union_by_name = true')} "
+            f"WHERE mark = {self.mark}"
         )
         found: dict[str, Parts] = {}
-        for key, field_id, part in _parts_of(cursor.fetchnumpy()):
-            found.setdefault(key, {})[field_id] = part
+        for key, slot, part in _parts_of(cursor.fetchnumpy()):
+            found.setdefault(key, {})[slot] = part
         return found
 
     def _keep(self, one: Group | DataFile, parts: Parts) -> None:
@@ -284,6 +290,7 @@ class _Kept:
 
 _FORMED = (
     ("field_id", "INTEGER", ""),
+    ("shape", "VARCHAR", ""),
     ("name", "VARCHAR", ""),
     ("type", "VARCHAR", ""),
     ("count", "BIGINT", ""),
@@ -311,12 +318,13 @@ _FORMED = (
 
 def _columns_of(parts: Parts) -> dict[str, list[Any]]:  # values of the types in _FORMED
     rows: list[dict[str, Any]] = []
-    for field_id, part in parts.items():
+    for (field_id, shape), part in parts.items():
         told: dict[str, Any] = part.figures.to_json()
         rows.append(
             told
             | {
                 "field_id": field_id,
+                "shape": shape,
                 "quantiles": str(told["quantiles"]),
                 "frequent_values": [text for text, _ in part.figures.frequent],
                 "frequent_counts": [count for _, count in part.figures.frequent],
@@ -328,8 +336,10 @@ def _columns_of(parts: Parts) -> dict[str, list[Any]]:  # values of the types in
     return {name: [row[name] for row in rows] for name, _, _ in _FORMED}
 
 
-def _parts_of(read: Mapping[str, Any]) -> Iterator[tuple[str, int, Part]]:  # DuckDB's arrays
-    """Yields key, field id and profile of each row of kept profiles."""
+def _parts_of(read: Mapping[str, Any]) -> Iterator[tuple[str, Slot, Part]]:  # DuckDB's arrays
+    """Yields key, slot and profile of each row of kept profiles."""
+    if not len(read["filename"]):
+        return  # all may be of an older form, without one of the columns
     plain = {name: read[name].tolist() for name, kind, _ in _FORMED if not kind.endswith("[]")}
     for row, path in enumerate(read["filename"].tolist()):
         one = {name: values[row] for name, values in plain.items()}
@@ -344,7 +354,7 @@ def _parts_of(read: Mapping[str, Any]) -> Iterator[tuple[str, int, Part]]:  # Du
         )
         yield (
             path.rpartition("/")[2].removesuffix(".parquet"),
-            one["field_id"],
+            (one["field_id"], one["shape"]),
             Part(ColumnProfile.from_json(one), sketch),
         )
 
@@ -375,6 +385,18 @@ def _files_of(one: Group | DataFile) -> Iterator[DataFile]:
 
 def _key(one: Group | DataFile) -> str:
     return one.key if isinstance(one, Group) else one.digest
+
+
+def _slot(column: Column) -> Slot:
+    """Returns what the profile of a column is kept under.
+
+    A value of a nested column is another when a field within was added, dropped, moved or promoted;
+    names are no part of it. A float has another text as a double. No other type changes a value.
+    """
+    if column.type in ("float", "double"):
+        return column.id, column.type
+    within = (one for one in column.fields() if one.id != column.id)
+    return column.id, " ".join(f"{one.id} {one.type}" for one in within)
 
 
 def _ids(file: DataFile) -> frozenset[int]:

@@ -4,6 +4,7 @@ Rows, nulls, minimum, maximum, mean and deviation stay exact. The number of valu
 as no part, and not the whole, has more than the hashes kept; then it is estimated. Ranks are mixed
 from the parts' points: the error is the mean of the parts' errors, plus one step of 400. Counts of
 frequent values add up; the most that a part which does not list a value may hold is the error.
+Parts are of one shape (`profile_keep`), so equal values have equal texts and equal hashes.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _ESCAPED = re.compile(rb"\\x([0-9A-F]{2})")
 
 def merge_parts(parts: Sequence[Part], column: Column) -> Part:
     """Returns the profile of all rows that `parts` describe; `column` names it, and types it."""
-    full = [_as_type(part, column.type) for part in parts if part.figures.count]
+    full = [part for part in parts if part.figures.count]
     if not full:
         return all_null(column.name, column.type, 0)
     if len(full) == 1:
@@ -64,13 +65,6 @@ def merge_parts(parts: Sequence[Part], column: Column) -> Part:
         replace(figures, quantiles=quantiles, quantile_error=error),
         Sketch(hashes, points, numbers),
     )
-
-
-def _as_type(part: Part, kind: str) -> Part:
-    """A part of floats as one of doubles, where the column became that: with the doubles' texts."""
-    if (part.figures.type, kind) != ("float", "double"):
-        return part
-    return replace(part, figures=part.figures.with_texts(lambda text: repr(exact_float(text))))
 
 
 def _merged_figures(parts: Sequence[Part], column: Column, hashes: array[int]) -> ColumnProfile:
