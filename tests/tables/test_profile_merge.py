@@ -190,8 +190,8 @@ def test_values_that_the_hash_of_the_engine_takes_for_one_are_counted_apart(
     [
         ("binary", [b"\xff", b"a", b"", b"\x00'", b"a\\", "ä".encode(), b"\\xFF"]),
         ("fixed[1]", [b"\xff", b"a", b"\\", b"z"]),
-        ("double", [-0.0, 0.0, 5.0, -5.0, math.nan, math.inf, 1e308, 1e-320]),
-        ("float", [0.1, 0.2, -0.0, 0.0, 1e30, math.nan]),
+        ("double", [-0.0, 0.0, 5.0, -5.0, math.nan, -math.nan, math.inf, 1e308, 1e-320]),
+        ("float", [0.1, 0.2, -0.0, 0.0, 1e30, math.nan, -math.nan]),
         ("long", [2**63 - 1, 2**53 + 1, 2**53, -(2**63), 10, 9]),
         ("decimal(9,2)", ["-1.50", "10.00", "9.00"]),
         (

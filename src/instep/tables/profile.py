@@ -56,8 +56,8 @@ class ColumnProfile:
     """What one column holds.
 
     `count` counts rows, nulls among them. `minimum`, `maximum` and frequent values are DuckDB's
-    text of the value (instants in UTC; a zero has no sign); a nested column has none of these, for
-    such a text changes with the names of fields. `mean`, `deviation` (of the
+    text of the value (instants in UTC; zero and NaN have no sign). A nested column has none of
+    these: the text of such a value changes with the names of fields. `mean`, `deviation` (of the
     population) and `quantiles` are of the finite values of a number column, and absent elsewhere;
     the first two also where a float cannot hold them. `frequent` has the most frequent
     values first, nulls left out. `exact` names the figures that are no estimates.

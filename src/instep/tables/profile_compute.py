@@ -52,7 +52,7 @@ FETCHED_VALUES = 4096
 HASH_SPACE = 1 << 63
 """Hashes are DuckDB's, halved: every engine's long can hold them."""
 
-_ZEROS = {"-0.0": "0.0"}
+_WITHOUT_SIGN = {"-0.0": "0.0", "-nan": "nan"}
 
 _SCANNED_HASHES = "NULL"
 """SQL of a sample's hashes: those of all rows are there."""
@@ -121,13 +121,14 @@ def parts_of_rows(
 def _with_lasting_texts(part: Part, column: Column) -> Part:
     """The same where equal values have equal texts, in every state of the table.
 
-    As values, 0.0 and -0.0 are one; the text of a nested value has the names of its fields.
+    As values, 0.0 and -0.0 are one, and NaN and -NaN; the text of a nested value has the names of
+    its fields.
     """
     figures = part.figures
     if column.is_nested:
         return replace(part, figures=figures.without_values())
     if column.type in ("float", "double"):
-        return replace(part, figures=figures.with_texts(lambda text: _ZEROS.get(text, text)))
+        return replace(part, figures=figures.with_texts(lambda text: _WITHOUT_SIGN.get(text, text)))
     return part
 
 

@@ -1,7 +1,8 @@
 """Says in words what differs between two profiles of a table, and nothing below their errors.
 
 A sentence that rests on exact figures is sure. One that rests on an estimate says "about", and is
-there only when the two figures lie further apart than both errors together. Pure: nothing is read.
+there only when the two figures lie further apart than both errors together. Nothing is said of the
+values of nested columns but how many there are. Pure: nothing is read.
 """
 
 from __future__ import annotations
@@ -61,23 +62,26 @@ def _rows(before: Profiles, after: Profiles) -> Iterator[ProfileChange]:
         yield ProfileChange(None, f"{now:,} rows, {then:,} before ({now - then:+,})", True)
 
 
-def _column(then: ColumnProfile, now: ColumnProfile) -> Iterator[ProfileChange]:
+def _column(before: ColumnProfile, after: ColumnProfile) -> Iterator[ProfileChange]:
+    """What differs in one column; where one side has the wider type, both are read in that."""
+    then, now = before.as_type(after.type), after.as_type(before.type)
+
     def sure(text: str) -> ProfileChange:
         return ProfileChange(now.name, text, True)
 
     if then.name != now.name:
         yield sure(f"was named {then.name}")
-    if then.type != now.type:
-        yield sure(f"is {now.type}, {then.type} before")
+    if before.type != after.type:
+        yield sure(f"is {after.type}, {before.type} before")
     if not then.count or not now.count:
         return
     if then.null_share != now.null_share:
         yield sure(f"null in {_share(now.null_share)} of rows, {_share(then.null_share)} before")
     if then.nulls == then.count or now.nulls == now.count:
         return
-    if then.minimum != now.minimum:
+    if then.minimum != now.minimum and None not in (then.minimum, now.minimum):
         yield sure(f"begins at {now.minimum}, {then.minimum} before")
-    if then.maximum != now.maximum:
+    if then.maximum != now.maximum and None not in (then.maximum, now.maximum):
         yield sure(f"ends at {now.maximum}, {then.maximum} before")
     yield from _mean(then, now)
     yield from _median(then, now)
