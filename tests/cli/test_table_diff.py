@@ -50,12 +50,14 @@ def test_a_change_of_how_a_table_is_defined_is_seen_by_whoever_compares_and_revi
         table = edit.catalog.load_table("default.sales")
         with table.update_schema() as schema:
             schema.update_column("amount", doc="in euro")
+            schema.set_identifier_fields("id")
         with table.update_sort_order() as order:
             order.asc("id", IdentityTransform())
         with table.transaction() as transaction:
             transaction.set_properties(owner="ana")
     expected = [
         'doc of column "amount": none becomes in euro',
+        "identifier columns: none becomes id",
         "sort order: none becomes id asc nulls-last",
         'property "owner": none becomes ana',
     ]

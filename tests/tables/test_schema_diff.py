@@ -138,6 +138,38 @@ def test_what_both_sides_of_a_merge_changed_is_told_in_the_words_of_the_conflict
         assert [(one.what, one.before, one.after) for one in found] == texts
 
 
+def _identified(*ids: int) -> Change:
+    return _columns(lambda schema: replace(schema, identifiers=ids))
+
+
+def test_columns_that_identify_a_row_are_told_in_the_words_of_a_merge(tmp_path: Path) -> None:
+    required = [replace(column, required=True) for column in COLUMNS]
+    base = create_table(tmp_path, "t", required, at=AT)
+    ours, theirs = (_identified(*ids)(tmp_path, base) for ids in ((1,), (1, 2)))
+    found = _diff(tmp_path, base, ours)
+    assert found.sentences() == ["identifier columns: none becomes k"]
+    assert not found.is_empty
+    expected = {"what": "identifier columns", "before": "none", "after": "k"}
+    assert found.to_json()["definition"] == [expected]
+    assert _diff(tmp_path, theirs, ours).sentences() == ["identifier columns: k, v becomes k"]
+    renamed = rename_column(tmp_path, ours, "k", "key", at=AT)
+    assert _diff(tmp_path, ours, renamed).definition == ()
+    gone = _columns(lambda schema: dropped(schema, "v"))(tmp_path, theirs)
+    assert _diff(tmp_path, theirs, gone).sentences() == [
+        "column v is gone",
+        "identifier columns: k, v becomes k",
+    ]
+
+    (conflict,) = merge_rows(tmp_path, base, ours, theirs, ["k"], at=AT).definition
+    (one,), (other,) = (_diff(tmp_path, base, side).definition for side in (ours, theirs))
+    assert (one.what, one.before, one.after) == (conflict.what, conflict.base, conflict.ours)
+    assert (other.what, other.before, other.after) == (
+        conflict.what,
+        conflict.base,
+        conflict.theirs,
+    )
+
+
 def test_a_column_that_is_required_now_is_told_with_its_type(tmp_path: Path) -> None:
     before = create_table(tmp_path, "t", COLUMNS, at=AT)
 

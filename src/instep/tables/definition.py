@@ -1,11 +1,11 @@
-"""Answers how new files of a table are partitioned and sorted, and how people are told of that.
+"""Answers how a table is defined besides its columns, and how people are told of that.
 
 Partitioning is told by what it means, column, transform and name, whatever a branch numbered it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instep.tables.iceberg import Metadata
@@ -31,6 +31,11 @@ def sort_order(metadata: Metadata) -> Sort:
         one["fields"] for one in metadata["sort-orders"] if one["order-id"] == wanted
     )
     return found
+
+
+def identifiers_text(ids: Sequence[int], names: Mapping[int, str]) -> str:
+    """Returns the columns that identify a row as "day, k", by the names of columns by field id."""
+    return ", ".join(names.get(one, "?") for one in ids) or "none"
 
 
 def partition_text(fields: Partition, names: Mapping[int, str]) -> str:

@@ -8,7 +8,7 @@ may mean two things. Files that are there keep the spec that they were written u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as renamed
 from typing import TypeVar
@@ -18,6 +18,7 @@ from instep.engines.schema import Schema
 from instep.tables.columns import check_columns, current_schema
 from instep.tables.definition import (
     Sort,
+    identifiers_text,
     partition_text,
     partitioning,
     sort_order,
@@ -58,7 +59,7 @@ def merge_definition(
     every = {field.id for field in columns.schema.fields()}
     identifiers = rule.merged(
         "identifier columns",
-        *_three(states, _identifiers, lambda ids: _identifiers_text(ids, names)),
+        *_three(states, _identifiers, lambda ids: identifiers_text(ids, names)),
         lambda ids: _with_identifiers(columns.schema, ids).identifiers == ids,
     )
     schema = _with_identifiers(columns.schema, identifiers)
@@ -112,10 +113,6 @@ def _property(rule: Rule, states: Sequence[Metadata], name: str) -> str | None:
 
 def _identifiers(metadata: Metadata) -> tuple[int, ...]:
     return current_schema(metadata).identifiers
-
-
-def _identifiers_text(ids: Sequence[int], names: Mapping[int, str]) -> str:
-    return ", ".join(names.get(one, "?") for one in ids) or "none"
 
 
 def _with_identifiers(schema: Schema, ids: tuple[int, ...]) -> Schema:

@@ -12,6 +12,7 @@ from instep.canonical import Json
 from instep.engines.schema import Column
 from instep.tables.columns import current_schema
 from instep.tables.definition import (
+    identifiers_text,
     part_of_column,
     partition_text,
     partitioning,
@@ -42,7 +43,7 @@ class SchemaDiff:
     """Columns that differ; pairs are (before, after) of one field id.
 
     `definition` has what else differs: fields within columns, docs, defaults, the order of columns,
-    partitioning, sort order and properties.
+    which of them identify a row, partitioning, sort order and properties.
     """
 
     added: tuple[Column, ...] = ()
@@ -106,6 +107,9 @@ def _definition(before: Metadata, after: Metadata) -> Iterator[DefinitionChange]
     schemas = [current_schema(one) for one in states]
     names = [{field.id: field.name for field in schema.fields()} for schema in schemas]
     yield from _level("", *(schema.columns for schema in schemas))
+    if schemas[0].identifiers != schemas[1].identifiers:
+        told = map(identifiers_text, (schema.identifiers for schema in schemas), names)
+        yield DefinitionChange("identifier columns", *told)
     partitions, sorts = [partitioning(one) for one in states], [sort_order(one) for one in states]
     if partitions[0] != partitions[1]:
         yield DefinitionChange("partitioning", *map(partition_text, partitions, names))
