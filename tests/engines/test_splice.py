@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from instep.engines.parquet_bytes import MAGIC, read_footer, write_footer
-from instep.engines.splice import rows_of_row_groups, spliced
+from instep.engines.splice import TakenApart, spliced
 
 ROWS = 10_000
 GROUP = 4096
@@ -67,6 +67,13 @@ def _file(
     return path
 
 
+def _spliced(base: Path, columns: Path, target: Path, most_bytes: int = 1 << 40) -> bool:
+    found = TakenApart.of(base)
+    assert found is not None
+    assert found.row_group_rows == GROUP
+    return spliced(found, columns, target, most_bytes)
+
+
 @pytest.mark.parametrize(
     "names",
     [["city"], ["x", "tail"], ["s"], ["m", "n", "l"], [*COLUMNS][::-1]],
@@ -78,9 +85,8 @@ def test_every_reader_finds_the_new_columns_beside_the_old_ones(
     base = _file(connection, tmp_path / "base.parquet", COLUMNS)
     new = _file(connection, tmp_path / "new.parquet", {name: OTHER[name] for name in names})
     target = tmp_path / "target.parquet"
-    assert rows_of_row_groups(base) == GROUP
 
-    assert spliced(base, new, target)
+    assert _spliced(base, new, target)
 
     expected = pq.read_table(base)
     for name in names:
@@ -105,7 +111,7 @@ def test_bounds_and_bloom_filters_are_those_of_the_bytes(
     base = _file(connection, tmp_path / "base.parquet", COLUMNS)
     new = _file(connection, tmp_path / "new.parquet", {"n": OTHER["n"]})
     target = tmp_path / "target.parquet"
-    assert spliced(base, new, target)
+    assert _spliced(base, new, target)
 
     told = {
         path: {
@@ -143,8 +149,40 @@ def test_what_does_not_fit_is_not_put_together(
 ) -> None:
     base = _file(connection, tmp_path / "base.parquet", COLUMNS)
     new = _file(connection, tmp_path / "new.parquet", columns, rows)
-    assert not spliced(base, new, tmp_path / "target.parquet")
+    assert not _spliced(base, new, tmp_path / "target.parquet")
     assert not (tmp_path / "target.parquet").exists()
+
+
+def test_nulls_may_come_into_a_column_that_was_written_without_any(
+    tmp_path: Path, connection: duckdb.DuckDBPyConnection
+) -> None:
+    first = _file(connection, tmp_path / "first.parquet", {"n": "i", "tail": "i::VARCHAR"})
+    base = tmp_path / "base.parquet"
+    # What is read of a file without nulls is known to have none.
+    connection.execute(
+        f"COPY (SELECT * FROM '{first}') TO '{base}' (FORMAT parquet, ROW_GROUP_SIZE {GROUP}, "
+        "FIELD_IDS {n: 1, tail: 3})"
+    )
+    assert not pq.read_schema(base).field("tail").nullable
+    new = _file(connection, tmp_path / "new.parquet", {"tail": OTHER["tail"]})
+    target = tmp_path / "target.parquet"
+    assert _spliced(base, new, target)
+    expected = pq.read_table(new).column("tail").to_pylist()
+    assert pq.read_table(target).column("tail").to_pylist() == expected
+    assert pl.read_parquet(target)["tail"].to_list() == expected
+    found = connection.execute(f"SELECT tail FROM '{target}' ORDER BY n").fetchall()
+    assert [one for (one,) in found] == expected
+    assert not pq.read_schema(target).field("n").nullable
+
+
+def test_a_file_does_not_grow_beyond_bounds(
+    tmp_path: Path, connection: duckdb.DuckDBPyConnection
+) -> None:
+    base = _file(connection, tmp_path / "base.parquet", {"n": "i", "tail": "''"})
+    new = _file(connection, tmp_path / "new.parquet", {"tail": COLUMNS["tail"]})
+    target = tmp_path / "target.parquet"
+    assert not _spliced(base, new, target, base.stat().st_size)
+    assert not target.exists()
 
 
 def test_files_of_other_writers_and_of_uneven_row_groups_are_not_taken_apart(
@@ -152,12 +190,12 @@ def test_files_of_other_writers_and_of_uneven_row_groups_are_not_taken_apart(
 ) -> None:
     rows = pa.table({"n": range(ROWS)})
     pq.write_table(rows, tmp_path / "other.parquet", row_group_size=GROUP)
-    assert rows_of_row_groups(tmp_path / "other.parquet") is None
+    assert TakenApart.of(tmp_path / "other.parquet") is None
 
     connection.execute(
         f"COPY (SELECT 1 AS n WHERE false) TO '{tmp_path / 'empty.parquet'}' (FORMAT parquet)"
     )
-    assert rows_of_row_groups(tmp_path / "empty.parquet") is None
+    assert TakenApart.of(tmp_path / "empty.parquet") is None
 
 
 @pytest.mark.parametrize("has_page_index", [False, True])

@@ -35,7 +35,7 @@ from instep.engines.layout import PLAIN, Layout
 from instep.engines.reading import alone, parquet_sql
 from instep.engines.scan import deleted_rows, scan, where
 from instep.engines.schema import Schema, check_names, literal, quoted
-from instep.engines.splice import rows_of_row_groups, spliced
+from instep.engines.splice import TakenApart, spliced
 from instep.engines.types import column_of
 from instep.errors import InternalError, InvalidError
 from instep.faults import reached
@@ -304,32 +304,43 @@ class DuckDB:
             return tuple(_published(found, folder, stem))
 
     def write_columns(
-        self, text: str, place: str, schema: Schema, file: WrittenFile, folder: Path
+        self,
+        text: str,
+        place: str,
+        changed: Schema,
+        schema: Schema,
+        file: WrittenFile,
+        folder: Path,
     ) -> WrittenFile | None:
-        """Writes a file anew with the columns of `schema` as one SELECT gives them.
+        """Writes a file of `schema` anew with the columns `changed` as one SELECT gives them.
 
         The SELECT returns a row for each row of the file, with its place there in the column
         `place`. All other columns are copied as they are, their statistics too. None, and nothing
-        is written, where the file's bytes cannot be taken apart (`engines.splice`). The new file is
-        durable under a name of its own when this returns.
+        is written, where the file's bytes cannot be taken apart (`engines.splice`), it has a column
+        that the schema has not, or it would grow beyond the usual size. The new file is durable
+        under a name of its own when this returns.
 
         Raises: as `write`.
         """
-        base = Path(self.at_hand(file.path))
-        row_group_rows = rows_of_row_groups(base)
-        if row_group_rows is None:
+        base = TakenApart.of(Path(self.at_hand(file.path)))
+        if (
+            base is None
+            or has_fixed(changed)  # DuckDB does not write these
+            or not {(one.name, one.id) for one in changed.columns} <= base.columns
+            or not base.field_ids <= {one.id for one in schema.fields()}
+        ):
             return None
         given = self.describe(text)
         given = Schema(tuple(one for one in given.columns if one.name != place))
-        select = f"{conforming(given, schema, text)} ORDER BY {quoted(place)}"
+        select = f"{conforming(given, changed, text)} ORDER BY {quoted(place)}"
         with self._out() as out:
             reached("engine.copy.before")
             with translated("SQL"):
-                new = copied_as_one(self._connection, select, schema, out, row_group_rows)
+                new = copied_as_one(self._connection, select, changed, out, base.row_group_rows)
             reached("engine.copy.after")
-            self._check(schema, [new])
+            self._check(changed, [new])
             whole = out / "whole.parquet"
-            if not spliced(base, Path(new.path), whole):
+            if not spliced(base, Path(new.path), whole, max(TARGET_FILE_BYTES, file.size_bytes)):
                 return None
             measured = {one.field_id: one for one in new.columns}
             columns = tuple(measured.get(one.field_id, one) for one in file.columns)

@@ -5,7 +5,7 @@ Where only some columns of a file change, these alone are written: the others ke
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as renamed
 from datetime import datetime
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _TAKEN_APART_BYTES = 4 << 20
 """Files from this size on are written one by one where few of their columns change."""
+
+_MOST_WRITTEN = 0.5
+"""The part of a file up to which writing its columns takes less than writing all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,14 @@ class Target:
         return replace(self.root, self.content, added, removed, at=self.at)
 
 
+@dataclass(frozen=True, slots=True)
+class _Affected:
+    """What becomes of the rows of one file: whether some go, and which columns of others change."""
+
+    some_go: bool
+    changed: Mapping[int, Column]
+
+
 def with_applied(
     target: Target, ours: FileSet, columns: Sequence[Column], keys: int, values: Sequence[int]
 ) -> TableContent:
@@ -57,53 +68,56 @@ def with_applied(
     the row, `file` and `place` where, and d0, ... which of `values` it has otherwise; `gone`,
     whether it shall not be there. All that `values` leaves out stays in a row as it is.
     """
-    engine = target.engine
-    found = dict(engine.run("SELECT file, bool_or(gone) FROM apply WHERE had GROUP BY file"))
-    changed = _changed(engine, values)
-    new, whole = [], set(found)
-    for file in _taken_apart(target, ours, found, [columns[n] for n in changed]):
-        made = _with_columns(target, ours, file, {n: columns[n] for n in changed})
+    affected = _affected(target.engine, columns, values)
+    new, whole = [], set(affected)
+    for file in _taken_apart(target, ours, affected):
+        made = _with_columns(target, ours, file, affected[file.path].changed)
         if made is not None:
             new.append(made)
             whole.remove(file.path)
     rest = _rest(target, ours.only(whole), columns, keys, values)
-    return target.replaced([*new, *rest], found.keys())
+    return target.replaced([*new, *rest], affected.keys())
 
 
-def _changed(engine: DuckDB, values: Sequence[int]) -> list[int]:
-    """Returns those of `values` in which a row that stays becomes another."""
-    if not values:
-        return []
-    listed = ", ".join(f"bool_or(d{n})" for n in values)
-    (found,) = engine.run(f"SELECT {listed} FROM apply WHERE had AND NOT gone")
-    return [n for n, is_changed in zip(values, found, strict=True) if is_changed]
+def _affected(
+    engine: DuckDB, columns: Sequence[Column], values: Sequence[int]
+) -> dict[str, _Affected]:
+    changed = "".join(f", bool_or(d{n} AND NOT gone)" for n in values)
+    found = engine.run(f"SELECT file, bool_or(gone){changed} FROM apply WHERE had GROUP BY file")
+    return {
+        file: _Affected(
+            some_go, {n: columns[n] for n, is_so in zip(values, told, strict=True) if is_so}
+        )
+        for file, some_go, *told in found
+    }
 
 
 def _taken_apart(
-    target: Target, ours: FileSet, found: dict[str, bool], changed: Sequence[Column]
+    target: Target, ours: FileSet, affected: Mapping[str, _Affected]
 ) -> Iterator[DataFile]:
-    """Yields the files of which only the columns `changed` need be written.
+    """Yields the files of which only the columns that change need be written.
 
-    None of their rows goes, and they stay in the same partition and order.
+    None of their rows goes, they stay in the same partition and order, and most of what is in them
+    does not change.
     """
     layout = layout_of(target.root, target.content)
-    ids = {column.id for column in changed}
     placed = {one.source_id for one in layout.partition} | {one.source_id for one in layout.sort}
-    if not ids or ids & placed:
-        return
-    known = {field.id for field in target.schema.fields()}
     for file in data_files(target.root, target.content, partition=layout.partition):
+        one = affected.get(file.path)
+        if one is None or one.some_go or file.path in ours.deletes:
+            continue
+        fields = {field.id for column in one.changed.values() for field in column.fields()}
+        written = sum(told.size_bytes for told in file.columns if told.field_id in fields)
         if (
-            found.get(file.path) is False
-            and file.path not in ours.deletes
-            and file.size_bytes >= _TAKEN_APART_BYTES
-            and {one.field_id for one in file.columns} <= known
+            file.size_bytes >= _TAKEN_APART_BYTES
+            and written <= file.size_bytes * _MOST_WRITTEN
+            and not fields & placed
         ):
             yield file
 
 
 def _with_columns(
-    target: Target, ours: FileSet, file: DataFile, changed: dict[int, Column]
+    target: Target, ours: FileSet, file: DataFile, changed: Mapping[int, Column]
 ) -> DataFile | None:
     """Returns a file with new values in some columns, those of `apply`; None if it cannot be."""
     place = free_name("place of the row", target.schema.names)
@@ -118,6 +132,7 @@ def _with_columns(
         f"ON r.{quoted(place)} = p.place",
         place,
         Schema(tuple(changed.values())),
+        target.schema,
         file,
         data_folder(target.root, target.content),
     )
