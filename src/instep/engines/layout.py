@@ -116,6 +116,8 @@ def _identity(column: Column, name: str, instant: str) -> str:
             return f"strftime({instant}, '{_TIME}') || '+00:00'"
         case "binary":
             return f"lower(hex({name}))"
+        case "float":  # all its digits, so that it is the same once the column is a double
+            return f"{name}::DOUBLE::VARCHAR"
         case _:
             return f"{name}::VARCHAR"
 

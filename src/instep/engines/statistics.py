@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -70,6 +71,8 @@ def bound_text(kind: str, text: str) -> str | None:
             return "true" if text in ("1", "true") else "false"
         case "timestamptz" | "timestamp" | "date":
             return _time_bound(kind, text)
+        case "float":  # all its digits, so that it is the same once the column is a double
+            return repr(struct.unpack("<f", struct.pack("<f", float(text)))[0])
         case _:
             return text
 

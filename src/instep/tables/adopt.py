@@ -46,11 +46,11 @@ from instep.tables.read import (
     data_file,
     files_digest,
     load_listing,
-    specs_of,
 )
 from instep.tables.relocate import metadata_here
 from instep.tables.small_files import SMALL_BYTES, SMALL_FILES, small_files
 from instep.tables.snapshot import save
+from instep.tables.specs import kept_schemas, specs_of
 
 if TYPE_CHECKING:
     from pyiceberg.manifest import ManifestFile
@@ -298,11 +298,10 @@ def _bounded(folder: Path, told: Metadata) -> Metadata:
     """Returns metadata as Instep keeps it: no more snapshots and schemas than are of use."""
     snapshots = told["snapshots"]
     kept = {one["snapshot-id"] for one in snapshots}
-    used = {one.get("schema-id") for one in snapshots} | {told["current-schema-id"]}
     return {
         **{key: told[key] for key in _KEPT if key in told},
         "location": str(folder),
-        "schemas": [one for one in told["schemas"] if one["schema-id"] in used],
+        "schemas": kept_schemas(told),
         "current-snapshot-id": told.get("current-snapshot-id") or -1,
         "snapshot-log": [one for one in told.get("snapshot-log", ()) if one["snapshot-id"] in kept],
         "metadata-log": [],

@@ -48,6 +48,11 @@ def block_records(data: bytes, block: tuple[int, int]) -> bytes:
     return zlib.decompress(data[start : start + length], wbits=-zlib.MAX_WBITS)
 
 
+def has_schema(data: bytes, block: tuple[int, int], schema: str) -> bool:
+    """Says whether the records of a container file that `container_bytes` made are of a schema."""
+    return _bytes(b"avro.schema") + _bytes(schema.encode()) in data[: block[0]]
+
+
 def schema_text(schema: AvroType) -> str:
     """Returns a schema as a container file's header has it."""
     return json.dumps(schema, separators=(",", ":"))

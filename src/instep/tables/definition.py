@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instep.tables.iceberg import Metadata
-from instep.tables.read import specs_of
+from instep.tables.specs import specs_of
 
 Partition = tuple[tuple[int, str, str], ...]
 """What partition fields mean: column, transform and name."""

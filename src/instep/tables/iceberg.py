@@ -22,6 +22,7 @@ from instep.tables.partition import (
     order_json,
     spec_json,
 )
+from instep.tables.specs import kept_schemas
 
 KEPT_SNAPSHOTS = 10
 """How many snapshots metadata keeps, for tools that travel in time; history knows the others."""
@@ -59,10 +60,9 @@ def new_metadata(
 
 
 def with_schema(metadata: Metadata, schema: Schema, at_ms: int) -> Metadata:
-    """Returns metadata whose current schema is `schema`; older ones are kept for old snapshots."""
+    """Returns metadata whose current schema is `schema`; older ones stay where they are of use."""
     schema_id = max(one["schema-id"] for one in metadata["schemas"]) + 1
-    used = {one["schema-id"] for one in metadata["snapshots"]}
-    return {
+    after = {
         **metadata,
         **_format(schema, metadata),
         "last-updated-ms": max(at_ms, metadata["last-updated-ms"]),
@@ -70,11 +70,9 @@ def with_schema(metadata: Metadata, schema: Schema, at_ms: int) -> Metadata:
             metadata["last-column-id"], *(column.id for column in schema.fields())
         ),
         "current-schema-id": schema_id,
-        "schemas": [
-            *(one for one in metadata["schemas"] if one["schema-id"] in used),
-            schema_json(schema, schema_id),
-        ],
+        "schemas": [*metadata["schemas"], schema_json(schema, schema_id)],
     }
+    return {**after, "schemas": kept_schemas(after)}
 
 
 def with_layout(metadata: Metadata, spec: Spec, order: SortOrder, at_ms: int) -> Metadata:
@@ -102,14 +100,12 @@ def with_snapshot(metadata: Metadata, snapshot: Metadata) -> Metadata:
     snapshots = [*metadata["snapshots"], snapshot][-KEPT_SNAPSHOTS:]
     kept = {one["snapshot-id"] for one in snapshots}
     logged = {"snapshot-id": snapshot["snapshot-id"], "timestamp-ms": snapshot["timestamp-ms"]}
-    used = {one["schema-id"] for one in snapshots} | {metadata["current-schema-id"]}
-    return {
+    after = {
         **metadata,
         **numbered,
         "last-sequence-number": snapshot["sequence-number"],
         "last-updated-ms": snapshot["timestamp-ms"],
         "current-snapshot-id": snapshot["snapshot-id"],
-        "schemas": [one for one in metadata["schemas"] if one["schema-id"] in used],
         "refs": {"main": {"snapshot-id": snapshot["snapshot-id"], "type": "branch"}},
         "snapshots": snapshots,
         "snapshot-log": [
@@ -117,6 +113,7 @@ def with_snapshot(metadata: Metadata, snapshot: Metadata) -> Metadata:
             logged,
         ],
     }
+    return {**after, "schemas": kept_schemas(after)}
 
 
 def with_current_alone(metadata: Metadata) -> Metadata:

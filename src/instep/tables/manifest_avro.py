@@ -119,9 +119,14 @@ def manifest_bytes(
         spans.append((at + len(before), at + len(before) + len(one.record)))
         entries += (before, one.record)
         at = spans[-1][1]
-    text = _codec(spec, holds_deletes).text
+    text = entry_schema(spec, holds_deletes)
     data, block = container_bytes(text, entries, header, len(marked))
     return data, spans, block
+
+
+def entry_schema(spec: Spec, holds_deletes: bool) -> str:
+    """Returns the Avro schema of a manifest's entries, as `manifest_bytes` writes it."""
+    return _codec(spec, holds_deletes).text
 
 
 def manifest_list_bytes(

@@ -28,7 +28,7 @@ from instep.tables.iceberg import Metadata, with_schema
 from instep.tables.merge_columns import Dropped, merge_columns
 from instep.tables.merge_rule import Rule
 from instep.tables.partition import Spec, spec_json
-from instep.tables.read import specs_of
+from instep.tables.specs import specs_of
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from instep.engines.engine import DeleteFile, FileSet, Slice, WrittenFile
-from instep.engines.layout import Layout, PartitionField, SortField
+from instep.engines.layout import Layout, PartitionField
 from instep.engines.schema import Schema
 from instep.errors import InternalError, InvalidError
 from instep.tables.columns import current_schema
@@ -31,8 +31,8 @@ from instep.tables.copies import (
     load_parsed,
 )
 from instep.tables.manifest import Entries, Manifest, Partition, Summary
-from instep.tables.partition import SortOrder, Spec
 from instep.tables.prune import files_that_may_hold, manifest_may_hold
+from instep.tables.specs import orders_of, specs_of
 
 DataFile = WrittenFile
 """A live file is described by the record with which it was written."""
@@ -147,22 +147,6 @@ def layout_of(root: Path, content: TableContent) -> Layout:
     return Layout(spec.fields, order.fields)
 
 
-def orders_of(metadata: dict[str, Any]) -> dict[int, SortOrder]:  # Iceberg's JSON
-    """Returns the sort orders inside Iceberg metadata, by id."""
-    return {
-        one["order-id"]: SortOrder(
-            one["order-id"],
-            tuple(
-                SortField(
-                    f["source-id"], f["direction"] == "desc", f["null-order"] == "nulls-first"
-                )
-                for f in one["fields"]
-            ),
-        )
-        for one in metadata["sort-orders"]
-    }
-
-
 def table_folder(root: Path, content: TableContent) -> Path:
     """Returns the absolute folder of a table; `root` is absolute and without links, as a lake's."""
     return root / "tables" / content.uuid
@@ -213,26 +197,6 @@ def current_snapshot(metadata: dict[str, Any]) -> dict[str, Any] | None:  # Iceb
     """Returns the current snapshot inside Iceberg metadata; None before the first."""
     current = metadata.get("current-snapshot-id")
     return next((s for s in metadata["snapshots"] if s["snapshot-id"] == current), None)
-
-
-def specs_of(metadata: dict[str, Any]) -> dict[int, Spec]:  # as above
-    """Returns the partition specs inside Iceberg metadata, by id."""
-    kinds = {
-        field["id"]: field["type"] for schema in metadata["schemas"] for field in schema["fields"]
-    }
-    return {
-        one["spec-id"]: Spec(
-            one["spec-id"],
-            tuple(
-                PartitionField(
-                    f["source-id"], f["field-id"], f["name"], f["transform"],
-                    kinds.get(f["source-id"], "string"),
-                )
-                for f in one["fields"]
-            ),
-        )
-        for one in metadata["partition-specs"]
-    }  # fmt: skip
 
 
 def load_manifests(folder: Path, metadata: dict[str, Any]) -> tuple[Manifest, ...]:  # as above

@@ -41,10 +41,10 @@ from instep.tables.read import (
     data_file,
     load_manifests,
     located,
-    specs_of,
     table_folder,
 )
 from instep.tables.replaced import Why, stand_in
+from instep.tables.specs import specs_of
 
 Rewritten = dict[tuple[str, Schema], Manifest]
 """Manifests that were written again already, by their JSON copy and schema: states share them."""

@@ -18,7 +18,7 @@ from instep.engines.engine import DeleteFile, WrittenFile
 from instep.errors import ConflictError
 from instep.faults import reached
 from instep.history.objects import write_all_durably
-from instep.tables.avro import block_records
+from instep.tables.avro import block_records, has_schema
 from instep.tables.columns import current_schema
 from instep.tables.content import TableContent
 from instep.tables.copies import (
@@ -48,6 +48,7 @@ from instep.tables.manifest import (
 from instep.tables.manifest_avro import (
     Marked,
     Status,
+    entry_schema,
     manifest_bytes,
     manifest_list_bytes,
     record_bytes,
@@ -60,8 +61,8 @@ from instep.tables.read import (
     current_snapshot,
     data_file,
     files_digest,
-    specs_of,
 )
+from instep.tables.specs import specs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,14 +281,18 @@ class Writer:
         )
 
     def _records(self, manifest: Manifest, entries: Entries, spec: Spec) -> Iterator[bytes]:
-        """Yields each file's Avro record: as it was written, or made where another wrote it."""
-        if manifest.block is None:
-            yield from self._made(manifest, entries, spec)
-            return
-        path = self.folder / "metadata" / manifest.path
-        records = block_records(verified(path, manifest.path_digest), manifest.block)
-        for start, end in entries.base.spans:
-            yield records[start:end]
+        """Yields each file's Avro record: as it was written, or made where that would not do.
+
+        Another wrote it then, or a column of the spec had another type when it was written.
+        """
+        block = manifest.block
+        if block is not None:
+            data = verified(self.folder / "metadata" / manifest.path, manifest.path_digest)
+            if has_schema(data, block, entry_schema(spec, manifest.holds_deletes)):
+                records = block_records(data, block)
+                yield from (records[start:end] for start, end in entries.base.spans)
+                return
+        yield from self._made(manifest, entries, spec)
 
     def _made(self, manifest: Manifest, entries: Entries, spec: Spec) -> Iterator[bytes]:
         kinds = self.schema.primitive_types()

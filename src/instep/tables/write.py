@@ -44,8 +44,6 @@ from instep.tables.read import (
     current_snapshot,
     files_digest,
     load_manifests,
-    orders_of,
-    specs_of,
     table_folder,
 )
 from instep.tables.relocate import metadata_here
@@ -59,6 +57,7 @@ from instep.tables.snapshot import (
     places_of,
     save,
 )
+from instep.tables.specs import orders_of, specs_of
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 
