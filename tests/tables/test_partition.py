@@ -13,6 +13,7 @@ import pytest
 from bare import bare_table
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyiceberg.expressions import EqualTo, Reference
 
 from instep.clock import Window
 from instep.engines.duckdb import DuckDB
@@ -268,3 +269,49 @@ def test_a_transform_that_a_column_cannot_have_is_refused(
     with pytest.raises(InvalidError) as caught:
         create_table(tmp_path, "t", columns, at=AT, partition=[Part(column, transform)])
     assert caught.value.kind == "bad-transform"
+
+
+@pytest.mark.parametrize(
+    ("kind", "transform", "value", "told"),
+    [
+        ("int", "truncate[10]", "-2147483648", "-2147483650"),
+        ("long", "truncate[7]", "-9223372036854775808", "-9223372036854775814"),
+        ("decimal(9,2)", "truncate[10]", "-9999999.99", "-10000000.00"),
+        ("decimal(2,0)", "truncate[1000]", "-1", "-1000"),
+        ("timestamp", "hour", "TIMESTAMP '290000-01-01'", "2524819128"),
+        ("timestamp", "identity", "TIMESTAMP '10000-01-01'", "10000-01-01T00:00:00.000000"),
+        ("date", "identity", "DATE '10000-01-01'", "10000-01-01"),
+        ("time", "identity", "TIME '24:00:00'", "24:00:00"),
+    ],
+)
+def test_a_value_whose_partition_no_reader_could_know_is_refused(
+    tmp_path: Path, kind: str, transform: str, value: str, told: str
+) -> None:
+    columns = (Column(0, "c", kind),)
+    table = create_table(tmp_path, "t", columns, at=AT, partition=[Part("c", transform)])
+    with pytest.raises(InvalidError) as caught:
+        _written(tmp_path, table, f"SELECT CAST({value} AS {columns[0].sql_type}) AS c")
+    assert caught.value.kind == "partition-out-of-range"
+    assert f'Column "c" has a value whose {transform} is {told}' in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "transform", "value"),
+    [
+        ("int", "truncate[8]", "-2147483648"),
+        ("long", "truncate[8]", "-9223372036854775808"),
+        ("int", "truncate[10]", "2147483647"),
+        ("decimal(9,2)", "truncate[1]", "-9999999.99"),
+        ("timestamp", "identity", "TIMESTAMP '9999-12-31 23:59:59.999999'"),
+    ],
+)
+def test_the_last_values_that_a_partition_can_tell_are_found(
+    tmp_path: Path, kind: str, transform: str, value: str
+) -> None:
+    columns = (Column(0, "c", kind),)
+    table = create_table(tmp_path, "t", columns, at=AT, partition=[Part("c", transform)])
+    sql = f"SELECT CAST({value} AS {columns[0].sql_type}) AS c"
+    table = append(tmp_path, table, _written(tmp_path, table, sql), at=AT)
+    (row,) = _arrow(tmp_path, table).to_pylist()
+    equal = EqualTo(term=Reference("c"), value=row["c"])
+    assert _arrow(tmp_path, table, row_filter=equal).num_rows == 1
