@@ -14,9 +14,10 @@ from instep.engines.duckdb import DuckDB
 from instep.engines.engine import ColumnStatistics, WrittenFile
 from instep.engines.schema import Column
 from instep.history.repository import Repository
-from instep.tables.compact import bounded, compact_state, plan_groups
+from instep.tables.compact import bounded, compact_state, groups_of, plan_groups
 from instep.tables.content import TableContent
 from instep.tables.diff import diff_rows
+from instep.tables.partition import Part
 from instep.tables.profile_keep import profile_table
 from instep.tables.read import (
     counted_as,
@@ -28,9 +29,10 @@ from instep.tables.read import (
     schema_of,
 )
 from instep.tables.replaced import Why, stand_in, why_replaced
+from instep.tables.rows import Rows, append_rows
 from instep.tables.shared import unshared
 from instep.tables.verify import required_files
-from instep.tables.write import append, create_table, data_folder, rewritten
+from instep.tables.write import append, create_table, data_folder, rewritten, set_layout
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 COLUMNS = (Column(0, "n", "long"), Column(0, "at", "timestamptz"), Column(0, "t", "string"))
@@ -180,6 +182,25 @@ def test_partitions_are_never_mixed_and_a_file_with_deleted_rows_goes_alone() ->
     assert _names(files) == [["1", "3"]]
     (group,) = plan_groups([files[1]], TIME, {"2.parquet"}, 100)
     assert group.files == (files[1],)
+
+
+def test_files_of_unlike_partition_specs_are_never_mixed(tmp_path: Path) -> None:
+    """Both have partitions "0" and "1", which are years in one and numbers in the other."""
+    columns = (Column(0, "n", "long"), Column(0, "at", "timestamptz"))
+    state = create_table(tmp_path, "t", columns, at=AT, partition=[Part("at", "year")])
+    paths = []
+    for part in (Part("at", "year"), Part("n")):
+        state = set_layout(tmp_path, state, [part], (), at=AT)
+        before = {file.path for file in data_files(tmp_path, state)}
+        for _ in range(2):
+            rows = "select i as n, TIMESTAMPTZ '1970-06-01' + to_years(i::int) as at"
+            state = append_rows(tmp_path, state, Rows(f"{rows} from range(2) r(i)"), at=AT)
+        paths.append({file.path for file in data_files(tmp_path, state)} - before)
+
+    groups = groups_of(tmp_path, state)
+    assert [len(group.files) for group in groups] == [2, 2, 2, 2]
+    for group in groups:
+        assert any({file.path for file in group.files} <= one for one in paths)
 
 
 def test_a_bound_takes_the_groups_that_gain_most() -> None:

@@ -30,12 +30,14 @@ from instep.tables.read import (
     data_files,
     file_set,
     layout_of,
+    load_metadata,
     located,
     schema_of,
     table_folder,
 )
 from instep.tables.replaced import Why, stand_in
 from instep.tables.rewrite import written_again
+from instep.tables.specs import specs_of
 from instep.tables.write import rewritten
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ def plan_groups(
     deleted_from: Collection[str],
     target_bytes: int,
 ) -> tuple[Group, ...]:
-    """Returns which files to put together; `deleted_from` are those that delete files apply to.
+    """Returns which files of one spec to put together; delete files apply to `deleted_from`.
 
     Small files of one partition become one of about the target size, in the order of `order`, or
     as they were added. A large file that lies wholly between two of them parts them: a file over
@@ -128,11 +130,20 @@ def bounded(groups: Sequence[Group], max_bytes: int | None) -> tuple[Group, ...]
 def groups_of(
     root: Path, content: TableContent, target_bytes: int = TARGET_FILE_BYTES
 ) -> tuple[Group, ...]:
-    """Returns which files of a state could be put together."""
+    """Returns which files of a state could be put together: such as one partition spec laid out."""
     layout = layout_of(root, content)
     files = file_set(root, content, "whole")
     order = _order_column(files.schema, layout)
-    return plan_groups(data_files(root, content), order, files.deletes.keys(), target_bytes)
+    specs = specs_of(load_metadata(root, content)).values()
+    alike = (
+        data_files(root, content, partition=fields)
+        for fields in dict.fromkeys(spec.fields for spec in specs)
+    )
+    return tuple(
+        group
+        for members in alike
+        for group in plan_groups(members, order, files.deletes.keys(), target_bytes)
+    )
 
 
 def compact_state(
