@@ -20,6 +20,7 @@ def add_file(
     table: Table,
     rows: pa.Table,
     *,
+    name: str | None = None,
     lowers: Bounds | None = None,
     uppers: Bounds | None = None,
     **options: Any,  # those of pyarrow's writer
@@ -28,7 +29,7 @@ def add_file(
     schema = pa.schema([_with_id(table, field) for field in rows.schema])
     parquet = io.BytesIO()
     pq.write_table(rows.cast(schema), parquet, **options)
-    path = f"{table.location()}/data/{uuid.uuid4().hex}.parquet"
+    path = f"{table.location()}/data/{name or uuid.uuid4().hex}.parquet"
     with table.io.new_output(path).create() as output:
         output.write(parquet.getvalue())
     file = DataFile.from_args(

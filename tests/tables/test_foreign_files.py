@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from foreign_files import add_file
 from pyiceberg.conversions import to_bytes
@@ -206,3 +208,20 @@ def test_files_of_one_layout_are_checked_against_each_schema_of_their_table(lake
         add_file(table, pa.table({"x": pa.array([2])}))
 
     assert lake.branch("work").table("t").sql("select sum(x) s from t").to_pylist() == [{"s": 4}]
+
+
+def test_a_star_in_the_name_of_a_file_is_no_pattern_when_its_columns_are_looked_at(
+    lake: Lake,
+) -> None:
+    beside = io.BytesIO()
+    field = pa.field("starred", pa.uint32(), metadata={"PARQUET:field_id": "1"})
+    pq.write_table(pa.table([pa.array([1], pa.uint32())], schema=pa.schema([field])), beside)
+    rows = pa.table({"starred": pa.array([1], pa.int32())})
+    with editing(lake) as edit:
+        table = edit.catalog.create_table("default.t", schema=rows.schema)
+        with table.io.new_output(f"{table.location()}/data/ab.parquet").create() as output:
+            output.write(beside.getvalue())
+        add_file(table, rows, name="a*")
+
+    found = lake.branch("work").table("t").sql("select starred from t").to_pylist()
+    assert found == [{"starred": 1}]

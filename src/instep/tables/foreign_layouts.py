@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instep.engines.engine import FileSet
-from instep.engines.schema import Schema, literal
+from instep.engines.reading import paths_sql
+from instep.engines.schema import Schema
 from instep.errors import InvalidError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def _check_integers(engine: DuckDB, path: str, schema: Schema) -> None:
     kinds = schema.primitive_types()
     held = engine.connection.execute(
         "SELECT field_id, name, duckdb_type "
-        f"FROM parquet_schema({literal(engine.at_hand(path))}) WHERE field_id IS NOT NULL"
+        f"FROM parquet_schema({paths_sql([engine.at_hand(path)])}) WHERE field_id IS NOT NULL"
     ).fetchall()
     for field_id, name, held_type in held:
         kind = kinds.get(field_id, "")
