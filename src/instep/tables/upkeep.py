@@ -125,7 +125,12 @@ def look_after(
         content = _content(repo, ref, table)
         stood = Stood(repo, ref, content.uuid)
         small = small_file_count(repo.root, content)
-        if not is_due(small, stood):
+        if small < MANY_FILES:
+            return ""
+        before = stood.load()
+        if small < before:  # files went otherwise, and what comes counts from here
+            stood.keep(small)
+        if not is_due(small, before):
             return ""
         stood.keep(small)  # what fails now is not tried again after every edit
         target = next((tier for tier in TIERS_BYTES if _are_many(repo, content, tier)), None)
@@ -142,16 +147,16 @@ def look_after(
     return "" if done is None or done.why_not else done.to_text()
 
 
-def is_due(small: int, stood: Stood) -> bool:
+def is_due(small: int, before: int) -> bool:
     """Says whether there are enough more small files than at the last look to look again."""
-    if small < MANY_FILES:
-        return False
-    before = stood.load()
     return small >= before + max(MANY_FILES, int(before * MORE_SHARE))
 
 
 class Stood:
-    """How many small files a table on a ref had after the last look; known to this machine only."""
+    """How many small files a table on a ref had after the last look, or fewer since.
+
+    Known to this machine only.
+    """
 
     def __init__(self, repo: Repository, ref: str, table: str) -> None:
         name = hashlib.sha256(ref.encode()).hexdigest()[:16]
