@@ -18,6 +18,7 @@ SAMPLE = frozenset(
         "test_two_tables_in_one_edit_are_one_commit",
         "test_compaction_keeps_rows_and_contents_and_older_states_read_their_own_files",
         "test_rows_deleted_in_place_are_deleted_by_a_merge",
+        "test_only_large_files_are_written_one_by_one",
     }
 )
 """Tests that run on S3 in `make test` too; the others are long there."""

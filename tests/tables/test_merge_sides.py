@@ -127,7 +127,11 @@ def test_what_one_side_dropped_stays_only_where_its_files_have_all_values(
     select = "SELECT {names} FROM ({row})"
     new = _files(tmp_path, fewer, select.format(names=names, row=row.format(k=2)))
     appended = append(tmp_path, fewer, new, at=AT)
+    two = _files(tmp_path, base, row.format(k=1).replace("'one'", "'two'"))
+    written = replace(tmp_path, base, two, [file.path for file in old], at=AT)
+    before = evolve(tmp_path, written, lambda schema, _: dropped(schema, path), at=AT)
     again = _files(tmp_path, fewer, select.format(names=names, row=row.format(k=1)))
+    other = replace(tmp_path, fewer, new, [file.path for file in old], at=AT)
     rewritten = replace(tmp_path, fewer, again, [file.path for file in old], at=AT)
     for is_ours in (True, False):
 
@@ -143,6 +147,11 @@ def test_what_one_side_dropped_stays_only_where_its_files_have_all_values(
             value = "now" if path == "b" else "s.now"
             found = engine.rows(f"SELECT k, {value}::VARCHAR FROM t ORDER BY k")
         assert found == [(1, "one" if path == "b" else "2"), (2, None)]
+
+        # Files that were written before it was dropped have it still.
+        assert merged(before).content is not None
+        # Where there is no key, rows that came may be those that went.
+        assert (merged(other).content is not None) == bool(key)
 
         refused = merged(rewritten)
         assert refused.content is None

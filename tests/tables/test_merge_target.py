@@ -91,6 +91,18 @@ def _written(root: Path, table: TableContent, rows: Rows) -> TableContent:
     return replace(root, table, files, was, at=AT) if was else append(root, table, files, at=AT)
 
 
+def _read_and_written(root: Path, table: TableContent) -> TableContent:
+    """Writes each file anew: columns that are read without nulls are written as such."""
+    for file in data_files(root, table):
+        with DuckDB(root / "staging") as engine:
+            engine.view(file_set(root, table, "t").only([file.path]))
+            folder, layout = data_folder(root, table), layout_of(root, table)
+            sql = "SELECT * FROM t ORDER BY k"
+            files = engine.write(sql, schema_of(root, table), folder, layout=layout)
+        table = replace(root, table, files, [file.path], at=AT)
+    return table
+
+
 def _changed(rows: Rows, change: Change, without: set[int]) -> Rows:
     new = {k: list(row) for k, row in rows.items() if k not in without}
     for (k, place), cell in change.items():
@@ -159,21 +171,35 @@ def _check_told(root: Path, table: TableContent) -> None:
                 assert tuple(map(type(known[0]), bounds)) == (min(known), max(known))
 
 
+def _check_found(root: Path, table: TableContent) -> None:
+    """Holds that no reader that goes by bounds and partitions leaves a row out."""
+    other = bare_table(root, table.metadata)
+    every = _by_key(other.scan().to_arrow())
+    for place, name in enumerate("ab"):
+        for value in {row[place] for row in every.values()} - {None}:
+            if value == value:
+                found = _by_key(other.scan(f"{name} == {value!r}").to_arrow())
+                assert [*found] == [k for k, row in every.items() if row[place] == value]
+
+
 @settings(max_examples=25)
 @given(
     ours=changes,
     theirs=changes,
     without=st.tuples(gone, gone) | st.just((set(), set())),
     layout=st.sampled_from([((), ()), ((Part("a"),), ()), ((), (Order("b"),))]),
+    is_read=st.booleans(),
 )
 def test_columns_are_merged_as_dicts_are(
     ours: Change,
     theirs: Change,
     without: tuple[set[int], set[int]],
     layout: tuple[Sequence[Part], Sequence[Order]],
+    is_read: bool,
 ) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(merge_target, "_TAKEN_APART_BYTES", 0)
+        patch.setattr(merge_target, "_MOST_WRITTEN", 1)
         root = Path(folder)
         parts, order = layout
         table = create_table(root, "t", COLUMNS, at=AT, partition=parts, sort=order)
@@ -183,6 +209,8 @@ def test_columns_are_merged_as_dicts_are(
             for change, gone in zip((ours, theirs), without, strict=True)
         ]
         mine, yours = (_written(root, base, side) for side in rows)
+        if is_read:
+            mine = _read_and_written(root, mine)
 
         merged = merge_rows(
             root, base, mine, yours, ["k"], Resolution(otherwise=Take.OURS), at=AT
@@ -191,6 +219,7 @@ def test_columns_are_merged_as_dicts_are(
         assert merged is not None
         assert _same(_rows(root, merged), _naive(BASE, *rows))
         _check_told(root, merged)
+        _check_found(root, merged)
         assert {one.count for one in profile_table(root, merged)} == {len(_rows(root, merged))}
 
 
@@ -218,6 +247,7 @@ def test_only_large_files_are_written_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: int, is_ordered: bool
 ) -> None:
     monkeypatch.setattr(merge_target, "_TAKEN_APART_BYTES", least)
+    monkeypatch.setattr(merge_target, "_MOST_WRITTEN", 1)
     states = _forked(tmp_path, {(1, 1): 7.0}, {(2, 1): 8.0, (6, 1): 9.0})
 
     merged = merge_rows(tmp_path, *states, ["k"], at=AT)
@@ -236,6 +266,7 @@ def test_a_file_with_a_column_that_is_there_no_more_is_written_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(merge_target, "_TAKEN_APART_BYTES", 0)
+    monkeypatch.setattr(merge_target, "_MOST_WRITTEN", 1)
     states = _forked(tmp_path, {(1, 1): 7.0}, {(2, 1): 8.0})
     fewer = [one for one in schema_of(tmp_path, states[1]).columns if one.name != "a"]
     ours = set_columns(tmp_path, states[1], fewer, at=AT)

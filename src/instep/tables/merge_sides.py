@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from instep.engines.conform import any_within
 from instep.engines.engine import FileSet
+from instep.engines.reading import paths_sql
 from instep.engines.schema import Column, Schema, literal
 from instep.tables.apart import Compared, Sides, find_apart, forget_apart
 from instep.tables.columns import paths
@@ -81,13 +82,13 @@ def left_by_rows(
     engine: DuckDB, keys: Sequence[Column], merged: MergedDefinition, sides: tuple[Side, Side]
 ) -> tuple[DefinitionConflict, ...]:
     """Returns where a merged definition and the rows that one side changed do not go together."""
-    lost = _lost_in_files(merged.kept, sides)
+    lost = _lost_in_files(engine, keys, merged.kept, sides)
     given = _given_where_dropped(engine, keys, merged.dropped, sides)
     return (*lost, *given, *_null_where_required(engine, keys, merged.schema, sides))
 
 
 def _lost_in_files(
-    kept: Sequence[Dropped], sides: tuple[Side, Side]
+    engine: DuckDB, keys: Sequence[Column], kept: Sequence[Dropped], sides: tuple[Side, Side]
 ) -> tuple[DefinitionConflict, ...]:
     """Returns what shall stay though one side dropped it and then wrote rows of the base anew.
 
@@ -96,12 +97,37 @@ def _lost_in_files(
     found = []
     for one in kept:
         side = sides[0] if one.by_ours else sides[1]
-        if side.before.files and side.after.files:
+        if _has_rows_without(engine, keys, one.column.id, side):
             lost = "dropped, and rows written anew without it"
             texts = (lost, _said(one.column)) if one.by_ours else (_said(one.column), lost)
             what = f'column "{one.path}"'
             found.append(DefinitionConflict(what, _said(one.base), *texts, by_side=False))
     return tuple(found)
+
+
+def _has_rows_without(engine: DuckDB, keys: Sequence[Column], field_id: int, side: Side) -> bool:
+    """Says whether a new file without a field may have rows of the files that went.
+
+    By their keys; without any each such file may.
+    """
+    new = side.after.only(set(side.after.files) - set(side.before.files), "new")
+    if not side.before.files or not new.files:
+        return False
+    if keys:
+        new = renamed(new, schema=numbered(keys))
+        engine.view(renamed(side.before, name="before", schema=new.schema))
+    engine.view(new)
+    paths = {engine.at_hand(path): path for path in new.files}
+    having = engine.run(
+        f"SELECT DISTINCT file_name FROM parquet_schema({paths_sql(paths)}) "
+        f"WHERE field_id = {field_id}"
+    )
+    lacking = new.only(set(new.files) - {paths[path] for (path,) in having})
+    if not keys or not lacking.files:
+        return bool(lacking.files)
+    same = " AND ".join(f"b.c{n} IS NOT DISTINCT FROM n.c{n}" for n in range(len(keys)))
+    source = engine.source_of_some(new, lacking.files)
+    return bool(engine.run(f"SELECT 1 FROM {source} n SEMI JOIN before b ON {same} LIMIT 1"))
 
 
 def _said(column: Column) -> str:
