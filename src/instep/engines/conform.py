@@ -35,6 +35,19 @@ def conforming(given: Schema, wanted: Schema, select: str) -> str:
     return f"SELECT {', '.join(casts)} FROM ({select}\n)"
 
 
+def bare(text: str) -> str:
+    """One statement without the semicolon and comments that end it, so it can stand in brackets."""
+    import duckdb
+
+    data = text.encode()  # DuckDB counts bytes
+    end = len(data)
+    for offset, kind in reversed(duckdb.tokenize(text)):
+        if kind != duckdb.token_type.comment and data[offset : offset + 1] != b";":
+            break
+        end = offset
+    return data[:end].decode()
+
+
 def check_required(schema: Schema, files: Sequence[tuple[ColumnStatistics, ...]]) -> None:
     """Holds that required columns have a value in every row written.
 

@@ -22,6 +22,9 @@ from instep.engines.statistics import file_statistics
 
 _ONE_FILE = "FILE_SIZE_BYTES '1TB'"
 
+ROW_GROUP_ROWS = 122_880
+"""DuckDB's own number of rows in a row group."""
+
 
 def copied(
     connection: duckdb.DuckDBPyConnection,
@@ -60,7 +63,7 @@ def copied_as_one(
     select: str,
     schema: Schema,
     out: Path,
-    row_group_rows: int,
+    row_group_rows: int = ROW_GROUP_ROWS,
 ) -> WrittenFile:
     """Copies rows, at least one, into one file; all its row groups but the last have so many."""
     options = f"{_ONE_FILE}, ROW_GROUP_SIZE {row_group_rows}"

@@ -14,7 +14,6 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,14 +23,16 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from instep.engines.bring import begins, begun_anew, brought
-from instep.engines.conform import check_required, conforming, rules_within
+from instep.engines.conform import bare, check_required, conforming, rules_within
 from instep.engines.copying import copied, copied_as_one
 from instep.engines.deletes import position_files, positions_sql, vector_positions
 from instep.engines.duckdb_errors import damaged, translated
 from instep.engines.engine import FileSet, WrittenFile
+from instep.engines.exact import write_rows_of
 from instep.engines.fixed import has_fixed, write_fixed
-from instep.engines.held import Footer, Held, held_alike, layouts_sql
+from instep.engines.held import Footer, Held, columns_of, columns_sql, held_alike, layouts_sql
 from instep.engines.layout import PLAIN, Layout
+from instep.engines.publish import published
 from instep.engines.reading import alone, parquet_sql
 from instep.engines.scan import deleted_rows, scan, where
 from instep.engines.schema import Schema, check_names, literal, quoted
@@ -39,7 +40,6 @@ from instep.engines.splice import TakenApart, spliced
 from instep.engines.types import column_of
 from instep.errors import InternalError, InvalidError
 from instep.faults import reached
-from instep.history.objects import file_digest, publish_all_durably
 from instep.history.places import here, linked, on_s3
 
 if TYPE_CHECKING:
@@ -53,9 +53,6 @@ SPILL_LIMIT_BYTES = 64 << 30
 
 TARGET_FILE_BYTES = 128 << 20
 """The usual size of an Iceberg data file: few enough to list, small enough to rewrite."""
-
-_HASHED_AT_ONCE = 4
-"""Files hashed at the same time, by as many threads."""
 
 
 class DuckDB:
@@ -199,6 +196,15 @@ class DuckDB:
             source = f"(SELECT * REPLACE ({path} AS {name}) FROM {source})"
         return source
 
+    def columns_in(self, path: str) -> Schema:
+        """Returns all columns of one file as it has them, whatever a table knows of it.
+
+        Raises:
+            InvalidError (kind "damaged-file", "no-field-ids", "unsupported-type").
+            NotFoundError (kind "no-such-object"): the file is not on S3.
+        """
+        return self._columns_in(self.at_hand(path))
+
     def at_hand(self, path: str) -> str:
         """Returns the file of this machine that SQL reads for a file of the lake."""
         return str(linked(self._lake / path, self._folders[1]))
@@ -276,20 +282,19 @@ class DuckDB:
         folder: Path,
         target_bytes: int = TARGET_FILE_BYTES,
         layout: Layout = PLAIN,
-        stem: str = "",
     ) -> tuple[WrittenFile, ...]:
         """Writes the rows of one SELECT as Parquet files of `schema`; streams, and spills.
 
         Columns are matched by name, ignoring case, and cast only where nothing is lost. The files
         are durable under names of their own when this returns; zero rows give zero files. A file
-        holds rows of one partition of `layout`, in its sort order; its name begins with `stem`.
+        holds rows of one partition of `layout`, in its sort order.
 
         Raises:
             InvalidError (kind "not-a-select", "sql-failed", "unsupported-type", "type-mismatch",
                 "no-such-column", "unexpected-column", "null-in-required").
             UnavailableError (kind "out-of-memory", "disk-failed").
         """
-        select = conforming(self.describe(text), schema, _bare(text))
+        select = conforming(self.describe(text), schema, bare(text))
         self.lock()
         with self._out() as out:
             reached("engine.copy.before")
@@ -301,7 +306,7 @@ class DuckDB:
                 found = [
                     replace(one, size_bytes=write_fixed(Path(one.path), schema)) for one in found
                 ]
-            return tuple(_published(found, folder, stem))
+            return tuple(published(found, folder))
 
     def write_columns(
         self,
@@ -346,7 +351,35 @@ class DuckDB:
             columns = tuple(measured.get(one.field_id, one) for one in file.columns)
             size = whole.stat().st_size
             made = replace(file, path=str(whole), size_bytes=size, columns=columns, origins=())
-            return _published([made], folder, "")[0]
+            return published([made], folder)[0]
+
+    def write_again(
+        self, text: str, place: str, schema: Schema, path: str, folder: Path, stem: str
+    ) -> WrittenFile:
+        """Writes rows of the file at `path`, at least one, as one file with the same columns.
+
+        The SELECT returns these, as `columns_in` tells of them, and in the column `place` where
+        each row was: their order stays. What they hold is not looked at. The new file is durable
+        when this returns; its name begins with `stem`.
+
+        Raises:
+            InvalidError (kind "sql-failed").
+            UnavailableError (kind "out-of-memory", "disk-failed").
+        """
+        names = ", ".join(quoted(name) for name in schema.names)
+        self.lock()
+        with self._out() as out:
+            reached("engine.copy.before")
+            with translated("SQL"):
+                select = f"SELECT {names} FROM ({text}) ORDER BY {quoted(place)}"
+                new = copied_as_one(self._connection, select, schema, out)
+            reached("engine.copy.after")
+            if self._columns_in(new.path) != schema:
+                places = self.arrow(f"SELECT {quoted(place)} FROM ({text})").column(0)
+                exact = out / "exact.parquet"
+                size = write_rows_of(Path(self.at_hand(path)), places, exact)
+                new = replace(new, path=str(exact), size_bytes=size)
+            return published([new], folder, stem)[0]
 
     @contextmanager
     def _out(self) -> Iterator[Path]:
@@ -391,6 +424,11 @@ class DuckDB:
             held_alike(files, self._footers[files[0]], file_set.schema) for files in alike.values()
         )
 
+    def _columns_in(self, path: str) -> Schema:
+        with translated(f"File {path}", damaged):
+            ((nodes,),) = self._connection.execute(columns_sql(path)).fetchall()
+        return columns_of(nodes, path)
+
     def _find_deleted(self, file_set: FileSet) -> None:
         """Makes the table of a file set's deleted rows; none when there are no delete files."""
         deletes = {path: file_set.deletes.get(path, ()) for path in file_set.files}
@@ -419,31 +457,3 @@ class DuckDB:
         for rule, rows in zip(rules, row, strict=True):
             if rows:
                 raise rule.broken(rule.column, rows)
-
-
-def _bare(text: str) -> str:
-    """One statement without the semicolon and comments that end it, so it can stand in brackets."""
-    data = text.encode()  # DuckDB counts bytes
-    end = len(data)
-    for offset, kind in reversed(duckdb.tokenize(text)):
-        if kind != duckdb.token_type.comment and data[offset : offset + 1] != b";":
-            break
-        end = offset
-    return data[:end].decode()
-
-
-def _published(files: Sequence[WrittenFile], folder: Path, stem: str) -> list[WrittenFile]:
-    """Gives files their digests and names of their own in a folder, durably; several at once."""
-    drafts = [Path(file.path) for file in files]
-    if len(files) == 1:
-        digests = [file_digest(drafts[0])]  # a thread would take longer than a small file
-    else:
-        with ThreadPoolExecutor(_HASHED_AT_ONCE) as pool:
-            digests = list(pool.map(file_digest, drafts))
-    folder = folder.resolve()
-    paths = [folder / f"{stem}{uuid.uuid4().hex}.parquet" for _ in files]
-    publish_all_durably(dict(zip(paths, drafts, strict=True)))
-    return [
-        replace(file, path=str(path), digest=digest)
-        for file, path, digest in zip(files, paths, digests, strict=True)
-    ]

@@ -6,8 +6,8 @@ a word; so the ids of every file are looked at first, those of nested fields amo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +17,9 @@ from instep.engines.types import iceberg_column, is_readable
 from instep.errors import InvalidError
 
 Node = Mapping[str, Any]  # name, field_id, type, children: a row of DuckDB's parquet_schema
+
+_TypeOf = Callable[[Node], str]
+"""The Iceberg type of a node that is not nested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,30 @@ def layouts_sql(files: Iterable[str]) -> str:
     )
 
 
+def columns_sql(path: str) -> str:
+    """Returns SQL of all nodes of one file, with what only `columns_of` asks for."""
+    return (
+        "SELECT list({'name': name, 'field_id': field_id, 'type': duckdb_type, "
+        "'children': num_children, 'required': repetition_type = 'REQUIRED', "
+        "'length': CASE WHEN type = 'FIXED_LEN_BYTE_ARRAY' THEN type_length END} "
+        f"ORDER BY column_id) FROM parquet_schema({paths_sql([path])}) WHERE column_id > 0"
+    )
+
+
+def columns_of(nodes: Sequence[Node], path: str) -> Schema:
+    """Returns all columns of one file as it has them, with its own names and types.
+
+    Raises:
+        InvalidError (kind "no-field-ids", "unsupported-type").
+    """
+    rest = iter(nodes)
+    found = []
+    for node in rest:
+        _id_of(node, [path])
+        found.append(_node(node, rest, [path], _exact_type))
+    return Schema(tuple(column for column in found if column is not None))
+
+
 def held_alike(files: Sequence[str], footer: Footer, schema: Schema) -> Held:
     """Returns how files of one layout hold the columns of `schema`.
 
@@ -76,7 +103,7 @@ def held_alike(files: Sequence[str], footer: Footer, schema: Schema) -> Held:
     for node in rest:
         field_id = _id_of(node, files)
         names.append(node["name"].lower())
-        column = _node(node, rest, files, is_known=field_id in wanted)
+        column = _node(node, rest, files, _read_type if field_id in wanted else None)
         if column is None:
             continue
         if _is_one_type(node["type"], wanted[field_id].sql_type):
@@ -102,14 +129,26 @@ def _is_one_type(one: str, two: str) -> bool:
     return one == two or duckdb.sqltype(one) == duckdb.sqltype(two)
 
 
-def _node(node: Node, rest: Iterator[Node], files: Sequence[str], is_known: bool) -> Column | None:
+def _read_type(node: Node) -> str:
+    return iceberg_column(str(node["type"]), node["name"]).type
+
+
+def _exact_type(node: Node) -> str:
+    """As it is read, but bytes of one length are told apart."""
+    kind = _read_type(node)
+    return f"fixed[{node['length']}]" if kind == "binary" and node["length"] else kind
+
+
+def _node(
+    node: Node, rest: Iterator[Node], files: Sequence[str], type_of: _TypeOf | None
+) -> Column | None:
     """Returns one column, its children taken from `rest`; None for one that nobody asks for."""
     kind, count = str(node["type"]), node["children"] or 0
+    is_required = bool(node.get("required"))
     if not count:
-        if not is_known:
+        if type_of is None:
             return None
-        leaf = iceberg_column(kind, node["name"])
-        return Column(node["field_id"], node["name"], leaf.type)
+        return Column(node["field_id"], node["name"], type_of(node), is_required)
     type_ = "list" if kind.endswith("]") else "map" if kind.startswith("MAP(") else "struct"
     if type_ != "struct":
         # Parquet puts a repeated group without an id between a list or map and what it holds.
@@ -119,17 +158,14 @@ def _node(node: Node, rest: Iterator[Node], files: Sequence[str], is_known: bool
     for _ in range(count):
         child = next(rest)
         _id_of(child, files)
-        children.append(_node(child, rest, files, is_known))
-    if not is_known:
+        children.append(_node(child, rest, files, type_of))
+    if type_of is None:
         return None
     names = {"list": ("element",), "map": ("key", "value")}.get(type_)
     built = tuple(child for child in children if child is not None)
     if names:
-        built = tuple(
-            Column(child.id, name, child.type, children=child.children)
-            for name, child in zip(names, built, strict=True)
-        )
-    return Column(node["field_id"], node["name"], type_, children=built)
+        built = tuple(replace(child, name=name) for name, child in zip(names, built, strict=True))
+    return Column(node["field_id"], node["name"], type_, is_required, children=built)
 
 
 def _id_of(node: Node, files: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from instep.engines.defaults import exact_float
 from instep.engines.engine import ColumnStatistics
 from instep.engines.schema import Column, Schema, quoted
 from instep.errors import InvalidError
@@ -69,6 +70,8 @@ def bound_text(kind: str, text: str) -> str | None:
     match kind:
         case "boolean":
             return "true" if text in ("1", "true") else "false"
+        case "float":
+            return repr(exact_float(text))  # which it is as a double, too
         case "timestamptz" | "timestamp" | "date":
             return _time_bound(kind, text)
         case "float":  # all its digits, so that it is the same once the column is a double

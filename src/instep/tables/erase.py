@@ -9,19 +9,20 @@ keeps the stem of its name, so that a run finds the files of a period again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from instep.canonical import JsonObject, digest_of
+from instep.engines.defaults import with_type
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import DeleteFile, FileSet, WrittenFile
-from instep.engines.schema import Schema, quoted
+from instep.engines.schema import Column, Schema
 from instep.errors import UnavailableError
 from instep.faults import reached
 from instep.history.locks import collecting, oldest_writer, rewriting, writing
-from instep.history.places import at_hand
 from instep.history.repository import Repository
+from instep.tables.columns import is_promotion
 from instep.tables.compact import Say
 from instep.tables.condition import check_condition, enclosed
 from instep.tables.content import TableContent
@@ -44,7 +45,7 @@ from instep.tables.read import (
     table_folder,
 )
 from instep.tables.replaced import Why, stand_in
-from instep.tables.rewrite import rows_by_file, written_again
+from instep.tables.rewrite import rows_by_file, written_without
 from instep.tables.row_erasures import (
     ErasedFile,
     RowErasure,
@@ -72,11 +73,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class _Variant:
-    """A file as one set of delete files leaves it, and the oldest schema by which it is read."""
+    """A file as one set of delete files leaves it."""
 
     file: DataFile
     deletes: tuple[DeleteFile, ...]
-    schema: Schema
 
     @property
     def key(self) -> tuple[str, str]:
@@ -176,27 +176,26 @@ class _Table:
         self, root: Path, contents: Sequence[JsonObject], newest: TableContent, predicate: str
     ) -> None:
         self.root = root
-        # What stands for each state now, looked up once; the oldest first.
+        # What stands for each state now, looked up once.
         states = (TableContent.from_content(one) for one in contents)
         self.states = [(state, located(root, state)) for state in states]
-        self.states.sort(key=lambda one: Path(one[1].metadata).name)
         self.newest = schema_of(root, newest)
+        self.types = _widest(schema_of(root, state) for _, state in self.states)
         self.condition = enclosed(predicate)
         self.folder = table_folder(root, self.states[0][0])
 
     def variants(self) -> dict[tuple[str, str], _Variant]:
-        """Returns every file of every state; states are looked at from the oldest on."""
+        """Returns every file of every state."""
         found: dict[tuple[str, str], _Variant] = {}
         seen: set[str] = set()
         for _, state in self.states:
-            schema = schema_of(self.root, state)
             if has_deletes(self.root, state):
                 deletes = file_set(self.root, state, "whole").deletes
                 files = data_files(self.root, state)
             else:
                 deletes, files = {}, tuple(self._files_of_new_manifests(state, seen))
             for file in files:
-                one = _Variant(file, deletes.get(file.path, ()), schema)
+                one = _Variant(file, deletes.get(file.path, ()))
                 found.setdefault(one.key, one)
         return found
 
@@ -208,15 +207,11 @@ class _Table:
                 yield from (entry.file for entry in load_entries(self.folder, manifest))
 
     def counts(self) -> dict[str, int]:
-        """Returns how many rows of each file meet the condition, deleted ones too; none left out.
-
-        Files are read by the columns of the newest state: a condition names these.
-        """
-        paths = sorted({path for path, _ in self.variants()})
+        """Returns how many rows of each file meet the condition, deleted ones too; no zeros."""
+        every = self._asked(*sorted({path for path, _ in self.variants()}))
         with DuckDB(self.root / "staging") as engine:
-            every = FileSet("every", tuple(paths), self.newest)
             found = rows_by_file(engine, every, f"WHERE {self.condition}")
-            check_condition(engine, self.newest, self.condition)
+            check_condition(engine, every.schema, self.condition)
             return found
 
     def affected(self, counts: Mapping[str, int]) -> list[tuple[TableContent, TableContent]]:
@@ -279,31 +274,26 @@ class _Table:
             told[manifest.entries] = any(name.rpartition("/")[2] in names for name in listed)
         return told.get(manifest.entries, False)
 
+    def _asked(self, *paths: str) -> FileSet:
+        """Files by the columns that a condition names: the newest state's, in the widest types.
+
+        A row has the same value in whichever file it lies, and so the same verdict.
+        """
+        return FileSet("asked", paths, _typed(self.newest, self.types))
+
     def _without_rows(self, engine: DuckDB, variant: _Variant) -> WrittenFile | None:
-        """Writes a file again without the rows; its columns stay as they are, by id and type."""
-        own = _columns_in(at_hand(self.root / variant.file.path), variant.schema)
-        more = [one for one in self.newest.columns if all(one.id != c.id for c in own.columns)]
-        inner = Schema(tuple(replace(c, name=f"_column_{c.id}") for c in (*own.columns, *more)))
+        """Writes a file again without the rows; its columns stay as they are in it."""
         path = variant.file.path
-        deletes = {path: variant.deletes} if variant.deletes else {}
-        named = ", ".join(
-            f"CAST({quoted(f'_column_{c.id}')} AS {c.sql_type}) AS {quoted(c.name)}"
-            for c in self.newest.columns
-        )
-        kept = ", ".join(f"{quoted(f'_column_{c.id}')} AS {quoted(c.name)}" for c in own.columns)
-        engine.view(FileSet("held", (path,), inner, None, deletes))
-        written = written_again(
+        instants = {one: kind for one, kind in self.types.items() if kind == "timestamptz"}
+        return written_without(
             engine,
-            f"SELECT {kept} FROM (SELECT *, {named} FROM held) WHERE {self.condition} IS NOT TRUE",
-            _optional(own),
+            replace(self._asked(path), deletes={path: variant.deletes} if variant.deletes else {}),
+            # A time without a zone is an instant where the table says so (`engines.types`).
+            _typed(engine.columns_in(path), instants),
+            self.condition,
             self.folder / "data",
-            1 << 40,
-            stem=f"{stem_of(path)}.",
+            f"{stem_of(path)}.",
         )
-        if not written:
-            return None
-        (file,) = written
-        return replace(file, partition=variant.file.partition)
 
     def _told(self, variant: _Variant, made: WrittenFile | None, rows: int) -> ErasedFile:
         name = Path(made.path).name if made else ""
@@ -341,17 +331,22 @@ class _Table:
         made: Mapping[tuple[str, str], WrittenFile | None],
     ) -> None:
         deletes = file_set(self.root, before, "whole").deletes
-        schema = schema_of(self.root, before)
         added: list[WrittenFile] = []
         removed: list[str] = []
-        for file in data_files(self.root, before):
-            key = _Variant(file, deletes.get(file.path, ()), schema).key
-            if key in made:
+        specs: dict[str, int] = {}
+        for manifest in load_manifests(self.folder, load_metadata(self.root, before)):
+            for entry in () if manifest.holds_deletes else load_entries(self.folder, manifest):
+                file = entry.file
+                key = _Variant(file, deletes.get(file.path, ())).key
+                if key not in made:
+                    continue
                 removed.append(file.path)
                 new = made[key]
                 if new is not None:
-                    added.append(new)
-        now = rewritten(self.root, before, added, removed, at=repo.clock())
+                    # It lies in the partition in which this state has the file that goes.
+                    added.append(replace(new, partition=file.partition))
+                    specs[new.path] = manifest.spec_id
+        now = rewritten(self.root, before, added, removed, at=repo.clock(), specs=specs)
         reached("erase.rows.state.before")
         with repo.store.transaction() as tx:
             add_state(tx, identifier, state.uuid, state.digest, before.digest, now.digest)
@@ -360,21 +355,25 @@ class _Table:
         reached("erase.rows.state.after")
 
 
-def _columns_in(path: Path, schema: Schema) -> Schema:
-    """Returns those columns of a schema that a file has; others would hide their defaults."""
-    import pyarrow.parquet as pq
-
-    ids = {
-        int(field.metadata[b"PARQUET:field_id"])
-        for field in pq.read_schema(path)
-        if field.metadata and b"PARQUET:field_id" in field.metadata
-    }
-    return Schema(tuple(column for column in schema.columns if column.id in ids))
+def _widest(schemas: Iterable[Schema]) -> dict[int, str]:
+    """Returns the widest type that each field has in any of the schemas, by its id."""
+    found: dict[int, str] = {}
+    for schema in schemas:
+        for field_id, kind in schema.primitive_types().items():
+            if is_promotion(found.get(field_id, kind), kind):
+                found[field_id] = kind
+    return found
 
 
-def _optional(schema: Schema) -> Schema:
-    """What is required was checked when the rows came; an old file may lack it rightly."""
-    return Schema(tuple(replace(column, required=False) for column in schema.columns))
+def _typed(schema: Schema, types: Mapping[int, str]) -> Schema:
+    """Returns the schema with other types of some fields, by their ids."""
+
+    def typed(column: Column) -> Column:
+        if column.is_nested:
+            return replace(column, children=tuple(map(typed, column.children)))
+        return with_type(column, types.get(column.id, column.type))
+
+    return Schema(tuple(map(typed, schema.columns)))
 
 
 def _end_of_writers(repo: Repository, erasure: RowErasure, generation: int) -> None:

@@ -6,6 +6,7 @@ stand for what commits name, need to be sure that the rows written are those rea
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
 AT_ONCE = 500
 """Files in one query: its text and what is open stay bounded."""
 
-_FILE = "file of the row"
-"""A column name for the path of a row's file; with spaces, so that hardly a column has it."""
+_FILE, _PLACE = "file of the row", "place of the row"
+"""Column names for the path of a row's file and its place there; hardly a column has spaces."""
+
+_GONE = quoted("rows that go")
+"""A table of the places of rows in their file; no view has such a name."""
 
 
 def rows_by_file(
@@ -48,7 +52,6 @@ def written_again(
     folder: Path,
     target_bytes: int,
     layout: Layout = PLAIN,
-    stem: str = "",
 ) -> tuple[WrittenFile, ...]:
     """Writes the rows of one SELECT as `DuckDB.write` does, then reads them back.
 
@@ -59,10 +62,44 @@ def written_again(
         InvalidError, UnavailableError: as `DuckDB.write`.
     """
     read = _sum(engine, f"({select})", schema)
-    files = engine.write(select, schema, folder, target_bytes, layout, stem)
+    files = engine.write(select, schema, folder, target_bytes, layout)
     engine.view(FileSet("written", tuple(file.path for file in files), schema))
     check_same(read, _sum(engine, "written", schema))
     return files
+
+
+def written_without(
+    engine: DuckDB, asked: FileSet, own: Schema, condition: str, folder: Path, stem: str
+) -> WrittenFile | None:
+    """Writes one file again without its live rows for which `condition` is true, then reads it.
+
+    The condition names the columns of `asked`, and `own` are those of the file, which stay as they
+    are; rows stay in their order. None where no row is left. The name of the new file begins with
+    `stem`.
+
+    Raises:
+        InternalError (kind "rows-differ").
+        InvalidError, UnavailableError: as `DuckDB.write_again`.
+    """
+    (path,) = asked.files
+    place = free_name(_PLACE, (*asked.schema.names, *own.names))
+    by = quoted(place)
+    found = engine.source(asked, row_number=place)
+    engine.run(
+        f"CREATE OR REPLACE TEMP TABLE {_GONE} AS SELECT {by} FROM {found} WHERE {condition}"
+    )
+    whole = engine.source(replace(asked, schema=own), row_number=place)
+    ((rows, gone),) = engine.rows(
+        f"SELECT (SELECT count(*) FROM {whole}), (SELECT count(*) FROM {_GONE})"
+    )
+    if rows == gone:
+        return None
+    select = f"SELECT * FROM {whole} ANTI JOIN {_GONE} USING ({by})"
+    _, total = _sum(engine, f"({select})", own)
+    file = engine.write_again(select, place, own, path, folder, stem)
+    engine.view(FileSet("written", (file.path,), own))
+    check_same((rows - gone, total), _sum(engine, "written", own))
+    return file
 
 
 def check_same(before: tuple[int, int], after: tuple[int, int]) -> None:

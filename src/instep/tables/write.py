@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from instep.canonical import to_microseconds
 from instep.engines.engine import DeleteFile, WrittenFile
@@ -162,17 +163,20 @@ def rewritten(
     *,
     at: datetime,
     keeps_past: bool = False,
+    specs: Mapping[str, int] = MappingProxyType({}),
 ) -> TableContent:
     """Returns what may stand for a state: other files, under metadata that knows no older snapshot.
 
     For compaction and erasure: snapshots of other commits would keep the files that went. With
-    `keeps_past` it knows them, and says which it stands for: a client may hold that one.
+    `keeps_past` it knows them, and says which it stands for: a client may hold that one. `specs`
+    has the ids of the partition specs of added files, by path, that were not laid out as new ones.
 
     Raises:
-        ConflictError (kind "file-not-live"), InternalError (kind "misplaced-file").
+        ConflictError (kind "file-not-live").
+        InternalError (kinds "misplaced-file", "other-partition").
     """
     return _with_files(
-        root, content, added, removed, (), at, is_rewriting=True, keeps_past=keeps_past
+        root, content, added, removed, (), at, is_rewriting=True, keeps_past=keeps_past, specs=specs
     )
 
 
@@ -186,6 +190,7 @@ def _with_files(
     *,
     is_rewriting: bool,
     keeps_past: bool = True,
+    specs: Mapping[str, int] = MappingProxyType({}),
 ) -> TableContent:
     metadata = metadata_here(root, content)
     folder = table_folder(root, content)
@@ -200,10 +205,12 @@ def _with_files(
         for number, one in enumerate(manifests)
     ]
     kept = [one for one in kept if isinstance(one, Manifest) or one.marked]
-    if added:
-        spec = writer.specs[metadata["default-spec-id"]]
-        _check_partitioned(added, spec)
-        kept.append(writer.added(added, spec))
+    by_spec: dict[int, list[WrittenFile]] = {}
+    for file in added:
+        by_spec.setdefault(specs.get(file.path, metadata["default-spec-id"]), []).append(file)
+    for spec_id, files in by_spec.items():
+        _check_partitioned(files, writer.specs[spec_id])
+        kept.append(writer.added(files, writer.specs[spec_id]))
     kept += writer.deletes(manifests, deletes)
     summary = _summary(
         metadata,
@@ -415,8 +422,8 @@ def _check_partitioned(files: Sequence[WrittenFile], spec: Spec) -> None:
         if not spec.may_hold(file.partition):
             raise InternalError(
                 f"File {file.path} has the partition values {list(file.partition)}: expected "
-                f"values of {[one.name for one in spec.fields]}, by which the table's new files "
-                "are partitioned. Report this as a fault of Instep.",
+                f"values of {[one.name for one in spec.fields]}, by which it is to be "
+                "partitioned. Report this as a fault of Instep.",
                 kind="other-partition",
                 path=file.path,
             )
