@@ -294,7 +294,7 @@ def _killed_everywhere(tmp_path: Path, every: bool) -> None:
     passed = trace.read_text().split()
     places = passed if every else [p for p in passed if "erase.rows" in p][::7]
     assert len({p.partition(":")[0] for p in passed if "erase.rows" in p}) >= 8
-    for place in places:
+    for place in ("tables.replacement.before", "tables.replacement.decided", *places):
         shutil.rmtree(repo.root)
         shutil.copytree(saved, repo.root)
         assert run_script(_ERASE, str(repo.root), fault=place).code == KILLED, place

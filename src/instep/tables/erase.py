@@ -44,7 +44,7 @@ from instep.tables.read import (
     schema_of,
     table_folder,
 )
-from instep.tables.replaced import Why, stand_in
+from instep.tables.replaced import Why, catch_up, stand_in
 from instep.tables.rewrite import rows_by_file, written_without
 from instep.tables.row_erasures import (
     ErasedFile,
@@ -330,6 +330,8 @@ class _Table:
         before: TableContent,
         made: Mapping[tuple[str, str], WrittenFile | None],
     ) -> None:
+        if catch_up(repo, state):
+            return  # what was decided is on record; the next attempt sees to what stands now
         deletes = file_set(self.root, before, "whole").deletes
         added: list[WrittenFile] = []
         removed: list[str] = []

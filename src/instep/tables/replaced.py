@@ -58,13 +58,10 @@ def stand_in(
         RefusedError (kind "database-permission"): the lake is older, and its owner has to open it.
     """
     reached("tables.replacement.before")
-    last = _last(repo, content)
-    remote = on_s3(replacement_path(repo.root, content))
-    version = remote.version() if remote else None
-    standing = located(repo.root, content)
-    if last and is_due(repo.root, standing, last):
-        _carry_out(repo.root, content, last, version)
+    found = _standing(repo, content)
+    if found is None:
         return False
+    last, version, standing = found
     decision = Decision(before.digest, now.metadata, now.digest, why.value)
     if standing != before or not _decide(repo, content, last, decision):
         return False
@@ -72,6 +69,15 @@ def stand_in(
     _carry_out(repo.root, content, decision, version)
     reached("tables.replacement.after")
     return True
+
+
+def catch_up(repo: Repository, content: TableContent) -> bool:
+    """Carries out what was decided of a state by one who was killed; says whether there was such.
+
+    Raises:
+        RefusedError (kind "database-permission"): as `stand_in`.
+    """
+    return _standing(repo, content) is None
 
 
 def decided(repo: Repository, uuid: str) -> dict[str, Decision]:
@@ -111,6 +117,23 @@ def why_replaced(root: Path, content: TableContent) -> Why | None:
     except FileNotFoundError:
         return None
     return Why(told.get("why", Why.MOVED))
+
+
+def _standing(
+    repo: Repository, content: TableContent
+) -> tuple[Decision | None, str | None, TableContent] | None:
+    """Returns the last decision, the version of the record, and what stands by it.
+
+    None where the decision had not been carried out, which is done now.
+    """
+    last = _last(repo, content)
+    remote = on_s3(replacement_path(repo.root, content))
+    version = remote.version() if remote else None
+    standing = located(repo.root, content)
+    if last and is_due(repo.root, standing, last):
+        _carry_out(repo.root, content, last, version)
+        return None
+    return last, version, standing
 
 
 def _last(repo: Repository, content: TableContent) -> Decision | None:

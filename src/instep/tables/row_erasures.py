@@ -159,10 +159,14 @@ def files_of_erasure(tx: Transaction, identifier: str) -> tuple[ErasedFile, ...]
 def add_state(
     tx: Transaction, identifier: str, uuid: str, content: str, before: str, after: str
 ) -> None:
-    """Records the digests of a state's metadata, of the content, before and after."""
+    """Records the digests of a state's metadata, of the content, before and after.
+
+    What was recorded by an act that was cut short before it was decided has given way.
+    """
     tx.execute(
         "insert into erased_states (erasure, uuid, content, digest, replacement_digest) "
-        "values (?, ?, ?, ?, ?) on conflict do nothing",
+        "values (?, ?, ?, ?, ?) on conflict (erasure, uuid, content, digest) do update "
+        "set replacement_digest = excluded.replacement_digest",
         (identifier, uuid, content, before, after),
     )
 
