@@ -18,7 +18,7 @@ from instep.tables.content import TableContent
 from instep.tables.diff import diff_rows
 from instep.tables.profile_keep import profile_table
 from instep.tables.read import file_set, load_manifests, load_metadata, schema_of, table_folder
-from instep.tables.write import append, create_table, data_folder, evolve
+from instep.tables.write import append, create_table, data_folder, evolve, set_columns
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -289,3 +289,30 @@ def test_allowed_changes_keep_every_id() -> None:
     assert [column.name for column in after.columns] == ["id", "map", "home", "list"]
     assert {field.id for field in after.fields()} == set(range(1, 11))
     assert parse_schema(schema_json(after, 3)) == after
+
+
+@pytest.mark.parametrize(
+    ("sql", "rows"),
+    [
+        ("SELECT n FROM t WHERE s.a IS NULL", [(0,), (1,)]),
+        ("SELECT n FROM t WHERE s.a = 1", [(9,)]),
+        ("SELECT count(*) FROM t", [(3,)]),
+        ("SELECT count(s), max(s.b), count(l) FROM t", [(1, "x", 1)]),
+        ("SELECT n FROM t WHERE l IS NULL AND s IS NULL", [(0,), (1,)]),
+    ],
+)
+def test_nested_columns_that_older_files_lack_are_null_in_their_rows(
+    tmp_path: Path, sql: str, rows: list[tuple[object, ...]]
+) -> None:
+    first = (Column(0, "n", "long"),)
+    within = (Column(0, "a", "int"), Column(0, "b", "string"))
+    struct = Column(0, "s", "struct", children=within)
+    several = Column(0, "l", "list", children=(Column(0, "element", "struct", children=within),))
+    table = create_table(tmp_path, "t", first, at=AT)
+    table = _appended(tmp_path, table, "SELECT i AS n FROM range(2) r(i)")
+    table = set_columns(tmp_path, table, (*first, struct, several), at=AT)
+    row = "SELECT 9::BIGINT n, {'a': 1, 'b': 'x'} s, [{'a': 1, 'b': 'x'}] l"
+    table = _appended(tmp_path, table, row)
+    with DuckDB(tmp_path / "staging") as engine:
+        engine.view(file_set(tmp_path, table, "t"))
+        assert sorted(engine.rows(sql)) == rows

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 
+from instep.engines.conform import check_required, rules_within
 from instep.engines.engine import WrittenFile
 from instep.engines.layout import (
     PLAIN,
@@ -69,6 +71,26 @@ def copied_as_one(
     options = f"{_ONE_FILE}, ROW_GROUP_SIZE {row_group_rows}"
     (file,) = _copied(connection, select, schema, out, options)
     return file
+
+
+def check_copied(
+    connection: duckdb.DuckDBPyConnection, schema: Schema, files: Sequence[WrittenFile]
+) -> None:
+    """Holds that files have what the schema requires of their values.
+
+    Raises:
+        InvalidError (kinds "null-in-required", "type-mismatch").
+    """
+    check_required(schema, [one.columns for one in files])
+    rules = rules_within(schema)  # of which statistics do not tell
+    if not rules or not files:
+        return
+    counts = ", ".join(f"count(*) FILTER (WHERE {rule.condition})" for rule in rules)
+    source = parquet_sql(one.path for one in files)
+    (row,) = connection.execute(f"SELECT {counts} FROM {source}").fetchall()
+    for rule, rows in zip(rules, row, strict=True):
+        if rows:
+            raise rule.broken(rule.column, rows)
 
 
 def _at_most(target_bytes: int) -> str:

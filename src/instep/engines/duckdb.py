@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from instep.engines.bring import begins, begun_anew, brought
-from instep.engines.conform import bare, check_required, conforming, rules_within
-from instep.engines.copying import copied, copied_as_one
+from instep.engines.conform import bare, conforming
+from instep.engines.copying import check_copied, copied, copied_as_one
 from instep.engines.deletes import position_files, positions_sql, vector_positions
 from instep.engines.duckdb_errors import damaged, translated
 from instep.engines.engine import FileSet, WrittenFile
@@ -33,7 +33,7 @@ from instep.engines.fixed import has_fixed, write_fixed
 from instep.engines.held import Footer, Held, columns_of, columns_sql, held_alike, layouts_sql
 from instep.engines.layout import PLAIN, Layout
 from instep.engines.publish import published
-from instep.engines.reading import alone, parquet_sql
+from instep.engines.reading import alone
 from instep.engines.scan import deleted_rows, scan, where
 from instep.engines.schema import Schema, check_names, literal, quoted
 from instep.engines.splice import TakenApart, spliced
@@ -301,7 +301,7 @@ class DuckDB:
             with translated("SQL"):
                 found = copied(self._connection, select, schema, out, target_bytes, layout)
             reached("engine.copy.after")
-            self._check(schema, found)
+            check_copied(self._connection, schema, found)
             if has_fixed(schema):
                 found = [
                     replace(one, size_bytes=write_fixed(Path(one.path), schema)) for one in found
@@ -343,7 +343,7 @@ class DuckDB:
             with translated("SQL"):
                 new = copied_as_one(self._connection, select, changed, out, base.row_group_rows)
             reached("engine.copy.after")
-            self._check(changed, [new])
+            check_copied(self._connection, changed, [new])
             whole = out / "whole.parquet"
             if not spliced(base, Path(new.path), whole, max(TARGET_FILE_BYTES, file.size_bytes)):
                 return None
@@ -389,10 +389,6 @@ class DuckDB:
             yield out
         finally:
             shutil.rmtree(out, ignore_errors=True)
-
-    def _check(self, schema: Schema, written: Sequence[WrittenFile]) -> None:
-        check_required(schema, [one.columns for one in written])
-        self._check_within(schema, [one.path for one in written])
 
     def _allows(self, path: str) -> bool:
         return path in self._files or any(Path(path).is_relative_to(f) for f in self._folders)
@@ -446,14 +442,3 @@ class DuckDB:
                         f"INSERT INTO {table} SELECT ?, unnest(?::BIGINT[])",
                         [path, vector_positions(vector)],
                     )
-
-    def _check_within(self, schema: Schema, files: Sequence[str]) -> None:
-        """Holds the rules of what was written that statistics do not tell of."""
-        rules = rules_within(schema)
-        if not rules or not files:
-            return
-        counts = ", ".join(f"count(*) FILTER (WHERE {rule.condition})" for rule in rules)
-        (row,) = self._connection.execute(f"SELECT {counts} FROM {parquet_sql(files)}").fetchall()
-        for rule, rows in zip(rules, row, strict=True):
-            if rows:
-                raise rule.broken(rule.column, rows)

@@ -41,12 +41,13 @@ class Held:
     `columns` are the nested columns that are not built like those of the table, by field id, with
     the names and types of the files. `names` are those that the table's columns have in the files,
     by field id, if all are there in the table's types, so that no schema need be given; or none.
-    `counts_nan` is the footers'.
+    `lacked` are the nested columns that are not in them, by field id. `counts_nan` is the footers'.
     """
 
     files: tuple[str, ...]
     columns: Mapping[int, Column]
     names: Mapping[int, str]
+    lacked: frozenset[int]
     counts_nan: bool
 
 
@@ -100,8 +101,10 @@ def held_alike(files: Sequence[str], footer: Footer, schema: Schema) -> Held:
     found: dict[int, Column] = {}
     plain: dict[int, str] = {}
     names: list[str] = []
+    there: set[int] = set()
     for node in rest:
         field_id = _id_of(node, files)
+        there.add(field_id)
         names.append(node["name"].lower())
         column = _node(node, rest, files, _read_type if field_id in wanted else None)
         if column is None:
@@ -117,8 +120,9 @@ def held_alike(files: Sequence[str], footer: Footer, schema: Schema) -> Held:
             )
         if column.is_nested and not _is_alike(column, wanted[field_id]):
             found[field_id] = column
+    lacked = frozenset(one.id for one in schema.columns if one.is_nested and one.id not in there)
     is_plain = not found and plain.keys() == wanted.keys() and len(names) == len(set(names))
-    return Held(tuple(files), found, plain if is_plain else {}, footer.counts_nan)
+    return Held(tuple(files), found, plain if is_plain else {}, lacked, footer.counts_nan)
 
 
 @lru_cache(maxsize=1024)  # DuckDB takes a tenth of a millisecond, and tables have many columns

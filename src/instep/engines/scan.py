@@ -104,11 +104,10 @@ def _part(
     columns = file_set.schema.columns
     if not held.columns and not has_deletes and not any(added.values()):
         # DuckDB knows how many rows there are, and plans by it, where no schema is given.
-        schema = [] if held.names else [f"schema = {_fields(columns)}"]
-        found = [quoted(held.names.get(one.id, one.name)) for one in columns]
+        schema = [] if held.names else _schema(columns, held)
         names = ", ".join(
-            f"{_unbounded(name, one, held)} AS {quoted(one.name)}"
-            for name, one in zip(found, columns, strict=True)
+            f"{_value(held.names.get(one.id, one.name), one, held)} AS {quoted(one.name)}"
+            for one in columns
         )
         return f"(SELECT {names} FROM {parquet_sql(files, *schema)})"
     # Names of its own, so that none can meet the two names that DuckDB adds.
@@ -120,7 +119,7 @@ def _part(
         )
         for n, column in enumerate(columns)
     ]
-    values = [_unbounded(one.name, one, held) for one in read]
+    values = [_value(one.name, one, held) for one in read]
     selected = [
         f"{_rebuilt(value, one, column) if column.id in held.columns else value} "
         f"AS {quoted(column.name)}"
@@ -133,28 +132,31 @@ def _part(
         if has_deletes
         else ""
     )
-    rows = parquet_sql(
-        files, f"schema = {_fields(read)}", "filename = true", "file_row_number = true"
-    )
+    rows = parquet_sql(files, *_schema(read, held), "filename = true", "file_row_number = true")
     return f"(SELECT {', '.join(selected)} FROM {rows}{remaining})"
 
 
-def _unbounded(value: str, column: Column, held: Held) -> str:
+def _value(name: str, column: Column, held: Held) -> str:
     """SQL of a column as it is read, without the bounds that leave NaN out.
 
-    By them DuckDB would leave row groups out and answer max(); it takes no bounds through TRY.
+    By them DuckDB would leave row groups out and answer max(); it takes no bounds through TRY. A
+    nested column that files lack is not read: conditions on its fields would make DuckDB fail.
     """
+    if column.id in held.lacked:
+        return f"CAST({default_sql(column, column.initial_default)} AS {column.sql_type})"
     may_hold_nan = any(one.type in ("float", "double") for one in column.fields())
-    return f"TRY({value})" if may_hold_nan and not held.counts_nan else value
+    return f"TRY({quoted(name)})" if may_hold_nan and not held.counts_nan else quoted(name)
 
 
-def _fields(columns: Sequence[Column]) -> str:
+def _schema(columns: Sequence[Column], held: Held) -> list[str]:
+    """The option that says how to read columns; none where no column is read."""
     fields = ", ".join(
         f"{c.id}: {{name: {literal(c.name)}, type: {literal(c.sql_type)}, "
         f"default_value: {default_sql(c, c.initial_default)}}}"
         for c in columns
+        if c.id not in held.lacked
     )
-    return f"MAP {{{fields}}}"
+    return [f"schema = MAP {{{fields}}}"] if fields else []
 
 
 def _rebuilt(value: str, held: Column, column: Column, depth: int = 0) -> str:
