@@ -182,7 +182,7 @@ def _check_found(root: Path, table: TableContent) -> None:
                 assert [*found] == [k for k, row in every.items() if row[place] == value]
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(
     ours=changes,
     theirs=changes,
