@@ -12,11 +12,10 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from instep.canonical import JsonObject
 from instep.cli.progress import say
-from instep.errors import InstepError, InternalError
+from instep.errors import Fact, InstepError, InternalError
 from instep.findings import Finding
 from instep.history.erasure import erased_digests
 from instep.history.examine import Examination
@@ -274,7 +273,7 @@ def check(
 
 def damaged(repo: Repository, first: Finding, checked: Counter[str]) -> InternalError:
     """Returns the error that names the first thing that is wrong."""
-    told: dict[str, Any] = {
+    told: dict[str, Fact] = {
         "finding": first.kind,
         "subject": first.subject,
         "what": first.message,

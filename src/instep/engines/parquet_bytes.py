@@ -63,7 +63,7 @@ def _read_struct(protocol: Any) -> Struct:  # thrift has no types
     return found
 
 
-def _read(protocol: Any, kind: int) -> Any:
+def _read(protocol: Any, kind: int) -> Any:  # as above; a value of that kind
     from thrift.Thrift import TType
 
     match kind:
@@ -86,7 +86,7 @@ def _read(protocol: Any, kind: int) -> Any:
             return protocol.readI64()  # i16, i32 and i64 are written alike
 
 
-def _write_struct(protocol: Any, struct: Struct) -> None:
+def _write_struct(protocol: Any, struct: Struct) -> None:  # as above
     protocol.writeStructBegin("")
     for number, (kind, value) in sorted(struct.items()):
         protocol.writeFieldBegin("", kind, number)
@@ -96,7 +96,7 @@ def _write_struct(protocol: Any, struct: Struct) -> None:
     protocol.writeStructEnd()
 
 
-def _write(protocol: Any, kind: int, value: Any) -> None:
+def _write(protocol: Any, kind: int, value: Any) -> None:  # as above
     from thrift.Thrift import TType
 
     match kind:

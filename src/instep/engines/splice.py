@@ -208,5 +208,5 @@ def _value(struct: Struct, field: int, default: Any = None) -> Any:  # of any Th
     return struct[field][1] if field in struct else default
 
 
-def _set(struct: Struct, field: int, value: Any) -> None:
+def _set(struct: Struct, field: int, value: Any) -> None:  # as above
     struct[field] = (struct[field][0], value)
