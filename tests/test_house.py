@@ -176,6 +176,34 @@ def test_the_lock_names_no_host_and_hashes_everything(name: str) -> None:
     assert all("--hash=sha256:" in entry for entry in entries)
 
 
+NEEDED_BY_OTHERS = {"pytz"}
+"""What src does not import itself: DuckDB needs pytz to give an instant to Python."""
+
+
+def test_every_declared_dependency_is_imported_by_the_source() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {canonicalize_name(Requirement(line).name) for line in declared}
+    modules = {"ruamel-yaml": "ruamel"}
+    imported = {
+        module.partition(".")[0]
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for module in _modules(node)
+    }
+    unused = {name for name in names if modules.get(name, name) not in imported}
+    assert unused == NEEDED_BY_OTHERS
+
+
+def _modules(node: ast.AST) -> list[str]:
+    match node:
+        case ast.Import():
+            return [alias.name for alias in node.names]
+        case ast.ImportFrom(module=str() as module):
+            return [module]
+        case _:
+            return []
+
+
 def test_make_has_five_public_targets() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = re.findall(r"^([a-z][a-z-]*):", text, re.MULTILINE)
