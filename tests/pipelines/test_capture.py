@@ -14,6 +14,7 @@ from instep.pipelines.capture import (
     files_of_step,
     read_pipeline,
     read_project,
+    read_run,
 )
 from instep.pipelines.draft import draft_differences
 
@@ -95,6 +96,34 @@ def test_python_that_cannot_be_parsed_is_named_with_its_line(training: Bakery) -
     error = fault(training.folder)
     assert error.kind == "bad-python"
     assert str(error).startswith("steps/late.py:2")
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["def fitt(train, params, seed):\n    pass\n", "class Other:\n    def fit(self): ...\n"],
+)
+def test_a_function_that_the_file_does_not_define_is_named_before_anything_runs(
+    training: Bakery, code: str
+) -> None:
+    training.write("steps/late.py", code)
+    assert fault(training.folder).kind == "no-such-function"
+    with pytest.raises(InvalidError, match='has no function "fit"'):
+        read_run(training.folder, "bread")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from steps.other import fit\n",
+        "from steps.other import *\n",
+        "def make():\n    return None\n\n\nfit = make()\n",
+        "if True:\n    def fit(train, params, seed): ...\n",
+    ],
+)
+def test_a_function_may_be_defined_in_any_way_that_python_has(training: Bakery, code: str) -> None:
+    training.write("steps/other.py", "def fit(train, params, seed): ...\n")
+    training.write("steps/late.py", code)
+    read_run(training.folder, "bread")
 
 
 def test_sql_and_contracts_are_validated_before_anything_is_stored(bakery: Bakery) -> None:

@@ -438,11 +438,11 @@ def test_a_run_trains_and_publishes_a_model_with_its_table(training: Bakery) -> 
          InvalidError, "undeclared-file", "/etc/hostname"),
         ("import sys\n\n\ndef fit(train, params, seed):\n    sys.exit('no luck')\n",
          InvalidError, "step-exited", "sys.exit('no luck')\n  steps/late.py:5 in fit"),
-        ("raise SystemExit\n",
+        ("raise SystemExit\n\n\ndef fit(train, params, seed):\n    pass\n",
          InvalidError, "step-exited", "steps/late.py:1"),
         ("import os\n\n\ndef fit(train, params, seed):\n    os._exit(3)\n",
          UnavailableError, "worker-died", "exit code 3"),
-        ("def other():\n    pass\n",
+        ("fit = 3\n",
          InvalidError, "no-such-function", '"fit"'),
     ],
     ids=["raises", "imports", "opens", "connects", "opens-outside", "opens-by-bytes", "exits",
@@ -457,6 +457,37 @@ def test_a_training_step_that_goes_wrong_leaves_nothing_and_says_where(
     error = fails(training, family, kind)
     assert says in str(error)
     assert last_run_state(training) is RunState.FAILED
+
+
+def test_what_a_step_prints_is_shown_while_it_runs_and_kept_with_the_run(
+    training: Bakery,
+) -> None:
+    training.edit("steps/late.py", "    tree =", "    print('rows', len(train.target))\n    tree =")
+    shown: list[tuple[str, str]] = []
+    request = RunRequest("bread", training.folder, "try", "ana")
+    result = run_pipeline(
+        training.repo, request, lambda text: None, lambda step, text: shown.append((step, text))
+    )
+    with training.repo.store.reading() as tx:
+        orders, late = load_run(tx, result.run.id).steps
+    lines = str(late["printed"]).splitlines()
+    assert lines and all(line.startswith("rows ") for line in lines)
+    assert "".join(text for step, text in shown if step == "late") == late["printed"]
+    assert orders["printed"] == ""
+
+
+def test_what_a_step_printed_before_it_failed_is_shown(training: Bakery) -> None:
+    training.write(
+        "steps/late.py",
+        "def fit(train, params, seed):\n    print('almost', end='')\n    raise ValueError('no')\n",
+    )
+    shown: list[str] = []
+    request = RunRequest("bread", training.folder, "try", "ana")
+    with pytest.raises(InvalidError):
+        run_pipeline(
+            training.repo, request, lambda text: None, lambda step, text: shown.append(text)
+        )
+    assert "".join(shown) == "almost"
 
 
 def test_a_step_has_time_zones_and_temporary_files_of_its_own(training: Bakery) -> None:

@@ -23,13 +23,13 @@ def started(folder: Path) -> Worker:
 
 def test_an_act_that_does_not_exist_is_a_fault_of_instep(tmp_path: Path) -> None:
     with started(tmp_path) as worker, pytest.raises(InternalError) as caught:
-        worker.ask({"act": "dance"}, quiet)
+        worker.ask({"act": "dance"}, quiet, quiet)
     assert caught.value.kind == "unknown-act"
 
 
 def test_a_step_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError) as caught, started(tmp_path) as worker:
-        worker.ask({"act": "dance"}, quiet, longest_s=0)
+        worker.ask({"act": "dance"}, quiet, quiet, longest_s=0)
     assert caught.value.kind == "step-too-long"
 
 

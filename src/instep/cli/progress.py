@@ -39,6 +39,13 @@ def say(text: str) -> None:
     _told = now
 
 
+def show_printed(step: str, text: str) -> None:
+    """Shows what a step of a run prints, each line after the step's name."""
+    clear()
+    for line in text.splitlines():
+        print(f"  {step} | {line}", file=sys.stderr, flush=True)
+
+
 def clear() -> None:
     """Takes the line away before something else is printed."""
     if _told and sys.stderr.isatty():

@@ -10,7 +10,7 @@ import click
 
 from instep.canonical import Json, JsonObject
 from instep.cli.output import actor_option, emit, json_option, project_option, table
-from instep.cli.progress import say
+from instep.cli.progress import say, show_printed
 from instep.cli.project import open_project
 from instep.cost.estimate import describe_bytes, describe_seconds
 from instep.errors import InvalidError
@@ -140,4 +140,4 @@ def run(
         accept_runtime=accept_runtime,
         budget=config.run_budget,
     )
-    emit(Ran(run_pipeline(opened.repo, request, say)), as_json)
+    emit(Ran(run_pipeline(opened.repo, request, say, show_printed)), as_json)

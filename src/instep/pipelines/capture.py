@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import difflib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -170,6 +170,9 @@ def _pipeline_content(folder: Path, path: str, blobs: dict[str, bytes]) -> JsonO
         )
     for name, origin in _referenced(config):
         _add(folder, name, origin, files, blobs)
+    for step in config.steps:
+        if not isinstance(step, SqlStep):
+            _check_function(_decoded(blobs[files[step.path]], step.path), step.path, step.function)
     return {"type": PIPELINE_TYPE, "files": dict(sorted(files.items()))}
 
 
@@ -233,6 +236,43 @@ def _imports(text: str, path: str, files: _OnDisk | Mapping[str, str]) -> Iterat
                 continue
         for module in modules:
             yield from _module_files(module, files)
+
+
+def _check_function(text: str, path: str, name: str) -> None:
+    """Holds that a Python file defines a function, as far as its syntax tells.
+
+    Raises:
+        InvalidError (kind "no-such-function").
+    """
+    defined: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(text, path)]
+    while waiting:
+        match waiting.pop():
+            case ast.FunctionDef(name=found) | ast.ClassDef(name=found):
+                defined.add(found)
+            case ast.alias(name="*"):
+                return  # what it brings is known only when it runs
+            case ast.alias(name=found, asname=renamed):
+                defined.add(renamed or found)
+            case ast.Name(id=found, ctx=ast.Store()):
+                defined.add(found)
+            case node:
+                waiting += ast.iter_child_nodes(node)
+    if name not in defined:
+        raise no_such_function(path, name, defined)
+
+
+def no_such_function(path: str, name: str, defined: Iterable[str]) -> InvalidError:
+    """Returns the error for a step's function that its file does not define."""
+    public = sorted(one for one in defined if not one.startswith("_"))
+    near = difflib.get_close_matches(name, public, n=1, cutoff=0.4)
+    return InvalidError(
+        f'{path} has no function "{name}": expected one of {", ".join(public) or "none"}. '
+        + (f'Did you mean "{near[0]}"?' if near else "Correct the name after the colon."),
+        kind="no-such-function",
+        path=path,
+        name=name,
+    )
 
 
 def _absolute(module: str | None, level: int, path: str) -> str:

@@ -22,6 +22,7 @@ from instep.engines.engine import FileSet, WrittenFile
 from instep.engines.layout import PLAIN, Layout
 from instep.engines.schema import Schema
 from instep.errors import InvalidError
+from instep.pipelines.capture import no_such_function
 
 if TYPE_CHECKING:
     from instep.models.training import Fit
@@ -121,14 +122,8 @@ def import_function(code: Path, path: str, name: str) -> Fit:
     module = _import(code, path)
     found = getattr(module, name, None)
     if not callable(found):
-        known = [one for one in vars(module) if callable(getattr(module, one)) and one[0] != "_"]
-        raise InvalidError(
-            f'{path} has no function "{name}": expected one of {", ".join(known) or "none"}. '
-            "Correct the name after the colon.",
-            kind="no-such-function",
-            path=path,
-            name=name,
-        )
+        known = [one for one in vars(module) if callable(getattr(module, one))]
+        raise no_such_function(path, name, known)
     fit: Fit = found
     return fit
 

@@ -33,6 +33,9 @@ from instep.tables.columns import with_ids
 if TYPE_CHECKING:
     from instep.contracts.terms import Contract
 
+LONGEST_PRINTED = 16_384
+"""How many characters of what a step printed are kept with its run: the last ones."""
+
 SetOf = Callable[[str, Slice | None], FileSet]
 """Gives a table, or a slice of it, as files."""
 
@@ -55,6 +58,8 @@ class StagedModel:
     digest: str
     card: JsonObject
     actual: Actual
+    printed: str
+    """What the step printed, or the end of it."""
 
 
 class Execution:
@@ -68,6 +73,7 @@ class Execution:
         run: str,
         progress: Progress,
         lake: Path,
+        show_printed: Callable[[str, str], None] = lambda step, text: None,
     ) -> None:
         self._source = source
         self._staging = staging
@@ -75,6 +81,8 @@ class Execution:
         self._run = run
         self._progress = progress
         self._lake = lake
+        self._show_printed = show_printed
+        self._printed = ""
         self._worker: Worker | None = None
 
     def __enter__(self) -> Execution:
@@ -142,6 +150,7 @@ class Execution:
             answer["digest"],
             answer["card"],
             _actual(plan, started, answer["memory_bytes"]),
+            self._printed,
         )
 
     def _table_request(
@@ -169,9 +178,14 @@ class Execution:
         def progress(text: str) -> None:
             self._progress(f"{plan.step.name}: {text}")
 
+        def printed(text: str) -> None:
+            self._printed = (self._printed + text)[-LONGEST_PRINTED:]
+            self._show_printed(plan.step.name, text)
+
+        self._printed = ""
         if self._worker is None:
             self._worker = self._start()
-        return self._worker.ask({"step": plan.step.name, **request}, progress)["result"]
+        return self._worker.ask({"step": plan.step.name, **request}, progress, printed)["result"]
 
     def _start(self) -> Worker:
         code = self._staging / "code"

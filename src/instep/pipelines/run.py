@@ -8,7 +8,7 @@ not move; after it everything is there. A failed run is recorded with its error.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -87,6 +87,7 @@ class StepResult:
     why: tuple[str, ...]
     actual: Actual | None
     card: JsonObject | None = None
+    printed: str = ""
 
     def to_json(self) -> dict[str, Json]:
         return {
@@ -98,6 +99,7 @@ class StepResult:
             "why": list(self.why),
             "seconds": round(self.actual.seconds, 3) if self.actual else None,
             "memory_bytes": self.actual.memory_bytes if self.actual else None,
+            "printed": self.printed,
         }
 
 
@@ -123,8 +125,15 @@ class RunResult:
         }
 
 
-def run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> RunResult:
+def run_pipeline(
+    repo: Repository,
+    request: RunRequest,
+    progress: Progress,
+    show_printed: Callable[[str, str], None] = lambda step, text: None,
+) -> RunResult:
     """Runs a pipeline and publishes what it made on a branch, which is made if it is missing.
+
+    `show_printed` is called with a step's name and what it prints, while it runs.
 
     Raises:
         RefusedError (kinds "protected-branch", "over-budget").
@@ -133,10 +142,15 @@ def run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> R
         UnavailableError (kind "worker-died", "step-too-long").
     """
     with writing(repo.root, repo.store):
-        return _run_pipeline(repo, request, progress)
+        return _run_pipeline(repo, request, progress, show_printed)
 
 
-def _run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> RunResult:
+def _run_pipeline(
+    repo: Repository,
+    request: RunRequest,
+    progress: Progress,
+    show_printed: Callable[[str, str], None],
+) -> RunResult:
     base, is_new = begin_on(repo, request.branch)
     config, captured = capture.read_run(request.folder, request.pipeline)
     source = captured_source(config, captured)
@@ -168,7 +182,9 @@ def _run_pipeline(repo: Repository, request: RunRequest, progress: Progress) -> 
         insert_run(tx, run, repo.clock() + LEASE)
     planner = Planner(repo, base, source, runtime, request.accept_runtime)
     left = drafts_left(repo, request.folder, base, captured)
-    attempt = _Attempt(repo, request, run, source, planner, captured, left, is_new, progress)
+    attempt = _Attempt(
+        repo, request, run, source, planner, captured, left, is_new, progress, show_printed
+    )
     try:
         with kept_alive(repo, run.id):
             result = attempt.perform(plan)
@@ -229,6 +245,7 @@ class _Attempt:
     left: tuple[DraftDifference, ...]
     is_new: bool
     progress: Progress
+    show_printed: Callable[[str, str], None]
     results: list[StepResult] = field(default_factory=list)
     pieces: list[PieceRecord] = field(default_factory=list)
 
@@ -245,6 +262,7 @@ class _Attempt:
             self.run.id,
             self.progress,
             self.repo.root,
+            self.show_printed,
         ) as execution:
             for step in self.source.config.steps:
                 found = self.planner.plan(step)
@@ -263,7 +281,8 @@ class _Attempt:
         staged = execution.model(plan, self.source.config.slice, self.repo.clock(), self._files)
         content = self._model_content(staged, plan)
         piece = _past_piece(plan.pieces[0], plan, ())
-        return replace(self._result(plan, content, [piece], staged.actual), card=staged.card)
+        result = self._result(plan, content, [piece], staged.actual)
+        return replace(result, card=staged.card, printed=staged.printed)
 
     def _table(self, plan: StepPlan, step: SqlStep, execution: Execution) -> StepResult:
         text = self.planner.contract_of(step.writes)

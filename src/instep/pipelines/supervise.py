@@ -6,6 +6,7 @@ thread for arithmetic, a fixed hash seed. What it prints is kept in the run's st
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import select
@@ -23,6 +24,9 @@ from instep.pipelines.compute import Progress
 
 LONGEST_STEP_S = 24 * 3600
 """A step that takes longer is taken for hung."""
+
+LONGEST_PRINTED_BYTES = 64 * 1024
+"""How much of what a step prints in a second is shown; the log holds all of it."""
 
 _POLL_S = 1.0
 _CLOSE_S = 5.0
@@ -44,12 +48,15 @@ class Worker:
     def __init__(self, code: Path, project: Path, log: Path) -> None:
         self._log = log
         self._buffer = b""
+        self._read_bytes = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         with log.open("ab") as out:
             # -P: the folder of the code is put on the path by the worker, for steps alone.
+            # -u: what a step printed is in the log before its result is known.
             self._process = subprocess.Popen(
                 [
                     sys.executable,
-                    "-P",
+                    "-Pu",
                     "-m",
                     "instep.pipelines.worker",
                     str(os.getpid()),
@@ -83,9 +90,13 @@ class Worker:
         stdout.close()
 
     def ask(
-        self, request: messages.Message, progress: Progress, longest_s: float = LONGEST_STEP_S
+        self,
+        request: messages.Message,
+        progress: Progress,
+        printed: Progress,
+        longest_s: float = LONGEST_STEP_S,
     ) -> messages.Message:
-        """Returns the result of one request, telling its progress meanwhile.
+        """Returns the result of one request, telling its progress and what it prints meanwhile.
 
         Raises:
             InstepError: what the worker answered.
@@ -100,7 +111,11 @@ class Worker:
             raise self._died() from None
         deadline = time.monotonic() + longest_s
         while time.monotonic() < deadline:
-            line = self._line()
+            try:
+                line = self._line()
+            finally:
+                if text := self._newly_printed():
+                    printed(text)
             if line is None:
                 continue
             message: messages.Message = json.loads(line)
@@ -128,6 +143,15 @@ class Worker:
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
+
+    def _newly_printed(self) -> str:
+        """Returns what was printed since the last call; of more than the limit, the end."""
+        with self._log.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(self._read_bytes, size - LONGEST_PRINTED_BYTES))
+            data = log.read(size - log.tell())
+        self._read_bytes = size
+        return self._decoder.decode(data)
 
     def _died(self) -> UnavailableError:
         try:
