@@ -102,6 +102,21 @@ def test_an_answer_names_its_model_version_and_commit_and_carries_a_receipt(
     assert record.question.features == FITTING
 
 
+def test_health_counts_mistakes_of_clients_apart_from_failures_of_the_service(
+    server: Server,
+) -> None:
+    before = server.health()["requests"]
+    assert server.predict(FITTING, model="dlay").status_code == 404
+    assert httpx.get(f"{server.url}/nowhere", timeout=SECONDS).status_code == 404
+    url = f"{server.url}/models/delay/predict"
+    json_type = {"content-type": "application/json"}
+    reply = httpx.post(url, content=b"{", headers=json_type, timeout=SECONDS)
+    assert reply.status_code == 400
+    after = server.health()["requests"]
+    changed = {name: after[name] - before[name] for name in after}
+    assert changed == {"answered": 0, "refused": 0, "bad_requests": 3, "failed": 0}
+
+
 def test_the_catalog_of_tables_is_served_beside_the_predictions(server: Server) -> None:
     told = httpx.get(f"{server.ready['iceberg']}/v1/config?warehouse=prod", timeout=SECONDS).json()
     assert told["overrides"] == {"prefix": "prod"}

@@ -47,14 +47,21 @@ _STATUS: Mapping[type[InstepError], int] = {
 
 @dataclass(slots=True)
 class Counts:
-    """Since the start: questions answered, refused by the guard or the model, and failed."""
+    """Since the start: questions answered, and refused by the guard or the model; requests that
+    were the client's mistake, and those that failed here."""
 
     answered: int = 0
     refused: int = 0
+    bad_requests: int = 0
     failed: int = 0
 
     def to_json(self) -> dict[str, Json]:
-        return {"answered": self.answered, "refused": self.refused, "failed": self.failed}
+        return {
+            "answered": self.answered,
+            "refused": self.refused,
+            "bad_requests": self.bad_requests,
+            "failed": self.failed,
+        }
 
 
 @dataclass(slots=True)
@@ -72,8 +79,11 @@ async def respond(service: Service, scope: Scope, receive: Receive, send: Send) 
     try:
         status, body = await _route(service, scope, receive)
     except InstepError as error:
-        service.counts.failed += 1
         status, body = _STATUS[type(error)], {"error": _error(error)}
+        if status < 500:
+            service.counts.bad_requests += 1
+        else:
+            service.counts.failed += 1
     await _send(send, status, body)
 
 
