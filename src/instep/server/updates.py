@@ -7,12 +7,12 @@ pydantic's about what was sent, become Instep's.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from instep.errors import ConflictError, InvalidError
 from instep.server.answers import bad_request
@@ -25,6 +25,18 @@ if TYPE_CHECKING:
     from pyiceberg.table.update import TableRequirement, TableUpdate
 
 FORMAT_VERSIONS = ("2", "3")
+
+_DEFAULTS = ("initial-default", "write-default")
+
+_NOT_KEPT: Mapping[str, str] = {
+    "set-statistics": "files of statistics are not kept",
+    "remove-statistics": "files of statistics are not kept",
+    "set-partition-statistics": "files of statistics are not kept",
+    "remove-partition-statistics": "files of statistics are not kept",
+    "add-encryption-key": "files are not encrypted",
+    "remove-encryption-key": "files are not encrypted",
+}
+"""Updates of the protocol that no table here takes, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +78,11 @@ def parse_change(name: str, body: dict[str, Any]) -> TableChange:  # JSON from o
     """Returns a change as a typed record.
 
     Raises:
-        InvalidError (kind "bad-request"): among others an update that is not known here.
+        InvalidError (kind "bad-request"): among others an update that the protocol does not have.
+        InvalidError (kind "unsupported-operation"): one that it has, and that is not carried out.
     """
     requirements, updates = _adapters()
+    _check_updates(body.get("updates", []))
     with _reading():
         return TableChange(
             name,
@@ -114,7 +128,7 @@ def new_table(body: dict[str, Any], location: Path, table: str) -> Metadata:  # 
     from pyiceberg.table.metadata import new_table_metadata
     from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 
-    from instep.tables.client_commits import metadata_json
+    from instep.tables.client_commits import check_defaults, metadata_json
 
     with _reading():
         wanted = CreateTableRequest.model_validate(
@@ -132,7 +146,10 @@ def new_table(body: dict[str, Any], location: Path, table: str) -> Metadata:  # 
             properties,
             uuid.UUID(table),
         )
-    return metadata_json(made)
+        told = metadata_json(made)
+        with_ids = _with_defaults(told["schemas"][0], body["schema"])
+        check_defaults(with_ids, told["format-version"])
+    return {**told, "schemas": [with_ids]}
 
 
 def check_location(wanted: str | None, location: Path) -> None:
@@ -147,6 +164,66 @@ def check_location(wanted: str | None, location: Path) -> None:
             "tables lie. Leave the location out.",
             kind="unsupported-operation",
         )
+
+
+def _with_defaults(numbered: Any, wanted: Any) -> Any:  # types in Iceberg's JSON
+    """Returns a type whose fields have the defaults of the one that was wanted.
+
+    pyiceberg, which gives the fields their ids, leaves them out.
+    """
+    if not isinstance(numbered, dict):
+        return numbered
+    made = {
+        key: _with_defaults(value, wanted[key])
+        for key, value in numbered.items()
+        if key in ("type", "element", "key", "value")
+    }
+    if "fields" in numbered:
+        pairs = zip(numbered["fields"], wanted["fields"], strict=True)
+        made["fields"] = [_with_defaults(field, told) for field, told in pairs]
+    given = {key: wanted[key] for key in _DEFAULTS if wanted.get(key) is not None}
+    return {**numbered, **made, **given}
+
+
+def _check_updates(updates: Any) -> None:  # JSON from outside
+    """Holds that all updates are carried out.
+
+    Raises:
+        InvalidError (kind "bad-request", "unsupported-operation").
+    """
+    if not isinstance(updates, list) or not all(isinstance(one, dict) for one in updates):
+        raise bad_request("updates is not a list of objects")
+    actions = [str(one.get("action")) for one in updates]
+    for action, update in zip(actions, updates, strict=True):
+        version = update.get("format-version")
+        if action in _NOT_KEPT:
+            raise _unsupported(f'The update "{action}"', _NOT_KEPT[action])
+        if action not in _actions():
+            raise bad_request(f'it has the update "{action}", which the protocol has not')
+        if action == "upgrade-format-version" and version not in (1, 2, 3):
+            raise _unsupported(f"Format version {version}", "a table has version 2 or 3")
+    for action in reversed(actions):
+        if action == "set-current-schema":
+            return
+        if action == "add-schema":
+            raise _unsupported("A schema that does not become the current one", "it is not kept")
+
+
+def _unsupported(what: str, why: str) -> InvalidError:
+    return InvalidError(
+        f"{what} is not supported: {why}. Expected an update that is carried out whole. Nothing "
+        "was changed. Leave it out.",
+        kind="unsupported-operation",
+    )
+
+
+@cache
+def _actions() -> frozenset[str]:
+    """Returns the updates that pyiceberg knows."""
+    from pyiceberg.table.update import TableUpdate
+
+    kinds = get_args(get_args(TableUpdate)[0])
+    return frozenset(str(one.model_fields["action"].default) for one in kinds)
 
 
 @cache

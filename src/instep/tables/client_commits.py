@@ -11,11 +11,22 @@ from pyiceberg.catalog import MetastoreCatalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table.metadata import TableMetadata, TableMetadataUtil
 from pyiceberg.table.refs import MAIN_BRANCH
-from pyiceberg.table.update import TableRequirement, TableUpdate, update_table_metadata
+from pyiceberg.table.update import (
+    AddSchemaUpdate,
+    RemovePropertiesUpdate,
+    SetPropertiesUpdate,
+    TableRequirement,
+    TableUpdate,
+    UpgradeFormatVersionUpdate,
+    update_table_metadata,
+)
 
 from instep.canonical import from_microseconds
+from instep.engines.defaults import checked_default
+from instep.errors import InvalidError
 from instep.tables.added import appended_files
 from instep.tables.adopt import adopt
+from instep.tables.columns import parse_schema
 from instep.tables.content import TableContent
 from instep.tables.copies import load_json
 from instep.tables.field_ids import last_taken
@@ -52,15 +63,11 @@ def committed(
 
     Raises:
         pyiceberg's CommitFailedException: a requirement is not met.
-        InvalidError: as `adopt`.
+        InvalidError: as `check_defaults` and `adopt`.
     """
     now = loaded(root, base)[0] if base else None
     current = _as_known(now, requirements)
-    metadata = update_table_metadata(
-        MetastoreCatalog._empty_table_metadata() if current is None else current,
-        updates,
-        enforce_validation=current is None,
-    )
+    metadata = _updated(current, updates)
     if base is not None and metadata == current:
         return base
     content = adopt(root, base, metadata_json(metadata))
@@ -69,6 +76,62 @@ def committed(
         if files is not None:
             return append(root, base, files, at=from_microseconds(metadata.last_updated_ms * 1000))
     return content
+
+
+def check_defaults(schema: Metadata, version: int) -> None:
+    """Holds that a schema's defaults are values of their columns, and allowed in a format version.
+
+    Raises:
+        InvalidError (kinds "bad-value", "foreign-metadata").
+    """
+    for column in parse_schema(schema).fields():
+        for text in (column.initial_default, column.write_default):
+            if text is None:
+                continue
+            if version < 3:
+                raise InvalidError(
+                    f'Column "{column.name}" has the default {text} in a table of format version '
+                    f"{version}: expected version 3. Set format-version to 3 before.",
+                    kind="foreign-metadata",
+                )
+            checked_default(column, text)
+
+
+def _updated(current: TableMetadata | None, updates: tuple[TableUpdate, ...]) -> TableMetadata:
+    """Returns what updates make of a table; None is one that is being created.
+
+    The format version is raised first, here: pyiceberg does so up to version 2 only. A property
+    that is not there is taken away without a word, as by Iceberg's own library.
+    """
+    base = MetastoreCatalog._empty_table_metadata() if current is None else current
+    names = set(base.properties)
+    others: list[TableUpdate] = []
+    for update in updates:
+        match update:
+            case UpgradeFormatVersionUpdate(format_version=3):
+                base = _version_3(base)
+            case SetPropertiesUpdate():
+                names.update(update.updates)
+                others.append(update)
+            case RemovePropertiesUpdate():
+                there = [name for name in update.removals if name in names]
+                names.difference_update(there)
+                others.append(RemovePropertiesUpdate(removals=there))
+            case _:
+                others.append(update)
+    made = update_table_metadata(base, tuple(others), enforce_validation=current is None)
+    for one in others:
+        if isinstance(one, AddSchemaUpdate):
+            schema = one.schema_.model_dump(mode="json", by_alias=True, exclude_none=True)
+            check_defaults(schema, made.format_version)
+    return made
+
+
+def _version_3(metadata: TableMetadata) -> TableMetadata:
+    if metadata.format_version == 3:
+        return metadata
+    told = metadata.model_copy(update={"format_version": 3, "next_row_id": 0})
+    return TableMetadataUtil._construct_without_validation(told)
 
 
 def _as_known(
