@@ -18,6 +18,8 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "instep"
 
+LOCKS = ["requirements.lock", "build.lock", "spark.lock", "duckdb.lock"]
+
 SLOW = {
     "duckdb",
     "fastapi",
@@ -153,10 +155,11 @@ def required() -> dict[str, list[str]]:
         "requirements.lock": [*told["project"]["dependencies"], *extras],
         "build.lock": told["dependency-groups"]["build"],
         "spark.lock": told["dependency-groups"]["spark"],
+        "duckdb.lock": told["dependency-groups"]["duckdb"],
     }
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "build.lock", "spark.lock"])
+@pytest.mark.parametrize("name", LOCKS)
 def test_the_lock_satisfies_every_requirement(name: str) -> None:
     pins = locked(name)
     for text in required()[name]:
@@ -168,7 +171,7 @@ def test_the_lock_satisfies_every_requirement(name: str) -> None:
         assert requirement.specifier.contains(version), f"{name} has {version} for {text}"
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "build.lock", "spark.lock"])
+@pytest.mark.parametrize("name", LOCKS)
 def test_the_lock_names_no_host_and_hashes_everything(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     assert "://" not in text
