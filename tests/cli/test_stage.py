@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from instep.cli.acts import CHANGE, NOW, RECEIPT, RUN, Act, Run, Start, Step, Stop, Story, acts
-from instep.cli.demo import example_folder, free_port, project
+from instep.cli.demo import example_folder, free_port, look_around, make_project
 from instep.cli.stage import play
 from instep.errors import InternalError, InvalidError, UnavailableError
 
@@ -103,16 +104,30 @@ def test_as_json_an_act_is_one_line_with_what_each_command_printed(tmp_path: Pat
 
 def test_a_folder_with_files_is_not_walked_over(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("")
-    with pytest.raises(InvalidError) as caught, project(tmp_path, keep=False):
-        pass
+    with pytest.raises(InvalidError) as caught:
+        make_project(tmp_path)
     assert caught.value.kind == "folder-not-empty"
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
-def test_a_folder_that_nobody_named_is_removed(tmp_path: Path) -> None:
-    with project(None, keep=False) as place:
-        assert (place / "instep.yaml").is_file()
-    assert not place.exists()
+def test_a_demo_is_made_anew_where_one_is_already(tmp_path: Path) -> None:
+    place = make_project(tmp_path / "flights-demo")
+    (place / "lake").mkdir()
+    config = (place / "instep.yaml").read_text()
+    (place / "instep.yaml").write_text("lake: elsewhere\n")
+    assert make_project(tmp_path / "flights-demo") == place
+    assert not (place / "lake").exists()
+    assert (place / "instep.yaml").read_text() == config
+
+
+def test_what_to_type_in_the_project_of_a_demo_can_be_pasted(tmp_path: Path) -> None:
+    place = make_project(tmp_path / "a demo")
+    commands = [line.strip() for line in look_around(place).splitlines()[1:]]
+    assert commands[0].startswith("cd ") and commands[1].endswith(" status")
+    said = subprocess.run(
+        ["sh", "-c", f"{commands[0]} && {commands[1]}"], capture_output=True, text=True, timeout=60
+    )
+    assert "no lake" in said.stderr.lower(), said
 
 
 def test_the_walk_has_eleven_acts_and_uses_only_what_it_has_learnt() -> None:

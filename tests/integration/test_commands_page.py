@@ -12,7 +12,7 @@ from pathlib import Path
 from commands import SECONDS, Running, run, start
 
 from instep.cli.acts import RECEIPT, REFUSED, RUN
-from instep.cli.demo import project
+from instep.cli.demo import make_project
 
 PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
 ADDRESS = r"http://127\.0\.0\.1:\d+"
@@ -71,7 +71,6 @@ def _printed(words: list[str], at: Path) -> str:
 def test_every_example_of_the_commands_page_runs(tmp_path: Path) -> None:
     lines = examples(PAGE.read_text(encoding="utf-8"))
     assert len(lines) > 30
-    with project(tmp_path / "walk", keep=True) as place:
-        shell = Shell(place)
-        for line in lines:
-            shell.type(line)
+    shell = Shell(make_project(tmp_path / "walk"))
+    for line in lines:
+        shell.type(line)

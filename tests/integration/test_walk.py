@@ -19,7 +19,7 @@ from buckets import make_bucket
 from commands import must
 
 from instep.cli.acts import Story, acts
-from instep.cli.demo import free_port, project
+from instep.cli.demo import free_port, make_project
 from instep.cli.stage import play
 from instep.pipelines.project import find_lake
 from instep.tables.addresses import client_properties
@@ -55,11 +55,11 @@ def folder(lake: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def walk(folder: Path, lake: str) -> Walk:
     told = acts(replace(STORY, port=free_port()))
-    with project(folder, keep=True) as place:
-        config = place / "instep.yaml"
-        config.write_text(re.sub("^lake: lake$", lake, config.read_text(), flags=re.MULTILINE))
-        assert lake in config.read_text()
-        lines = [json.loads(line) for line in play(told, place, as_json=True)]
+    place = make_project(folder)
+    config = place / "instep.yaml"
+    config.write_text(re.sub("^lake: lake$", lake, config.read_text(), flags=re.MULTILINE))
+    assert lake in config.read_text()
+    lines = [json.loads(line) for line in play(told, place, as_json=True)]
     return {line["act"]: line["commands"] for line in lines}
 
 

@@ -126,11 +126,11 @@ def approve(
             kind="change-held",
             change=number,
         )
-    authors = authors_of(tx, change)
-    if actor in authors:
+    if actor in authors_of(tx, change):
+        asked = " or ".join(others(tx, repo, change)) or "somebody else"
         raise RefusedError(
             f"{actor} made change {number} or part of it, and nobody approves their own: expected "
-            f"somebody else. Ask {_others(repo, change, authors)}.",
+            f"somebody else. Ask {asked}.",
             kind="own-change",
             change=number,
             actor=actor,
@@ -152,7 +152,7 @@ def judge(tx: Transaction, repo: Repository, change: Change) -> Decision:
     """Returns whether a change may be merged now, and why not.
 
     The policy is main's own. Before the first is merged it is the built-in one, and the people are
-    those whom the change brings: where they are its authors alone, nobody else could agree.
+    those whom the change brings. Where its authors are alone, nobody else could agree.
     """
     config = lake_config(repo, get_ref(tx, MAIN).commit)
     brought = config or lake_config(repo, change.head)
@@ -161,12 +161,13 @@ def judge(tx: Transaction, repo: Repository, change: Change) -> Decision:
     keys = changed_contents(tx, repo, change)
     kinds = {Kind.ARRIVAL} if change.kind is Kind.ARRIVAL else kinds_of_change(keys)
     needed = needed_approvals(config.approvals if config else Approvals(), kinds)
-    is_alone = config is None and bool(people) and authors.issuperset(people)
+    # Where nobody else is there, nobody could agree: neither now nor to adding somebody.
+    alone = len(people) == 1 if config else len(people) > 0
     return decide(
         change,
         records.approvals_of(tx, change.number),
         binding=binding_of(tx, repo, change),
-        needed=0 if is_alone else needed,
+        needed=0 if alone and authors.issuperset(people) else needed,
         authors=authors,
         people=people,
         moved=moved_of(tx, repo, change),
@@ -190,6 +191,13 @@ def authors_of(tx: Transaction, change: Change) -> frozenset[str]:
             break
         found.add(commit.author)
     return frozenset(found)
+
+
+def others(tx: Transaction, repo: Repository, change: Change) -> tuple[str, ...]:
+    """Returns the people who made no part of a change, so that they may agree to it."""
+    config = lake_config(repo, get_ref(tx, MAIN).commit) or lake_config(repo, change.head)
+    authors = authors_of(tx, change)
+    return tuple(name for name in config.people if name not in authors) if config else ()
 
 
 def merge(tx: Transaction, repo: Repository, number: int, actor: str) -> Merged:
@@ -311,9 +319,3 @@ def _refuse_ended(change: Change) -> None:
             kind="change-ended",
             change=change.number,
         )
-
-
-def _others(repo: Repository, change: Change, authors: frozenset[str]) -> str:
-    config = lake_config(repo, repo.resolve(MAIN)) or lake_config(repo, change.head)
-    names = [name for name in config.people if name not in authors] if config else []
-    return " or ".join(names) or "somebody else"

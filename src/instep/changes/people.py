@@ -14,6 +14,16 @@ def current_config(repo: Repository, project: Path) -> ProjectConfig:
     return lake_config(repo, repo.resolve(MAIN)) or load_project(project)
 
 
+def who_acts(config: ProjectConfig, named: str | None, system_user: str) -> str | None:
+    """Returns who acts: who is named, else the system's user where they are one of the people,
+    else the only person there is; None where that leaves a choice."""
+    if named:
+        return named
+    if not config.people or system_user in config.people:
+        return system_user
+    return next(iter(config.people)) if len(config.people) == 1 else None
+
+
 def check_actor(config: ProjectConfig, actor: str | None) -> str:
     """Returns `actor`, who must be one of the people; with nobody listed anyone may act.
 

@@ -35,7 +35,8 @@ def actor_option(command: Command) -> Command:
         "actor",
         envvar="INSTEP_ACTOR",
         metavar="NAME",
-        help="Who acts; one of the project's people. Also INSTEP_ACTOR.",
+        help="Who acts; one of the project's people. Default: INSTEP_ACTOR, else you, or the only "
+        "person.",
     )(command)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 from dataclasses import dataclass
 from pathlib import Path
 
-from instep.changes.people import check_actor, current_config
+from instep.changes.people import check_actor, current_config, who_acts
 from instep.clock import system_clock
 from instep.errors import NotFoundError
 from instep.history.repository import Repository, open_repository
@@ -26,7 +27,16 @@ class Project:
 
     def actor(self, name: str | None) -> str:
         """Returns who acts, one of the project's people."""
-        return check_actor(self.config(), name)
+        config = self.config()
+        return check_actor(config, who_acts(config, name, system_user()))
+
+
+def system_user() -> str:
+    """Returns the name of the operating system's user, or nothing where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return ""
 
 
 def find_folder(given: Path | None) -> Path:
@@ -45,7 +55,7 @@ def find_folder(given: Path | None) -> Path:
             return folder
     raise NotFoundError(
         f"No {FILE} in {folders[0]}{'' if given else ' or above'}: expected a project folder. "
-        'Go to one, name it with --project, or make one with "instep init --empty".',
+        'Go to one, name it with --project, or make one with "instep init".',
         kind="no-project",
     )
 

@@ -13,26 +13,30 @@ from instep.cli.comparison import comparison_text
 from instep.cli.output import actor_option, emit, json_option, project_option
 from instep.cli.progress import say
 from instep.cli.project import open_project
+from instep.cli.review import Review, review_of
 
 
 @dataclass(frozen=True, slots=True)
 class Proposed:
     proposal: Proposal
-    who_may: tuple[str, ...]
+    review: Review
 
     def to_json(self) -> Json:
-        return {**self.proposal.change.to_json(), "is_update": self.proposal.is_update}
+        return {
+            **self.proposal.change.to_json(),
+            "is_update": self.proposal.is_update,
+            "can_be_merged": self.review.can_be_merged,
+            "next": self.review.next_step,
+        }
 
     def to_text(self) -> str:
         change = self.proposal.change
         verb = "Updated" if self.proposal.is_update else "Opened"
         what = f"branch {change.branch}" if change.branch else "the project's files"
-        others = " or ".join(self.who_may) or "somebody else"
         return (
             f"{verb} change {change.number} ({change.kind}): {what}, by {change.author}.\n"
             f"{comparison_text(self.proposal.comparison)}\n"
-            f'Next: {others} reads it ("instep review {change.number}") and agrees '
-            f'("instep approve {change.number}").'
+            f"Next: {self.review.next_step}"
         )
 
 
@@ -63,5 +67,4 @@ def propose(
         )
     else:
         made = propose_branch(opened.repo, branch, name, title or f"Branch {branch}", say)
-    others = tuple(one for one in opened.config().people if one != name)
-    emit(Proposed(made, others), as_json)
+    emit(Proposed(made, review_of(opened.repo, made.change.number)), as_json)

@@ -27,6 +27,8 @@ class Review:
     approvals: tuple[Approval, ...]
     decision: Decision
     binding: str
+    others: tuple[str, ...] = ()
+    """The people who are not among its authors."""
     moved: tuple[Moved, ...] = ()
     """What the change was computed from and is another now."""
 
@@ -34,25 +36,30 @@ class Review:
     def waits_for(self) -> tuple[str, ...]:
         return self.decision.reasons if isinstance(self.decision, Wait) else ()
 
+    @property
+    def can_be_merged(self) -> bool:
+        return isinstance(self.decision, Merge)
+
+    @property
     def next_step(self) -> str:
-        """Returns what somebody can do about a change that waits."""
+        """What can be done about a change that has not ended, and by whom."""
         number = self.change.number
+        by = f" by {' or '.join(self.others)}" if self.others else ""
         if self.change.state is State.HELD:
             return (
-                f'"instep accept {number}" by somebody else than {self.change.author}, with '
-                f'--rename or --why; or "instep refuse {number} --why REASON".'
+                f'"instep accept {number}"{by}, with --rename or --why; or '
+                f'"instep refuse {number} --why REASON".'
             )
-        return (
-            f'"instep approve {number} --to {self.binding[:12]}" by somebody else than '
-            f"{self.change.author}."
-        )
+        if self.can_be_merged:
+            return f'"instep merge {number}".'
+        return f'"instep approve {number} --to {self.binding[:12]}"{by or " by somebody else"}.'
 
     def to_json(self) -> dict[str, Json]:
         return {
             **self.change.to_json(),
             "approvals": [approval.to_json() for approval in self.approvals],
             "binding": self.binding,
-            "can_be_merged": isinstance(self.decision, Merge),
+            "can_be_merged": self.can_be_merged,
             "waits_for": list(self.waits_for),
             "moved_inputs": [str(one) for one in self.moved],
         }
@@ -74,12 +81,11 @@ class Review:
         ]
         if change.has_ended:
             lines.append(f"  {change.state} by {change.ended_by} {change.why}".rstrip())
-        elif isinstance(self.decision, Merge):
-            lines += [f"  agreed to as it is: {one}" for one in self.moved]
-            lines.append(f'Next: "instep merge {change.number}".')
         else:
+            if self.can_be_merged:
+                lines += [f"  agreed to as it is: {one}" for one in self.moved]
             lines += [f"  waits: {reason}" for reason in self.waits_for]
-            lines.append(f"Next: {self.next_step()}")
+            lines.append(f"Next: {self.next_step}")
         return "\n".join(lines)
 
 
@@ -116,6 +122,7 @@ def review_of(repo: Repository, number: int) -> Review:
             tuple(records.approvals_of(tx, number)),
             gate.judge(tx, repo, change),
             gate.binding_of(tx, repo, change),
+            gate.others(tx, repo, change),
             gate.moved_of(tx, repo, change),
         )
 

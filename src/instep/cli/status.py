@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from instep.canonical import Json
+from instep.canonical import Json, JsonObject
 from instep.changes.records import Listed, State, list_changes
 from instep.cli.output import counted, emit, json_option, project_option, table
 from instep.cli.project import open_project
+from instep.cli.review import Review, review_of
 from instep.clock import format_instant
 from instep.errors import some_of
 from instep.history.refs import RefKind, list_refs
 from instep.history.repository import MAIN
+from instep.ingest.arrived import NO_CONTRACT
+from instep.ingest.records import arrival_of_change
 from instep.pipelines.draft import DraftDifference, DraftState, draft_differences
 from instep.releases.environments import Live, where
 
@@ -29,7 +34,17 @@ class Status:
     branches: tuple[str, ...]
     drafts: tuple[DraftDifference, ...]
     waiting: tuple[Listed, ...]
+    review: Review | None
+    """The first change that waits; held ones come first."""
+    held_for: str
+    """Why that one is held, or empty."""
+    tables: tuple[str, ...]
+    pipelines: tuple[str, ...]
+    files: tuple[str, ...]
+    """Files in the project folder that look like data."""
     environments: tuple[Live, ...]
+    behind: tuple[str, ...]
+    """Environments without a release, or with another version of a model than main."""
 
     def to_json(self) -> dict[str, Json]:
         return {
@@ -80,21 +95,23 @@ class Status:
 
     def next_command(self) -> str:
         """Returns the command that is most likely useful now."""
-        held = [change for change in self.waiting if change.state is State.HELD]
-        if held:
-            return f"instep review {held[0].number}"
-        if self.waiting:
-            return f"instep review {self.waiting[0].number}"
+        if self.review is not None:
+            number = self.review.change.number
+            act = "merge" if self.review.can_be_merged else "review"
+            return f"instep {'accept' if self.held_for == NO_CONTRACT else act} {number}"
         if any(difference.state is not DraftState.MISSING for difference in self.drafts):
             return "instep propose"
-        if not self.counts.get("table"):
-            return "instep ingest FILE"
-        if self.counts.get("pipeline") and not self.counts.get("model"):
-            return "instep run PIPELINE --branch NAME"
-        unreleased = [live for live in self.environments if live.commit is None]
-        if self.counts.get("model") and unreleased:
-            return f"instep release {unreleased[0].environment}"
-        return "instep log"
+        if not self.tables:
+            return f"instep ingest {shlex.quote(self.files[0]) if self.files else 'FILE'}"
+        if self.pipelines and not self.counts.get("model"):
+            if self.branches:
+                return f"instep propose {self.branches[0]}"
+            return f"instep run {self.pipelines[0]} --branch try-{self.pipelines[0]}"
+        if not self.counts.get("model"):
+            return f"instep show main --profile {self.tables[0]}"
+        if self.behind:
+            return f"instep release {self.behind[0]}"
+        return f"instep watch {self.environments[0].environment}" if self.environments else LOOK
 
     def _environment_lines(self) -> list[str]:
         found = []
@@ -122,6 +139,28 @@ class Status:
         )
 
 
+def _is_behind(live: Live, models: Mapping[str, JsonObject]) -> bool:
+    shown = {model.key: model.content for model in live.models}
+    return live.commit is None or shown != dict(models)
+
+
+LOOK = "instep log main --limit 5"
+"""What to look at where nothing has to be done."""
+
+_DATA = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
+
+
+def _data_files(folder: Path) -> tuple[str, ...]:
+    """Returns the data files in a project folder and in its `data/`, as one would type them."""
+    return tuple(
+        str(path.relative_to(folder))
+        for place in (folder, folder / "data")
+        if place.is_dir()
+        for path in sorted(place.iterdir())
+        if path.name.lower().endswith(_DATA)
+    )
+
+
 @click.command()
 @project_option
 @json_option
@@ -135,21 +174,31 @@ def status(project: Path | None, as_json: bool) -> None:
     repo = opened.repo
     with repo.store.reading() as tx:
         main = repo.resolve(MAIN)
-        counts: dict[str, int] = {}
+        names: dict[str, list[str]] = {}
         for key in repo.entries(main):
-            kind = key.partition("/")[0]
-            counts[kind] = counts.get(kind, 0) + 1
+            kind, _, name = key.partition("/")
+            names.setdefault(kind, []).append(name)
         branches = tuple(ref.name for ref in list_refs(tx, RefKind.BRANCH) if ref.name != MAIN)
         waiting = tuple(list_changes(tx, State.HELD, State.OPEN))
+        first = min(waiting, key=lambda one: one.state is not State.HELD, default=None)
+        is_held = first is not None and first.state is State.HELD
+        held_for = arrival_of_change(tx, first.number).held_for if first and is_held else ""
+    live, models = where(repo), repo.entries(main, "model")
     emit(
         Status(
             opened.folder,
             main,
-            counts,
+            {kind: len(found) for kind, found in names.items()},
             branches,
             draft_differences(opened.folder, repo, main),
             waiting,
-            where(repo),
+            review_of(repo, first.number) if first else None,
+            held_for,
+            tuple(sorted(names.get("table", ()))),
+            tuple(sorted(names.get("pipeline", ()))),
+            _data_files(opened.folder),
+            live,
+            tuple(one.environment for one in live if _is_behind(one, models)),
         ),
         as_json,
     )
