@@ -241,6 +241,34 @@ def test_wrong_sql_is_an_invalid_input(engine: DuckDB, sql: str) -> None:
     assert caught.value.kind == "sql-failed"
 
 
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        (
+            "SELECT * FROM descriptio",
+            'table "descriptio": expected one of trips. Correct the name.',
+        ),
+        ("SELECT * FROM trip", 'table "trip": expected one of trips. Did you mean "trips"?'),
+        (
+            "SELECT kmm FROM trips",
+            'column "kmm": expected a column of its tables. Did you mean "km"?',
+        ),
+        ("SELECT zzzzz FROM trips", 'column "zzzzz": expected a column of its tables.'),
+    ],
+)
+def test_an_unknown_name_is_answered_with_what_is_there_and_never_from_duckdb_s_catalog(
+    engine: DuckDB, sql: str, says: str
+) -> None:
+    engine.view(FileSet("trips", (), Schema((Column(1, "km", "long"),))))
+    for asked in (engine.describe, engine.rows, engine.arrow):
+        with pytest.raises(InvalidError) as caught:
+            asked(sql)
+        assert caught.value.kind == "sql-failed"
+        assert says in caught.value.message
+        assert "pg_" not in caught.value.message
+        assert "Error:" not in caught.value.message
+
+
 def test_what_fails_in_a_row_is_an_invalid_input_too(engine: DuckDB) -> None:
     sql = "SELECT t::DATE d FROM (VALUES ('2026-01-01'), ('soon')) v(t)"
     for asked in (engine.arrow, engine.rows):

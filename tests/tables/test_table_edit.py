@@ -280,6 +280,22 @@ def test_sql_that_fails_in_a_row_of_a_table_is_an_invalid_input(lake: Lake) -> N
         assert raised.value.kind == "sql-failed"
 
 
+def test_sql_that_names_no_table_of_the_branch_says_which_there_are(lake: Lake) -> None:
+    with editing(lake) as edit:
+        edit.create("numbers", NUMBERS)
+    for select in ("select * from descriptio", "select * from number join numbers using (id)"):
+        with (
+            pytest.raises(InvalidError, match=r"expected one of numbers\.") as raised,
+            editing(lake) as edit,
+        ):
+            edit.append("numbers", select)
+        assert raised.value.kind == "sql-failed"
+    with editing(lake) as edit:
+        edit.append("numbers", "with number as (select * from NUMBERS) select * from number")
+        edit.append("numbers", "select id, name from numbers join numbers other using (id, name)")
+    assert rows(lake, "numbers") == sorted(6 * [(1, "a"), (2, "b"), (3, "c")])
+
+
 @pytest.mark.parametrize(
     "where", ["true) or (true", "id = 1) --", "true; select 1", "", "id, name"]
 )

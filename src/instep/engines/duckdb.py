@@ -26,7 +26,7 @@ from instep.engines.bring import begins, begun_anew, brought
 from instep.engines.conform import bare, conforming
 from instep.engines.copying import check_copied, copied, copied_as_one
 from instep.engines.deletes import position_files, positions_sql, vector_positions
-from instep.engines.duckdb_errors import damaged, translated
+from instep.engines.duckdb_errors import damaged, failed_on, translated
 from instep.engines.engine import FileSet, WrittenFile
 from instep.engines.exact import write_rows_of
 from instep.engines.fixed import has_fixed, write_fixed
@@ -232,13 +232,13 @@ class DuckDB:
             InvalidError (kind "not-a-select", "sql-failed"): it cannot be planned.
         """
         select = self._select(text)
-        with translated("SQL"):
+        with translated("SQL", self._failed):
             return self._connection.sql(select)
 
     def arrow(self, text: str) -> pa.Table:
         """Returns all rows of one SELECT as an Arrow table; raises as `rows`."""
         relation = self.sql(text)
-        with translated("SQL"):
+        with translated("SQL", self._failed):
             found: pa.Table = relation.to_arrow_table()
         return found
 
@@ -250,7 +250,7 @@ class DuckDB:
             UnavailableError (kind "out-of-memory", "disk-failed").
         """
         select = self._select(text)
-        with translated("SQL"):
+        with translated("SQL", self._failed):
             return self._connection.execute(select).fetchall()
 
     def run(self, text: str) -> list[tuple[Any, ...]]:  # as above
@@ -260,8 +260,17 @@ class DuckDB:
             InvalidError (kind "sql-failed"), UnavailableError (kind "out-of-memory").
         """
         self.lock()
-        with translated("SQL"):
+        with translated("SQL", self._failed):
             return self._connection.execute(text).fetchall()
+
+    def _failed(self, what: str, error: duckdb.Error) -> InvalidError:
+        return failed_on(self._views)(what, error)
+
+    def _views(self) -> list[str]:
+        found = self._connection.execute(
+            "SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY view_name"
+        ).fetchall()
+        return [str(name) for (name,) in found]
 
     def describe(self, text: str) -> Schema:
         """Returns the columns of one SELECT as Iceberg types, with ids 0; reads no row.
@@ -298,7 +307,7 @@ class DuckDB:
         self.lock()
         with self._out() as out:
             reached("engine.copy.before")
-            with translated("SQL"):
+            with translated("SQL", self._failed):
                 found = copied(self._connection, select, schema, out, target_bytes, layout)
             reached("engine.copy.after")
             check_copied(self._connection, schema, found)
@@ -340,7 +349,7 @@ class DuckDB:
         select = f"{conforming(given, changed, text)} ORDER BY {quoted(place)}"
         with self._out() as out:
             reached("engine.copy.before")
-            with translated("SQL"):
+            with translated("SQL", self._failed):
                 new = copied_as_one(self._connection, select, changed, out, base.row_group_rows)
             reached("engine.copy.after")
             check_copied(self._connection, changed, [new])
@@ -370,7 +379,7 @@ class DuckDB:
         self.lock()
         with self._out() as out:
             reached("engine.copy.before")
-            with translated("SQL"):
+            with translated("SQL", self._failed):
                 select = f"SELECT {names} FROM ({text}) ORDER BY {quoted(place)}"
                 new = copied_as_one(self._connection, select, schema, out)
             reached("engine.copy.after")
@@ -395,7 +404,7 @@ class DuckDB:
 
     def _select(self, text: str) -> duckdb.Statement:
         self.lock()
-        with translated("SQL"):
+        with translated("SQL", self._failed):
             statements = self._connection.extract_statements(text)
         kinds = [statement.type for statement in statements]
         if kinds != [duckdb.StatementType.SELECT]:

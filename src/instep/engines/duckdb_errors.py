@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 import duckdb
 
-from instep.errors import InvalidError, UnavailableError
+from instep.errors import InvalidError, UnavailableError, some_of
 
 Translation = Callable[[str, duckdb.Error], InvalidError]
 """What an error is that comes of the statement itself, or of the files that it reads."""
@@ -16,6 +18,40 @@ Translation = Callable[[str, duckdb.Error], InvalidError]
 def _failed(what: str, error: duckdb.Error) -> InvalidError:
     return InvalidError(
         f"{what} failed: {_first_lines(error)}. Correct the statement.", kind="sql-failed"
+    )
+
+
+def failed_on(tables: Callable[[], Sequence[str]]) -> Translation:
+    """Returns how an error of a statement over `tables` is told: unknown names with what is there.
+
+    DuckDB would propose a table of its own catalog, such as pg_description.
+    """
+
+    def translation(what: str, error: duckdb.Error) -> InvalidError:
+        said = str(error)
+        if missing := re.search(r"Table with name \"?([^\"]+?)\"? does not exist", said):
+            return no_such_table(what, missing[1], tables())
+        if missing := re.search(r'Referenced column "(.+?)" (?:was )?not found', said):
+            near = re.findall(r'"([^"]+)"', said.partition("Candidate bindings:")[2].split("\n")[0])
+            mend = f'Did you mean "{near[0]}"?' if near else "Correct the name."
+            return InvalidError(
+                f'{what} names column "{missing[1]}": expected a column of its tables. {mend}',
+                kind="sql-failed",
+                name=missing[1],
+            )
+        return _failed(what, error)
+
+    return translation
+
+
+def no_such_table(what: str, name: str, tables: Sequence[str]) -> InvalidError:
+    """Returns the error of SQL that names a table which is not among `tables`."""
+    near = get_close_matches(name.lower(), tables, n=1, cutoff=0.5)
+    mend = f'Did you mean "{near[0]}"?' if near else "Correct the name."
+    return InvalidError(
+        f'{what} names table "{name}": expected one of {some_of(sorted(tables)) or "none"}. {mend}',
+        kind="sql-failed",
+        name=name,
     )
 
 

@@ -6,6 +6,7 @@ theirs is asked for. What is staged, and how it becomes a commit, is in `session
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -310,12 +311,20 @@ class TableEdit:
         """Returns what a SELECT gives; the tables of this edit that it names can be read."""
         import duckdb
 
+        from instep.engines.duckdb_errors import no_such_table
+
+        tables = self.table_names()
         with duckdb.connect() as connection:
             try:
                 named = connection.get_table_names(select)
             except duckdb.Error:
-                named = set()  # the engine says what is wrong
-        known = {name: self.find_table(name) for name in named if name in self.table_names()}
+                # It looks up columns, and knows none: then every table whose name stands there.
+                named = set(re.findall(r"\w+", select.lower())).intersection(tables)
+        named = {name.lower() for name in named}
+        unknown = sorted(name for name in named if name.isidentifier() and name not in tables)
+        if unknown:
+            raise no_such_table("The SQL", unknown[0], tables)
+        known = {name: self.find_table(name) for name in named}
         for name in known:
             self._edit.depend_on(name)
         return Rows(
