@@ -235,7 +235,7 @@ def _lossy(column: ColumnTerm, source: str, raw: str) -> str | None:
             differs = f"{_has_more_places(raw, scale)} OR {_is_grouped(raw)}"
             return _unless_written_so(raw, value, differs)
         case "float" | "double":
-            return f"{value} IS NULL OR {_is_grouped(raw)}"
+            return f"{value} IS NULL OR {_is_grouped(raw)} OR {_is_rounded(raw, value)}"
         case "date" | "timestamp":
             # DuckDB drops the time of day, and the offset, without a word.
             exact = f"CAST(TRY_CAST({raw} AS TIMESTAMPTZ) AS TIMESTAMP)"
@@ -303,6 +303,15 @@ def _has_more_places(raw: str, scale: int) -> str:
 def _is_grouped(raw: str) -> str:
     """The predicate of a number such as 1_000, which DuckDB reads as 1000."""
     return f"contains({raw}, '_')"
+
+
+def _is_rounded(raw: str, value: str) -> str:
+    """The predicate of a whole number whose digits a float does not hold, so of another number."""
+    exact = f"TRY_CAST({raw} AS HUGEINT)"
+    return (
+        f"CASE WHEN abs({value}) >= {1 << 24} AND regexp_full_match({raw}, '[ ]*[+-]?[0-9]+[ ]*') "
+        f"THEN TRY_CAST({value} AS HUGEINT) IS DISTINCT FROM {exact} ELSE false END"
+    )
 
 
 def _is_finer(raw: str) -> str:

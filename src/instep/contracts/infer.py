@@ -1,7 +1,8 @@
 """Guesses a contract from one file: a draft for somebody to correct, and to propose.
 
-Conservative: a type is written when every value fits it, and nothing else is promised. What was
-seen (nulls, ranges, columns whose values are unique) stands beside it as a comment.
+Conservative: a type is written when every value fits it and loses nothing in it, and nothing else
+is promised. What was seen (nulls, ranges, columns whose values are unique) stands beside it as a
+comment.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from instep.contracts.terms import Format, Source
 from instep.engines.schema import Column, quoted
@@ -27,15 +28,26 @@ _LOGICAL = {
     "USMALLINT": "integer",
     "UINTEGER": "integer",
     "BIGINT": "integer",
+    "UBIGINT": "number",
     "FLOAT": "number",
     "DOUBLE": "number",
     "DATE": "date",
     "TIME": "time",
+    "TIME_NS": "time",
     "TIMESTAMP": "timestamp",
     "TIMESTAMP_S": "timestamp",
     "TIMESTAMP_MS": "timestamp",
+    "TIMESTAMP_NS": "timestamp",
+    "TIMESTAMPTZ_NS": "timestamp",
     "TIMESTAMP WITH TIME ZONE": "timestamp",
 }
+_FINER = {"TIME_NS": "TIME", "TIMESTAMP_NS": "TIMESTAMP", "TIMESTAMPTZ_NS": "TIMESTAMPTZ"}
+"""Types of times in nanoseconds, and those in microseconds, which a table can have."""
+
+_WHOLE = "decimal(38,0)"
+"""The type of whole numbers that a long does not hold."""
+
+_PHYSICAL = {"UBIGINT": "decimal(20,0)", "UUID": "uuid"}
 _ICEBERG = {
     "boolean": "boolean",
     "integer": "long",
@@ -54,6 +66,12 @@ _LOGICAL_OF = {
 }
 _NESTED = {"struct": "object", "list": "array"}
 
+_Kind = TypeVar("_Kind")
+
+_COLUMNS_AT_ONCE = 100
+_FEW_ROWS = 10_000
+"""Up to here one statement looks at many columns; their values are held in memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Guess:
@@ -68,6 +86,10 @@ class Guess:
     highest: str | None
     children: tuple[Column, ...] = ()
     """What is in a column of the logical type object or array."""
+    physical: str = ""
+    """An Iceberg type, where the values need another than the logical type means."""
+    why: str = ""
+    """Why it is read as another type than its values look like; most often empty."""
 
     @property
     def is_unique(self) -> bool:
@@ -75,15 +97,52 @@ class Guess:
 
     @property
     def type(self) -> str:
-        """The Iceberg type that the logical type means; text for what is nested."""
-        return _ICEBERG.get(self.logical, "string")
+        """The Iceberg type of the values; text for what is nested."""
+        return self.physical or _ICEBERG.get(self.logical, "string")
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """As what a column is read."""
+
+    logical: str
+    physical: str = ""
+    why: str = ""
+    children: tuple[Column, ...] = ()
 
 
 def guess_columns(
     connection: duckdb.DuckDBPyConnection, relation: str, types: Mapping[str, str]
 ) -> tuple[Guess, ...]:
     """Returns a guess for each column of a relation; text columns are read as narrower types."""
-    return tuple(_guess(connection, relation, name, kind) for name, kind in types.items())
+    [(rows,)] = connection.execute(f"SELECT count(*) FROM {quoted(relation)}").fetchall()
+    at_once = _COLUMNS_AT_ONCE if rows <= _FEW_ROWS else 1
+
+    def asked(names: Sequence[str], figures: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """Yields figures of each column; the columns are of one type."""
+        for start in range(0, len(names), at_once):
+            some = names[start : start + at_once]
+            found = connection.execute(
+                f"SELECT {figures} FROM ({_values_of(some, relation)}) GROUP BY place "
+                "ORDER BY place"
+            ).fetchall()
+            yield from zip(some, found, strict=True)
+
+    readings: dict[str, _Reading] = {}
+    for kind, names in _alike(types).items():
+        fits = _fits(kind)
+        counted = asked(names, fits) if fits else ((name, ()) for name in names)
+        readings |= {name: _reading(name, kind, figures) for name, figures in counted}
+    guesses: dict[str, Guess] = {}
+    shown = {name: (kind, _shown_as(readings[name])) for name, kind in types.items()}
+    for (_, sql_type), names in _alike(shown).items():
+        for name, (filled, distinct, lowest, highest) in asked(names, _seen(sql_type)):
+            read = readings[name]
+            guesses[name] = Guess(
+                name, read.logical, rows, rows - filled, distinct, lowest, highest,
+                read.children, read.physical, read.why,
+            )  # fmt: skip
+    return tuple(guesses[name] for name in types)
 
 
 def draft_contract(table: str, source: Source, guesses: Sequence[Guess]) -> str:
@@ -122,18 +181,23 @@ def _lines(table: str, source: Source, guesses: Sequence[Guess]) -> Iterator[str
     yield "    customProperties:"
     yield "      - {property: mergePolicy, value: append} # or keyed, replace"
     if times:
-        named = ", ".join(times)
-        yield f"      # - {{property: eventTime, value: {times[0]}}} # one of {named}"
+        named = _in_comment(", ".join(times))
+        first = json.dumps(times[0], ensure_ascii=False)
+        yield f"      # - {{property: eventTime, value: {first}}} # one of {named}"
     yield "    # A key is found out by asking, not by looking: set primaryKey: true on its columns."
     if unique:
-        yield f"    # Unique in this file: {', '.join(unique)}"
+        yield f"    # Unique in this file: {_in_comment(', '.join(unique))}"
     yield "    properties:"
     for guess in guesses:
         yield f"      - name: {json.dumps(guess.name, ensure_ascii=False)}"
         yield f"        logicalType: {guess.logical}"
+        if guess.physical:
+            yield f"        physicalType: {guess.physical}"
         yield from _within(guess.logical, guess.children, "        ")
         seen = "never null" if not guess.nulls else f"null in {guess.nulls} of {guess.rows} rows"
         yield f"        # seen: {seen}, {guess.distinct} different values{_range(guess)}"
+        if guess.why:
+            yield f"        # {_in_comment(guess.why)}"
 
 
 def _within(logical: str, children: Sequence[Column], margin: str) -> Iterator[str]:
@@ -154,60 +218,130 @@ def _logical_of(column: Column) -> str:
     return _NESTED.get(family) or _LOGICAL_OF.get(family, "string")
 
 
+def _in_comment(text: str) -> str:
+    """The text on one line, as names may have several."""
+    return " ".join(text.split())
+
+
 def _range(guess: Guess) -> str:
     if guess.logical not in ("integer", "number", "date", "timestamp") or guess.lowest is None:
         return ""
     return f", from {guess.lowest} to {guess.highest}"
 
 
-def _guess(connection: duckdb.DuckDBPyConnection, relation: str, name: str, kind: str) -> Guess:
-    column = quoted(name)
-    logical = _LOGICAL.get(kind, "string")
-    children: tuple[Column, ...] = ()
+def _alike(kinds: Mapping[str, _Kind]) -> dict[_Kind, list[str]]:
+    """Returns the columns of each kind."""
+    found: dict[_Kind, list[str]] = {}
+    for name, kind in kinds.items():
+        found.setdefault(kind, []).append(name)
+    return found
+
+
+def _values_of(names: Sequence[str], relation: str) -> str:
+    """SQL of the values v of columns of one type, each with the place of its column.
+
+    A statement costs more than few rows do, where a file has thousands of columns.
+    """
+    if len(names) == 1:
+        return f"SELECT 0 AS place, {quoted(names[0])} AS v FROM {quoted(relation)}"
+    values = ", ".join(quoted(name) for name in names)
+    return (
+        f"SELECT unnest(range({len(names)})) AS place, unnest([{values}]) AS v "
+        f"FROM {quoted(relation)}"
+    )
+
+
+def _shown_as(reading: _Reading) -> str:
+    """Returns the SQL type whose order the least and the greatest value have; "" for their own."""
+    return {
+        "integer": "BIGINT",
+        "number": reading.physical or "DOUBLE",
+        "date": "DATE",
+        "timestamp": "TIMESTAMPTZ",
+    }.get(reading.logical, "")
+
+
+def _seen(sql_type: str) -> str:
+    """SQL of how many values there are, how many different ones, the least and the greatest."""
+    value = f"TRY_CAST(v AS {sql_type})" if sql_type else "v"
+    return f"count(v), count(DISTINCT v), min({value})::VARCHAR, max({value})::VARCHAR"
+
+
+def _fits(kind: str) -> str:
+    """SQL of how many values there are, and how many fit each type; empty where one type does."""
+    if kind in _FINER:
+        lossy = f"CAST(TRY_CAST(v AS {_FINER[kind]}) AS {kind}) IS DISTINCT FROM v"
+        return f"count_if(v IS NOT NULL AND {lossy})"
+    if kind != "VARCHAR":
+        return ""
+    whole = "regexp_full_match(v, '[+-]?[0-9]+')"
+    exact = "TRY_CAST(v AS HUGEINT)"
+    rounded = "TRY_CAST(TRY_CAST(v AS DOUBLE) AS HUGEINT)"
+    return ", ".join(
+        (
+            "count(v)",
+            "count_if(regexp_full_match(v, '[+-]?0[0-9]+([.][0-9]*)?([eE][+-]?[0-9]+)?'))",
+            f"count_if({whole} AND TRY_CAST(v AS BIGINT) IS NOT NULL)",
+            f"count_if({whole} AND length(ltrim(v, '+-')) <= 38)",
+            "count_if(TRY_CAST(v AS DOUBLE) IS NOT NULL AND NOT contains(v, '_'))",
+            f"count_if({whole} AND ({exact} IS NULL OR {rounded} IS DISTINCT FROM {exact}))",
+            "count_if(length(v) = 10 AND TRY_CAST(v AS DATE) IS NOT NULL)",
+            "count(TRY_CAST(v AS TIMESTAMPTZ))",
+            "count_if(lower(v) IN ('true', 'false'))",
+        )
+    )
+
+
+def _reading(name: str, kind: str, fits: Sequence[int]) -> _Reading:
+    """Returns as what a column is read; never as a type that loses something of a value."""
+    if kind in _FINER and fits[0]:
+        finer = _counted(fits[0], "value is finer", "values are finer")
+        return _Reading("string", why=f"{name}: text, {finer} than a microsecond")
+    if kind == "VARCHAR":
+        return _narrowest(name, *fits)
     if kind.startswith("STRUCT(") or kind.endswith("]"):
         seen = iceberg_column(kind, name)
-        logical, children = _NESTED[seen.type], seen.children
+        return _Reading(_NESTED[seen.type], children=seen.children)
     if kind.startswith("DECIMAL"):
-        logical = "number"
-    if kind == "VARCHAR":
-        logical = _narrowest(_one(connection, _FITS.format(column=column, relation=relation)))
-    value = {
-        "integer": f"TRY_CAST({column} AS BIGINT)",
-        "number": f"TRY_CAST({column} AS DOUBLE)",
-        "date": f"TRY_CAST({column} AS DATE)",
-        "timestamp": f"TRY_CAST({column} AS TIMESTAMPTZ)",
-    }.get(logical, column)
-    rows, filled, distinct, lowest, highest = _one(
-        connection,
-        f"SELECT count(*), count({column}), count(DISTINCT {column}), "
-        f"min({value})::VARCHAR, max({value})::VARCHAR FROM {quoted(relation)}",
-    )
-    return Guess(name, logical, rows, rows - filled, distinct, lowest, highest, children)
+        return _Reading("number", kind.lower())
+    return _Reading(_LOGICAL.get(kind, "string"), _PHYSICAL.get(kind, ""))
 
 
-_FITS = """
-SELECT count(v),
-    count_if(regexp_full_match(v, '-?(0|[1-9][0-9]{{0,17}})')),
-    count(TRY_CAST(v AS DOUBLE)),
-    count_if(length(v) = 10 AND TRY_CAST(v AS DATE) IS NOT NULL),
-    count(TRY_CAST(v AS TIMESTAMPTZ)),
-    count_if(lower(v) IN ('true', 'false'))
-FROM (SELECT {column} AS v FROM {relation})
-"""
-"""How many values there are, and how many fit each type; a number such as 007 is text."""
+def _narrowest(
+    name: str,
+    filled: int,
+    padded: int,
+    longs: int,
+    decimals: int,
+    numbers: int,
+    rounded: int,
+    dates: int,
+    times: int,
+    booleans: int,
+) -> _Reading:
+    """Returns as what text is read, by how many values fit each type."""
+    if not filled:
+        return _Reading("string")
+    if filled == numbers and padded:
+        begin = _counted(padded, "value begins", "values begin")
+        return _Reading("string", why=f"{name}: text, {begin} with 0")
+    if filled == longs:
+        return _Reading("integer")
+    if filled == decimals:
+        return _Reading("number", _WHOLE, f"{name}: {_WHOLE}, beyond what 64 bits hold")
+    if filled == numbers and rounded:
+        have = _counted(rounded, "number has", "numbers have")
+        return _Reading("string", why=f"{name}: text, {have} more digits than a number type holds")
+    for logical, count in (
+        ("number", numbers),
+        ("date", dates),
+        ("timestamp", times),
+        ("boolean", booleans),
+    ):
+        if count == filled:
+            return _Reading(logical)
+    return _Reading("string")
 
 
-def _narrowest(fits: tuple[Any, ...]) -> str:
-    filled, *counts = fits
-    if filled:
-        for logical, count in zip(
-            ("integer", "number", "date", "timestamp", "boolean"), counts, strict=True
-        ):
-            if (count or 0) == filled:
-                return logical
-    return "string"
-
-
-def _one(connection: duckdb.DuckDBPyConnection, text: str) -> tuple[Any, ...]:
-    [row] = connection.execute(text).fetchall()
-    return tuple(row)
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count:,} {one if count == 1 else several}"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 
 from instep.canonical import Json
 from instep.engines.schema import Column, Schema
@@ -191,7 +192,7 @@ class Source:
     encoding: str = "utf-8"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Contract:
     """All that one table promises."""
 
@@ -218,14 +219,17 @@ class Contract:
         """Tells whether it says how files are laid out; if not, the table's own layout stays."""
         return bool(self.partition or self.sort)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns)
 
     def column(self, name: str) -> ColumnTerm | None:
         """Returns the column named `name`, ignoring case, or None."""
-        wanted = name.lower()
-        return next((column for column in self.columns if column.name.lower() == wanted), None)
+        return self._by_name.get(name.lower())
+
+    @cached_property
+    def _by_name(self) -> dict[str, ColumnTerm]:
+        return {column.name.lower(): column for column in reversed(self.columns)}
 
     def to_json(self) -> dict[str, Json]:
         return {

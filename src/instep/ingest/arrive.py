@@ -38,6 +38,9 @@ from instep.tables.write import check_table_name
 
 Say = Callable[[str], None]
 
+_TOLD = 10
+"""How many columns of an unusual type a message tells of."""
+
 
 def ingest(
     repo: Repository,
@@ -186,7 +189,7 @@ def _hold_without_contract(
 ) -> Arrived:
     """Drafts a contract on disk, unless there is one, and holds the file until one is merged."""
     path = project / "contracts" / f"{table}.yaml"
-    rows, text = _drafted(repo, delivery, table)
+    rows, text, kept = _drafted(repo, delivery, table)
     if not path.exists():
         write_durably(path, text.encode())
         told = f"a draft was written to contracts/{path.name}."
@@ -197,12 +200,15 @@ def _hold_without_contract(
         told += (
             f" The file is not UTF-8 and was read as {encoding}: see whether its letters are right."
         )
+    if kept:
+        more = f"; and {len(kept) - _TOLD:,} more in the draft" if len(kept) > _TOLD else ""
+        told += f" So that nothing is lost: {'; '.join(kept[:_TOLD])}{more}."
     finding = Finding(
         NO_CONTRACT,
         f"table/{table}",
         Severity.STOP,
         f'Table "{table}" has no contract: {told}',
-        {"draft": f"contracts/{path.name}", "encoding": encoding},
+        {"draft": f"contracts/{path.name}", "encoding": encoding, "read_as": list(kept)},
     )
     identifier = new_id("arr")
     evidence: dict[str, Json] = {
@@ -246,7 +252,8 @@ def _hold_without_contract(
     return Arrived(arrival, State.HELD, (finding,), draft=path)
 
 
-def _drafted(repo: Repository, delivery: Delivery, table: str) -> tuple[int, str]:
+def _drafted(repo: Repository, delivery: Delivery, table: str) -> tuple[int, str, tuple[str, ...]]:
+    """Returns the rows of a file, a draft of its contract, and why columns have unusual types."""
     from instep.contracts.infer import draft_contract, guess_columns
     from instep.engines.duckdb import DuckDB
     from instep.ingest.files import RAW
@@ -261,4 +268,5 @@ def _drafted(repo: Repository, delivery: Delivery, table: str) -> tuple[int, str
             guesses = guess_columns(engine.connection, RAW, rows.types)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return rows.rows, draft_contract(table, delivery.source, guesses)
+    whys = tuple(guess.why for guess in guesses if guess.why)
+    return rows.rows, draft_contract(table, delivery.source, guesses), whys

@@ -1,0 +1,151 @@
+"""A draft loses nothing of a value and says so, however many columns a file has."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from arrival_builders import merge_contract, rows_of
+
+from instep.changes.records import State
+from instep.contracts.infer import guess_columns
+from instep.history.repository import Repository
+from instep.ingest.arrive import ingest
+from instep.ingest.arrived import Arrived, held_error
+
+
+def drafted(repo: Repository, file: Path) -> tuple[str, str]:
+    """Returns the draft of a first file, and what was told of it."""
+    held = ingest(repo, file.parent, file, "ana")
+    assert held.draft is not None
+    return held.draft.read_text(), held_error(held).message
+
+
+def taken(repo: Repository, file: Path) -> Arrived:
+    """Lets a file arrive twice: its draft is merged in between as it is."""
+    text, _ = drafted(repo, file)
+    merge_contract(repo, text, file.stem)
+    return ingest(repo, file.parent, file, "ana")
+
+
+def kinds(values: list[str]) -> tuple[str, str]:
+    """Returns the Iceberg type a column of these texts is drafted as, and why."""
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE t AS SELECT unnest(?::VARCHAR[]) AS a", [values])
+    [guess] = guess_columns(connection, "t", {"a": "VARCHAR"})
+    return guess.type, guess.why
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "why"),
+    [
+        (["0", "-3", "+7"], "long", ""),
+        (["0.5", "0", "-0.3", "1e5"], "double", ""),
+        (["00731", "1002"], "string", "a: text, 1 value begins with 0"),
+        (["007", "0.5", "00.5"], "string", "a: text, 2 values begin with 0"),
+        (["-9223372036854775808", "9223372036854775807"], "long", ""),
+        (["9223372036854775808", "1"], "decimal(38,0)", "a: decimal(38,0), beyond what 64 bits"),
+        (["9" * 38, f"-{'9' * 38}"], "decimal(38,0)", "a: decimal(38,0), beyond what 64 bits"),
+        (["9" * 39, "1"], "string", "a: text, 1 number has more digits"),
+        (["9007199254740993", "0.5"], "string", "a: text, 1 number has more digits"),
+        (["9007199254740992", "0.5"], "double", ""),
+        (["1_000", "2"], "string", ""),
+        (["2020-01-01", "2020-01-02"], "date", ""),
+        (["true", "False"], "boolean", ""),
+    ],
+)
+def test_a_text_column_is_drafted_as_a_type_that_keeps_every_value(
+    values: list[str], kind: str, why: str
+) -> None:
+    drafted_as, told = kinds(values)
+    assert drafted_as == kind
+    assert told.startswith(why) and bool(told) == bool(why)
+
+
+def test_digits_that_a_number_would_lose_arrive_as_they_were_written(
+    repo: Repository, tmp_path: Path
+) -> None:
+    file = tmp_path / "trips.csv"
+    file.write_text(f"trip_id,seat,code\n00731,9223372036854775808,{'9' * 39}\n00732,1,2\n")
+    text, told = drafted(repo, file)
+    for fact in ("trip_id: text, 2 values begin with 0", "seat: decimal(38,0)", "code: text"):
+        assert fact in told and fact in text
+    merge_contract(repo, text, "trips")
+    assert ingest(repo, tmp_path, file, "ana").state is State.MERGED
+    assert rows_of(repo, "select trip_id, seat, code from trips order by seat desc", "trips") == [
+        ("00731", Decimal(9223372036854775808), "9" * 39),
+        ("00732", Decimal(1), "2"),
+    ]
+
+
+def test_whole_numbers_that_a_column_cannot_hold_go_to_quarantine(
+    repo: Repository, tmp_path: Path
+) -> None:
+    file = tmp_path / "sums.csv"
+    file.write_text("a,b\n1,0.5\n")
+    merge_contract(repo, drafted(repo, file)[0].replace("append}", "append}\n      - {property: "
+                   "maxQuarantined, value: 1}"), "sums")  # fmt: skip
+    file.write_text(
+        "a,b\n9223372036854775808,1\n9223372036854775807,9007199254740993\n2,9007199254740992\n"
+    )
+    arrived = ingest(repo, tmp_path, file, "ana")
+    assert arrived.broken == {"a.type": 1, "b.type": 1}
+    assert rows_of(repo, "select a, b from sums", "sums") == [(2, 9007199254740992.0)]
+
+
+def test_nanoseconds_and_unsigned_numbers_of_parquet_have_types_of_their_own(
+    repo: Repository, tmp_path: Path
+) -> None:
+    file = tmp_path / "events.parquet"
+    table = pa.table(
+        {
+            "at": pa.array([1_000, None], pa.timestamp("ns")),
+            "zoned": pa.array([1_000, 2_000], pa.timestamp("ns", "UTC")),
+            "fine": pa.array([1_001, 2_000], pa.timestamp("ns")),
+            "day": pa.array([3_600_000_000_000, 0], pa.time64("ns")),
+            "u8": pa.array([1, 255], pa.uint8()),
+            "u16": pa.array([1, 65_535], pa.uint16()),
+            "u32": pa.array([1, 2**32 - 1], pa.uint32()),
+            "u64": pa.array([1, 2**64 - 1], pa.uint64()),
+            "price": pa.array([Decimal("1.10"), Decimal("12345678901234567.89")]),
+        }
+    )
+    pq.write_table(table, file)
+    assert taken(repo, file).state is State.MERGED
+    found = rows_of(
+        repo,
+        "select typeof(columns(*)) from events limit 1",
+        "events",
+    )
+    assert found == [
+        ("TIMESTAMP WITH TIME ZONE", "TIMESTAMP WITH TIME ZONE", "VARCHAR", "TIME", "BIGINT",
+         "BIGINT", "BIGINT", "DECIMAL(20,0)", "DECIMAL(19,2)")
+    ]  # fmt: skip
+    assert rows_of(
+        repo,
+        "select u32, u64, price, fine, zoned::varchar from events order by u8 desc limit 1",
+        "events",
+    ) == [
+        (
+            2**32 - 1,
+            Decimal(2**64 - 1),
+            Decimal("12345678901234567.89"),
+            "1970-01-01 00:00:00.000002",
+            "1970-01-01 00:00:00.000002+00",
+        )
+    ]
+
+
+def test_hundreds_of_columns_arrive_by_their_draft(repo: Repository, tmp_path: Path) -> None:
+    file = tmp_path / "wide.csv"
+    names = [f"c{number}" for number in range(600)]
+    rows = [[str(number * row) for number in range(600)] for row in range(1, 11)]
+    file.write_text("\n".join(",".join(row) for row in [names, *rows]) + "\n")
+    assert taken(repo, file).state is State.MERGED
+    assert rows_of(repo, "select sum(c0), sum(c7), sum(c599) from wide", "wide") == [
+        (0, 7 * 55, 599 * 55)
+    ]
