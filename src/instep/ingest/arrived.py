@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,7 +119,7 @@ def _next_step(arrival: Arrival, stops: list[Finding]) -> str:
     match arrival.held_for:
         case "renamed-column":
             pairs = " ".join(
-                f"--rename {one.evidence['new']}={one.evidence['old']}"
+                "--rename " + shlex.quote(f"{one.evidence['new']}={one.evidence['old']}")
                 for one in stops
                 if one.kind == "renamed-column"
             )
