@@ -316,4 +316,4 @@ def _source(server: Server, place: Place, faults: Faults) -> Source:
     )
 
 
-ENCODINGS = ("utf-8", "utf-16", "latin-1")
+ENCODINGS = ("utf-8", "utf-16", "latin-1", "windows-1252")

@@ -17,8 +17,8 @@ from instep.canonical import Json
 from instep.changes import gate
 from instep.changes.gate import open_change
 from instep.changes.records import Change, Kind, State, end_change, load_change
-from instep.contracts.terms import MergePolicy, Source
-from instep.errors import RefusedError
+from instep.contracts.terms import Format, MergePolicy, Source
+from instep.errors import InvalidError, RefusedError
 from instep.faults import reached
 from instep.findings import Finding, Severity
 from instep.history.edits import Edit
@@ -30,7 +30,15 @@ from instep.history.store import Transaction
 from instep.ingest.arrived import NO_CONTRACT, Arrived, findings_of
 from instep.ingest.attempts import on_newest_main
 from instep.ingest.batch import Delivery, Outcome, Reading
-from instep.ingest.files import check_arrived, load_rows, open_raw, sniffed_source
+from instep.ingest.files import (
+    UNREADABLE,
+    check_filled,
+    check_there,
+    load_rows,
+    open_raw,
+    sniffed_source,
+    unexpected,
+)
 from instep.ingest.in_force import find_contract, named_table
 from instep.ingest.records import Arrival, insert_arrival, mappings_of, same_file
 from instep.ingest.upkeep import look_after
@@ -56,13 +64,21 @@ def ingest(
     Raises:
         InvalidError (kind "bad-name"): no table can be called `table`.
         InvalidError (kind "no-table-name"): the file's own name suggests none.
-        InvalidError: the file is missing, empty, cut off, in another encoding, or has no row;
-            nothing was recorded.
+        InvalidError (kind "missing-file"): there is none; nothing was recorded.
+        InvalidError (a kind of `UNREADABLE`): the file is empty, cut off, in another encoding, or
+            has no row; it is kept and recorded as a refused arrival.
         ConflictError (kind "keys-moved"): main moved on at every attempt.
+        UnavailableError (kind "out-of-memory").
     """
-    check_arrived(file)
-    with writing(repo.root, repo.store):
-        arrived = _ingest(repo, project, file, actor, table, say)
+    check_there(file)
+    try:
+        with writing(repo.root, repo.store):
+            arrived = _ingest(repo, project, file, actor, table, say)
+    except Exception as error:
+        told = unexpected(file.name, error)
+        if told is None:
+            raise
+        raise told from error
     if arrived.commit is None or arrived.was_here:
         return arrived
     return replace(arrived, upkeep=look_after(repo, arrived.arrival.table, say))
@@ -100,17 +116,26 @@ def _ingest(
         return Reading(now, read, mapping)
 
     identifier = new_id("arr")
-    arrived = on_newest_main(
-        repo,
-        identifier,
-        prepare,
-        partial(_record, repo, identifier, actor),
-        lambda: say(f"{file.name}: {name} moved meanwhile, trying again"),
-    )
-    if arrived is not None:
-        return arrived
-    say(f"{file.name}: {name} has no contract, drafting one")
-    return _hold_without_contract(repo, project, delivery(None), name, actor)
+    try:
+        check_filled(file, file.name)
+        arrived = on_newest_main(
+            repo,
+            identifier,
+            prepare,
+            partial(_record, repo, identifier, actor),
+            lambda: say(f"{file.name}: {name} moved meanwhile, trying again"),
+        )
+        if arrived is not None:
+            return arrived
+        say(f"{file.name}: {name} has no contract, drafting one")
+        return _hold_without_contract(repo, project, delivery(None), name, actor)
+    except InvalidError as error:
+        if error.kind not in UNREADABLE:
+            raise
+        source = Source(file.name, Format.CSV)  # of which nothing is known but the name
+        unread = Delivery(file.name, digest, size, source)
+        contract = in_force.digest if in_force else None
+        raise _refuse_unreadable(repo, unread, name, contract, actor, error) from None
 
 
 def _record(repo: Repository, identifier: str, actor: str, outcome: Outcome) -> Arrived:
@@ -250,6 +275,64 @@ def _hold_without_contract(
         insert_arrival(tx, arrival)
     reached("ingest.record.after")
     return Arrived(arrival, State.HELD, (finding,), draft=path)
+
+
+def _refuse_unreadable(
+    repo: Repository,
+    delivery: Delivery,
+    table: str,
+    contract: str | None,
+    actor: str,
+    error: InvalidError,
+) -> InvalidError:
+    """Records that a file came and why it could not be read; returns the error that says so."""
+    title = f"{delivery.file_name} arrives in {table}, and cannot be read"
+    stop = Finding(error.kind, f"table/{table}", Severity.STOP, error.message)
+    evidence: dict[str, Json] = {
+        "keys": [],
+        "findings": [stop.to_json()],
+        "file": {"name": delivery.file_name, "digest": delivery.digest},
+        "reads": [],
+    }
+    identifier = new_id("arr")
+    reached("ingest.record.before")
+    with repo.store.transaction() as tx:
+        change = open_change(
+            tx,
+            repo,
+            kind=Kind.ARRIVAL,
+            title=title,
+            edit=Edit(repo.resolve(MAIN), {}, actor, title, identifier),
+            evidence=evidence,
+            state=State.HELD,
+        )
+        insert_arrival(
+            tx,
+            Arrival(
+                id=identifier,
+                change=change.number,
+                table=table,
+                source=delivery.source.pattern,
+                file_name=delivery.file_name,
+                file_digest=delivery.digest,
+                file_size_bytes=delivery.size_bytes,
+                contract=contract,
+                rows=0,
+                quarantined=0,
+                profile=None,
+                quarantine=None,
+                held_for=error.kind,
+            ),
+        )
+        end_change(
+            tx, change.number, State.REFUSED, actor=actor, at=repo.clock(), why=error.message
+        )
+    reached("ingest.record.after")
+    return InvalidError(
+        f"{error.message} It is recorded as change {change.number}, which is refused.",
+        kind=error.kind,
+        **{**error.facts, "change": change.number},
+    )
 
 
 def _drafted(repo: Repository, delivery: Delivery, table: str) -> tuple[int, str, tuple[str, ...]]:

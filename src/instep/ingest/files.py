@@ -1,33 +1,45 @@
 """Is an arriving file whole and readable, and which columns does it have?
 
-What cannot be read as a table is an InvalidError, and nothing of it is recorded: a file that is
-missing, empty, cut off, in another encoding, or without a row. What can be read, but does not fit
-its contract, is not judged here.
+What cannot be read as a table is an InvalidError: a file that is empty, cut off, in another
+encoding, or without a row. What can be read, but does not fit its contract, is not judged here.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
 import gzip
 import io
 import json
-import re
 import shutil
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instep.contracts.terms import Format, Source
-from instep.engines.reading import csv_sql, parquet_sql
+from instep.engines.reading import alone, csv_sql, parquet_sql
 from instep.engines.schema import free_name, literal, quoted
-from instep.errors import InvalidError
+from instep.errors import InstepError, InternalError, InvalidError, UnavailableError
+from instep.ingest.text import (
+    LONGEST_ROW_BYTES,
+    MalformedError,
+    Text,
+    fault_of,
+    readable,
+    sniffed_encoding,
+    unknown_fault,
+)
 
 if TYPE_CHECKING:
     from instep.engines.duckdb import DuckDB
+
+UNREADABLE = frozenset(
+    {"empty-file", "truncated-file", "wrong-format", "wrong-encoding", "wrong-delimiter",
+     "bad-header", "bad-row", "long-row", "no-rows"}
+)  # fmt: skip
+"""The kinds of error of a file that came and cannot be read as a table."""
 
 RAW = "raw_file"
 """The relation that holds a file as it came."""
@@ -49,19 +61,20 @@ _PARQUET = b"PAR1"
 
 _DELIMITERS = ",;\t|"
 
-_CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
-"""Bytes that are no sign in Latin-1; Windows-1252 has some of its own there."""
-
 
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """A file as it came: where its plain bytes are, how they are read, its columns in order."""
+    """A file as it came: where its plain bytes are, how they are read, its columns in order.
+
+    `text` is what is read of a CSV file.
+    """
 
     name: str
     path: Path
     source: Source
     columns: tuple[str, ...]
     ends_with_newline: bool = True
+    text: Text | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,36 +89,51 @@ class RawRows:
     line: str
 
 
-def check_arrived(path: Path) -> None:
-    """Checks that there is a file with something in it.
+def check_there(path: Path) -> None:
+    """Checks that there is a file that may be opened.
 
     Raises:
-        InvalidError (kinds "missing-file", "empty-file").
+        InvalidError (kind "missing-file").
     """
-    if not path.is_file():
+    fault = "" if path.is_file() else "does not exist, or is no file"
+    try:
+        with path.open("rb"):
+            pass
+    except OSError:
+        fault = fault or "may not be opened"
+    if fault:
         raise InvalidError(
-            f"File {path} does not exist, or is no file: expected a CSV or Parquet file. "
-            "Correct the path.",
+            f"File {path} {fault}: expected a CSV or Parquet file. Correct the path or its "
+            "permissions.",
             kind="missing-file",
             path=str(path),
         )
+
+
+def check_filled(path: Path, name: str) -> None:
+    """Checks that there is something in a file.
+
+    Raises:
+        InvalidError (kind "empty-file").
+    """
     if path.stat().st_size == 0:
         raise InvalidError(
-            f"File {path} is empty: expected a header and rows. Ask for it again.",
+            f"File {name} is empty: expected a header and rows. Ask for it again.",
             kind="empty-file",
-            path=str(path),
+            path=name,
         )
 
 
 def sniffed_source(path: Path, name: str) -> Source:
     """Returns how a file without a contract is probably read: by its bytes.
 
-    Text that is not UTF-8 is UTF-16 if it says so at its beginning, or else taken for Latin-1,
-    whose every byte is a letter or sign. Which one it is stands in the draft, for people to see.
+    Text that is not UTF-8 is UTF-16 if it says so at its beginning, or else taken for Latin-1 or
+    Windows-1252, in the first of which its every byte is a letter or sign. Other encodings of one
+    byte cannot be told apart from them. Which one it is stands in the draft, for people to see.
 
     Raises:
         InvalidError (kind "truncated-file"): its compression is broken.
-        InvalidError (kind "wrong-encoding"): it is none of the three.
+        InvalidError (kind "wrong-encoding"): it is none of the four.
         InvalidError (kind "wrong-format"): it is JSON.
     """
     with path.open("rb") as file:
@@ -116,23 +144,17 @@ def sniffed_source(path: Path, name: str) -> Source:
     try:
         with gzip.open(path) if is_packed else path.open("rb") as file:
             first = file.read(4096)
-            encoding = _sniffed_encoding(chain([first], iter(lambda: file.read(1 << 20), b"")))
+            chunks = chain([first], iter(lambda: file.read(1 << 20), b""))
+            encoding = sniffed_encoding(chunks, name)
     except (OSError, EOFError, zlib.error):
         if not is_packed:
             raise
         raise _cut_off(name, "its compression is broken") from None
-    if encoding is None:
-        raise InvalidError(
-            f"File {name} is neither UTF-8, UTF-16 nor Latin-1: expected one of them. Convert it "
-            "to UTF-8.",
-            kind="wrong-encoding",
-            path=name,
-        )
     header = next(iter(first.decode(encoding, "ignore").splitlines()), "")
     if _is_json(header):
         raise InvalidError(
             f"File {name} is JSON: expected CSV or Parquet. Make it Parquet first, as DuckDB does "
-            f"by COPY (FROM '{name}') TO 'FILE.parquet'; objects and lists become columns.",
+            f"by COPY (FROM {literal(name)}) TO 'FILE.parquet'; objects and lists become columns.",
             kind="wrong-format",
             path=name,
         )
@@ -149,29 +171,12 @@ def _is_json(line: str) -> bool:
         return line.strip() in ("{", "[")
 
 
-def _sniffed_encoding(chunks: Iterable[bytes]) -> str | None:
-    """Returns in which encoding text probably is; None if in none that is supported."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    is_utf_8 = is_latin_1 = True
-    for number, chunk in enumerate(chunks):
-        if number == 0 and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return "utf-16"
-        if is_utf_8:
-            try:
-                decoder.decode(chunk)
-            except UnicodeDecodeError:
-                is_utf_8 = False
-        is_latin_1 = is_latin_1 and not _CONTROLS.search(chunk)
-        if not is_utf_8 and not is_latin_1:
-            return None
-    return "utf-8" if is_utf_8 else "latin-1"
-
-
 def open_raw(path: Path, name: str, source: Source, folder: Path) -> RawFile:
     """Returns the file at `path`, called `name`, ready to be read; unpacks gzip into `folder`.
 
     Raises:
-        InvalidError (kinds "truncated-file", "wrong-format", "wrong-encoding", "bad-header").
+        InvalidError (kinds "truncated-file", "wrong-format", "wrong-encoding", "bad-header",
+            "bad-row", "long-row").
     """
     with path.open("rb") as file:
         first = file.read(4)
@@ -188,7 +193,7 @@ def open_raw(path: Path, name: str, source: Source, folder: Path) -> RawFile:
             if first == _PARQUET:
                 raise _wrong_format(name, "CSV")
             plain = _unpacked(path, name, folder) if first.startswith(_GZIP) else path
-            return _open_csv(plain, name, source)
+            return _open_csv(plain, name, source, folder)
 
 
 def check_delimiter(raw: RawFile, known: Sequence[str]) -> None:
@@ -220,7 +225,9 @@ def load_rows(engine: DuckDB, raw: RawFile) -> RawRows:
     A CSV file is parsed once, strictly, into the engine; every value is text.
 
     Raises:
-        InvalidError (kinds "truncated-file", "wrong-encoding", "bad-row", "no-rows").
+        InvalidError (kinds "truncated-file", "wrong-encoding", "bad-header", "bad-row",
+            "long-row", "no-rows").
+        UnavailableError (kind "out-of-memory").
     """
     import duckdb
 
@@ -230,6 +237,7 @@ def load_rows(engine: DuckDB, raw: RawFile) -> RawRows:
             case Format.PARQUET:
                 engine.allow(raw.path)
                 source = parquet_sql([str(raw.path)])
+                _check_header(_top_level(engine, raw), raw.name)
                 found = _described(engine, f"FROM {source}")
                 columns = _unbounded(found)
                 run(f"CREATE VIEW {RAW} AS SELECT {columns} FROM {source}")
@@ -257,6 +265,25 @@ def load_rows(engine: DuckDB, raw: RawFile) -> RawRows:
     return RawRows(rows, found, _line(found))
 
 
+def _top_level(engine: DuckDB, raw: RawFile) -> list[str]:
+    """Returns the names of a Parquet file's columns, of which DuckDB renames repeated ones."""
+    path = literal(alone(str(raw.path)))
+    nodes = iter(
+        engine.connection.execute(
+            f"SELECT name, coalesce(num_children, 0) FROM parquet_schema({path})"
+        ).fetchall()
+    )
+    _, columns = next(nodes)
+    names = []
+    for _ in range(columns):
+        name, within = next(nodes)
+        names.append(name)
+        while within:
+            _, more = next(nodes)
+            within += more - 1
+    return names
+
+
 def _described(engine: DuckDB, select: str) -> dict[str, str]:
     described = engine.connection.execute(f"DESCRIBE {select}").fetchall()
     return {name: kind for name, kind, *_ in described}
@@ -282,31 +309,33 @@ def _numbers(types: Mapping[str, str]) -> str:
     return f"{_NUMBER} + 1" if is_free else "row_number() OVER ()"
 
 
-def unreadable(raw: RawFile, error: Exception) -> InvalidError:
-    """Returns the error of a file whose bytes cannot be read as rows."""
-    text = str(error)
-    first = next((line for line in text.splitlines() if "CSV Error on Line" in line), "")
-    line = first.rpartition(":")[2].strip()
-    where = f" at line {line}" if line.isdigit() else ""
-    if "unicode" in text.lower() or "utf" in text.lower():
-        return InvalidError(
-            f"File {raw.name}{where} is not {raw.source.encoding}: expected the encoding of its "
-            "contract. Convert the file, or name its encoding in the contract.",
-            kind="wrong-encoding",
-            path=raw.name,
-        )
-    if raw.source.format is Format.PARQUET:
+def unreadable(raw: RawFile, error: Exception) -> InstepError:
+    """Returns the error of a file whose bytes cannot be read as rows; in no words of `error`."""
+    import duckdb
+
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return _too_large(raw.name)
+    if raw.text is None:
         return _cut_off(raw.name, "a part of it cannot be read")
-    if line.isdigit() and _is_last_line(raw, int(line)):
-        return _cut_off(raw.name, f"line {line}, the last, is not whole")
-    fault = next(
-        (part for part in text.splitlines() if "Expected Number" in part or "quote" in part), text
-    )
-    return InvalidError(
-        f"File {raw.name}{where} cannot be read: {fault.strip().rstrip('.')}. "
-        f"Expected {len(raw.columns)} values in every row. Ask for the file again.",
-        kind="bad-row",
-        path=raw.name,
+    return fault_of(raw.text) or unknown_fault(raw.text)
+
+
+def unexpected(name: str, error: Exception) -> InstepError | None:
+    """Returns what to tell of an error of the engine that nothing foresaw; None for all others."""
+    if isinstance(error, InstepError):
+        return None
+
+    import duckdb
+
+    if not isinstance(error, duckdb.Error) or isinstance(error, duckdb.InterruptException):
+        return None
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return _too_large(name)
+    return InternalError(
+        f"File {name} could not be taken, by a fault of Instep ({type(error).__name__}): nothing "
+        "of it was stored. Report it, with the file's header and its contract.",
+        kind="unexpected",
+        path=name,
     )
 
 
@@ -315,37 +344,25 @@ def cut_off_at_last_row(raw: RawFile) -> InvalidError:
     return _cut_off(raw.name, "its last line has no end, and breaks the contract")
 
 
-def _open_csv(path: Path, name: str, source: Source) -> RawFile:
+def _open_csv(path: Path, name: str, source: Source, folder: Path) -> RawFile:
     with path.open("rb") as file:
         first = file.readline(_HEADER_BYTES)
-        file.seek(0)
-        head = file.read(_HEADER_BYTES)
         file.seek(-1, io.SEEK_END)
         ends = file.read(1) in (b"\n", b"\r", b"\0")
-    wide = source.encoding == "utf-16"
-    try:
-        text = (
-            head.decode("utf-16", "ignore" if len(head) == _HEADER_BYTES else "strict")
-            if wide
-            else first.decode("utf-8-sig" if source.encoding == "utf-8" else source.encoding)
-        )
-    except UnicodeDecodeError:
-        raise InvalidError(
-            f"File {name} is not {source.encoding}: expected the encoding of its contract. "
-            "Convert the file, or name its encoding in the contract.",
-            kind="wrong-encoding",
-            path=name,
-        ) from None
-    if "\0" in text:
+    if source.encoding != "utf-16" and b"\0" in first:
         raise InvalidError(
             f"File {name} is not {source.encoding}: its first line holds zero bytes. Convert the "
             "file, or name its encoding in the contract.",
             kind="wrong-encoding",
             path=name,
         )
-    names = next(csv.reader(io.StringIO(text), delimiter=source.delimiter), [])
+    text = readable(path, name, source.encoding, source.delimiter, folder)
+    try:
+        _, names = next(text.rows(), (1, []))
+    except (UnicodeDecodeError, MalformedError):
+        raise fault_of(text) or unknown_fault(text) from None
     _check_header(names, name)
-    return RawFile(name, path, source, tuple(names), ends)
+    return RawFile(name, path, source, tuple(names), ends, text)
 
 
 def _check_header(names: list[str], file: str) -> None:
@@ -368,13 +385,14 @@ def _check_header(names: list[str], file: str) -> None:
 
 
 def _csv_scan(raw: RawFile) -> str:
+    assert raw.text is not None
     columns = ", ".join(f"'c{n}': 'VARCHAR'" for n, _ in enumerate(raw.columns))
     markers = ", ".join(literal(marker) for marker in raw.source.null_markers)
     return csv_sql(
-        str(raw.path),
+        str(raw.text.path),
         f"auto_detect = false, header = true, columns = {{{columns}}}, "
         f"delim = {literal(raw.source.delimiter)}, quote = '\"', escape = '\"', "
-        f"nullstr = [{markers}], encoding = {literal(raw.source.encoding)}, "
+        f"nullstr = [{markers}], encoding = 'utf-8', max_line_size = {LONGEST_ROW_BYTES}, "
         "strict_mode = true, null_padding = false, ignore_errors = false, compression = 'none'",
     )
 
@@ -388,13 +406,15 @@ def _unpacked(path: Path, name: str, folder: Path) -> Path:
             shutil.copyfileobj(packed, file)
     except (OSError, EOFError, zlib.error):
         raise _cut_off(name, "its compression is broken") from None
-    check_arrived(plain)
+    check_filled(plain, name)
     return plain
 
 
-def _is_last_line(raw: RawFile, line: int) -> bool:
-    with raw.path.open("rb") as file:
-        return sum(1 for _ in file) <= line
+def _too_large(name: str) -> UnavailableError:
+    return UnavailableError(
+        f"File {name} needs more memory or disk than allowed. Make room, or ask for it in parts.",
+        kind="out-of-memory",
+    )
 
 
 def _cut_off(name: str, sign: str) -> InvalidError:
