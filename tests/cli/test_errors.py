@@ -209,19 +209,41 @@ def test_a_file_that_can_go_nowhere_is_not_recorded(
     assert dump(contracts) == before
 
 
-def test_arrivals_before_a_file_that_cannot_be_read_are_told_with_it(
+def test_a_file_that_cannot_be_read_stops_no_other_and_is_recorded(
     contracts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, text in (("early", "id\n3\n4\n"), ("late", "id\n5\n"), ("broken", "id\n")):
         (contracts / f"{name}.csv").write_text(text)
+    names = ["early.csv", "broken.csv", "none.csv", "late.csv"]
+    words = ["ingest", *names, "--as", "ana", "--table", "here"]
+
+    def told(*words: str) -> tuple[int, Any, str]:
+        capsys.readouterr()
+        code = cli.main([*words, "--json"], standalone_mode=False)
+        printed = capsys.readouterr()
+        return code, json.loads(printed.out), printed.err
+
+    code, found, err = told(*words)
+    assert code == InvalidError.exit_code
+    arrived = [(one["file"], one["state"]) for one in found["arrivals"]]
+    assert arrived == [("early.csv", "merged"), ("late.csv", "merged")]
+    assert [one["kind"] for one in found["errors"]] == ["no-rows", "missing-file"]
+    assert (found["error"]["kind"], found["error"]["family"]) == ("no-rows", "invalid")
+    for one in found["errors"]:
+        assert f"invalid: {one['message']}\n" in err
+    _, changes, _ = told("changes", "--all")
+    number = found["errors"][0]["change"]
+    [refused] = [one for one in changes if one["change"] == number]
+    assert (refused["kind"], refused["state"], refused["author"]) == ("arrival", "refused", "ana")
+    assert "no rows" in refused["why"] and "broken.csv" in refused["title"]
+    assert not [one for one in changes if "none.csv" in one["title"]]
+
     capsys.readouterr()
-    words = ["ingest", "early.csv", "broken.csv", "late.csv", "--as", "ana"]
-    code = cli.main([*words, "--table", "here", "--json"], standalone_mode=False)
-    told = json.loads(capsys.readouterr().out)
-    assert code == 2
-    assert [(one["file"], one["state"]) for one in told["arrivals"]] == [("early.csv", "merged")]
-    assert (told["error"]["kind"], told["error"]["family"]) == ("no-rows", "invalid")
-    assert caught(*words, "--table", "here").kind == "no-rows"
+    assert cli.main(words, standalone_mode=False) == InvalidError.exit_code
+    printed = capsys.readouterr()
+    assert printed.out.count("the same file arrived before") == 2
+    assert printed.err.count("invalid: File ") == 2
+    assert caught("ingest", "broken.csv", "--as", "ana", "--table", "here").kind == "no-rows"
 
 
 def test_two_arrivals_that_waited_are_merged_one_after_the_other(

@@ -12,41 +12,43 @@ from instep.canonical import Json
 from instep.cli.output import actor_option, emit, json_option, project_option
 from instep.cli.progress import clear, say
 from instep.cli.project import open_project
-from instep.errors import InstepError, RefusedError
+from instep.errors import InstepError
 from instep.ingest.arrive import ingest as arrive
 from instep.ingest.arrived import Arrived, held_error
 
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What became of the files, in their order; `error` is of the one that ended it."""
+    """What became of the files, in their order: each arrived, or its error says why not."""
 
-    arrivals: tuple[Arrived, ...]
-    error: InstepError | None = None
+    files: tuple[Arrived | InstepError, ...]
 
     @property
-    def held(self) -> tuple[RefusedError, ...]:
-        return tuple(held_error(one) for one in self.arrivals if one.is_held)
+    def arrivals(self) -> tuple[Arrived, ...]:
+        return tuple(one for one in self.files if isinstance(one, Arrived))
 
     @property
     def errors(self) -> tuple[InstepError, ...]:
-        """What is told at the end; the first one's family is that of the whole."""
-        return (*([self.error] if self.error else []), *self.held)
+        """What is told at the end, of files that did not arrive first; by it the command exits."""
+        failed = [one for one in self.files if isinstance(one, InstepError)]
+        return (*failed, *(held_error(one) for one in self.arrivals if one.is_held))
 
     def to_json(self) -> dict[str, Json]:
         shown: dict[str, Json] = {"arrivals": [one.to_json() for one in self.arrivals]}
         if self.errors:
-            first = self.errors[0]
-            shown["error"] = {
-                "family": first.family,
-                "kind": first.kind,
-                "message": "\n".join(error.message for error in self.errors),
-                **json.loads(json.dumps(dict(first.facts), default=str)),
-            }
+            told = [_error_to_json(error) for error in self.errors]
+            message = "\n".join(error.message for error in self.errors)
+            shown["error"] = {**told[0], "message": message}
+            shown["errors"] = list(told)
         return shown
 
     def to_text(self) -> str:
         return "\n".join(one.to_text() for one in self.arrivals if not one.is_held)
+
+
+def _error_to_json(error: InstepError) -> dict[str, Json]:
+    facts = json.loads(json.dumps(dict(error.facts), default=str))
+    return {"family": error.family, "kind": error.kind, "message": error.message, **facts}
 
 
 @click.command()
@@ -64,28 +66,26 @@ def ingest(
 ) -> int:
     """Let files arrive: keep, check, profile; merge what fits, hold what does not.
 
-    Exit code 5 when one is held: the message says why, and what may be done.
+    A file that cannot be taken stops no other. Exit code 5 when one is held: the message says why,
+    and what may be done.
 
     \b
     Example:  instep ingest data/flights-2013-01.csv data/weather-2013-01.csv --as ana
     """
     opened = open_project(project)
     name = opened.actor(actor)
-    arrivals: list[Arrived] = []
-    ended: InstepError | None = None
-    try:
-        for file in files:
-            arrivals.append(arrive(opened.repo, opened.folder, file, name, table=table, say=say))
-    except InstepError as error:
-        ended = error
-    result = Ingested(tuple(arrivals), ended)
-    if as_json or any(not one.is_held for one in arrivals):
+    found: list[Arrived | InstepError] = []
+    for file in files:
+        try:
+            found.append(arrive(opened.repo, opened.folder, file, name, table=table, say=say))
+        except InstepError as error:
+            if len(files) == 1 and not as_json:
+                raise
+            found.append(error)
+    result = Ingested(tuple(found))
+    if as_json or any(not one.is_held for one in result.arrivals):
         emit(result, as_json)
     clear()
-    for each in result.held:
+    for each in result.errors:
         click.echo(f"{each.family}: {each.message}", err=True)
-    if ended is not None:
-        if not as_json:
-            raise ended
-        click.echo(f"{ended.family}: {ended.message}", err=True)
     return result.errors[0].exit_code if result.errors else 0
