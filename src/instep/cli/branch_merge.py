@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +10,15 @@ import click
 
 from instep.canonical import Json
 from instep.changes.branch_merge import BranchMerge, MergedKey, Resolutions, merge_branch
+from instep.cli.conflict_file import cell_text, read_conflicts, write_conflicts
 from instep.cli.output import actor_option, counted, emit, json_option, project_option, table
 from instep.cli.project import open_project
 from instep.cli.written_file import check_writable
 from instep.errors import ConflictError, InvalidError
-from instep.tables.row_merge import Choice, Place, Resolution, Take
+from instep.tables.row_merge import Take
 
 _SHOWN = 20
 """How many conflicting cells the text shows."""
-
-_FIELDS = ("table", "key", "column", "base", "ours", "theirs", "take", "value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +117,7 @@ def merge(
         resolutions=_resolutions(takes, resolve),
     )
     if conflicts is not None:
-        _write(conflicts, found)
+        write_conflicts(conflicts, found)
     emit(MergeResult(found), as_json)
     return 0 if found.commit else ConflictError.exit_code
 
@@ -163,30 +160,12 @@ def _key_lines(one: MergedKey) -> Iterator[str]:
         yield f"  ! {one.key}: {counted(rows.conflicting, 'conflict')}"
         cells = [
             (", ".join(str(part) for part in each.key), each.column or "(row)",
-             _shown(each.base), _shown(each.ours), _shown(each.theirs))
+             cell_text(each.base), cell_text(each.ours), cell_text(each.theirs))
             for each in rows.conflicts[:_SHOWN]
         ]  # fmt: skip
         yield table(cells, ("key", "column", "base", "ours", "theirs"), indent="    ")
         if rows.conflicting > _SHOWN:
             yield f"    and {rows.conflicting - _SHOWN:,} more"
-
-
-def _shown(text: str | None) -> str:
-    return "null" if text is None else text
-
-
-def _write(path: Path, merge: BranchMerge) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(_FIELDS)
-        for one in merge.conflicts:
-            for each in one.rows.conflicts if one.rows else ():
-                row = (each.base, each.ours, each.theirs)
-                writer.writerow([one.key, json.dumps(each.key), each.column, *row, "", ""])
-            for part in one.rows.definition if one.rows else ():
-                if part.by_side:
-                    said = (part.base, part.ours, part.theirs)
-                    writer.writerow([one.key, "[]", part.what, *said, "", ""])
 
 
 def _resolutions(takes: tuple[str, ...], resolve: tuple[Path, ...]) -> Resolutions:
@@ -198,7 +177,7 @@ def _resolutions(takes: tuple[str, ...], resolve: tuple[Path, ...]) -> Resolutio
             keys[key] = _side(side, text)
         else:
             otherwise = _side(text, text)
-    return Resolutions(keys, _read(resolve), otherwise)
+    return Resolutions(keys, read_conflicts(resolve), otherwise)
 
 
 def _side(text: str, whole: str) -> Take:
@@ -209,36 +188,3 @@ def _side(text: str, whole: str) -> Take:
             kind="bad-take",
         )
     return Take(text)
-
-
-def _read(paths: tuple[Path, ...]) -> dict[str, Resolution]:
-    """Reads files that `--conflicts` wrote; lines without a take stay open, the last one counts."""
-    choices: dict[str, dict[Place, Choice]] = {}
-    for path in paths:
-        for row, take, key in _lines(path):
-            value = (row["value"] or None) if take is Take.GIVEN else None
-            choices.setdefault(row["table"], {})[(key, row["column"])] = Choice(take, value)
-    return {name: Resolution(found) for name, found in choices.items()}
-
-
-def _lines(path: Path) -> Iterator[tuple[dict[str, str], Take, tuple[str | None, ...]]]:
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != _FIELDS:
-            raise InvalidError(
-                f"{path} has the columns {', '.join(reader.fieldnames or ()) or 'none'}: expected "
-                f"{', '.join(_FIELDS)}. Let --conflicts write it.",
-                kind="bad-take",
-            )
-        for row in reader:
-            if not row["take"]:
-                continue
-            try:
-                yield row, Take(row["take"]), tuple(json.loads(row["key"]))
-            except ValueError:
-                raise InvalidError(
-                    f'{path}, line {reader.line_num}: take "{row["take"]}" for key {row["key"]} '
-                    'cannot be read: expected "ours", "theirs" or "given", and the key as it was '
-                    "written. Correct the line.",
-                    kind="bad-take",
-                ) from None
