@@ -150,6 +150,26 @@ def test_the_engine_being_out_of_memory_is_no_fault_of_the_file(tmp_path: Path) 
     assert not LIBRARY.search(other.message)
 
 
+@pytest.mark.parametrize("is_agreed", [True, False])
+def test_a_parquet_file_with_broken_pages_is_refused_at_once(
+    repo: Repository, tmp_path: Path, is_agreed: bool
+) -> None:
+    file = tmp_path / "pages.parquet"
+    texts = [f"text {number}" for number in range(2_000)]
+    pq.write_table(pa.table({"a": list(range(2_000)), "s": texts}), file)
+    if is_agreed:
+        held = ingest(repo, tmp_path, file, "ana")
+        assert held.draft is not None
+        merge_contract(repo, held.draft.read_text(), "pages")
+    broken = bytearray(file.read_bytes())
+    broken[4:60] = bytes(56)
+    file.write_bytes(broken)
+    with pytest.raises(InvalidError) as caught:
+        ingest(repo, tmp_path, file, "ana")
+    assert caught.value.kind == "truncated-file"
+    assert not LIBRARY.search(caught.value.message)
+
+
 VALUES = st.text(st.sampled_from('aé0" ,;\n\r-'), max_size=4)
 ENDS = st.sampled_from(["\n", "\r\n", "\r"])
 ENCODINGS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1", "windows-1252"])

@@ -74,8 +74,7 @@ def translated(what: str, invalid: Translation = _failed) -> Iterator[None]:
         yield
     except duckdb.OutOfMemoryException as error:
         raise UnavailableError(
-            f"{what} needs more memory or disk than allowed: {_first_lines(error)}. "
-            "Give the run more, or make it smaller.",
+            f"{what} needs more memory or disk than allowed. Give it more, or make it smaller.",
             kind="out-of-memory",
         ) from error
     except duckdb.PermissionException as error:
@@ -88,8 +87,8 @@ def translated(what: str, invalid: Translation = _failed) -> Iterator[None]:
         if invalid is damaged:
             raise damaged(what, error) from error
         raise UnavailableError(
-            f"{what} could not read or write the disk: {_first_lines(error)}. "
-            "Make room on it, or repair it, then try again.",
+            f"{what} could not read or write the disk. Make room on it, or repair it, then try "
+            "again.",
             kind="disk-failed",
         ) from error
     except duckdb.Error as error:

@@ -37,6 +37,7 @@ from instep.ingest.files import (
     load_rows,
     open_raw,
     sniffed_source,
+    translating,
     unexpected,
 )
 from instep.ingest.in_force import find_contract, named_table
@@ -346,7 +347,7 @@ def _drafted(repo: Repository, delivery: Delivery, table: str) -> tuple[int, str
         raw = open_raw(
             repo.objects.existing(delivery.digest), delivery.file_name, delivery.source, folder
         )
-        with DuckDB(repo.root / "staging") as engine:
+        with DuckDB(repo.root / "staging") as engine, translating(raw):
             rows = load_rows(engine, raw)
             guesses = guess_columns(engine.connection, RAW, rows.types)
     finally:

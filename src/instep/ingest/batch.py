@@ -25,7 +25,7 @@ from instep.ingest.examine import (
     examine,
     stage,
 )
-from instep.ingest.files import check_delimiter, load_rows, open_raw
+from instep.ingest.files import check_delimiter, load_rows, open_raw, translating
 from instep.ingest.in_force import InForce
 from instep.ingest.records import last_accepted, load_profile, save_profile
 from instep.tables.added import added_files
@@ -166,7 +166,7 @@ def read_batch(
         path = repo.objects.existing(delivery.digest)
         raw = open_raw(path, delivery.file_name, delivery.source, folder)
         check_delimiter(raw, (*contract.names, *reading.mapping))
-        with DuckDB(repo.root / "staging") as engine:
+        with DuckDB(repo.root / "staging") as engine, translating(raw):
             rows = load_rows(engine, raw)
             staged = stage(engine, contract, rows, reading.mapping)
             found = column_findings(engine, contract, staged, last)

@@ -25,7 +25,7 @@ from instep.engines.schema import Column, Schema, free_name, quoted
 from instep.errors import InvalidError
 from instep.findings import Finding, Severity
 from instep.history.repository import Repository
-from instep.ingest.files import LINES, RAW, RawFile, RawRows, cut_off_at_last_row, unreadable
+from instep.ingest.files import LINES, RAW, RawFile, RawRows, cut_off_at_last_row
 from instep.tables.content import TableContent
 from instep.tables.profile import ColumnProfile
 from instep.tables.profile_compute import profile_relation
@@ -173,40 +173,30 @@ def examine(
 
     Good rows lie in the data folder of `table`, bad ones in `folder`; neither is part of anything
     yet.
-
-    Raises:
-        InvalidError (kind "truncated-file"): the bytes turned out not to be readable.
     """
-    import duckdb
-
     batch = Batch(_STAGED, staged.types)
-    try:
-        if contract.key:
-            batch = _with_duplicates(engine, repo, contract, batch, table)
-        good = engine.write(
-            checks.good_rows(contract, batch),
-            schema_of(repo.root, table),
-            data_folder(repo.root, table),
-            layout=layout_of(repo.root, table),
-        )
-        kept = sum(file.rows for file in good)
-        broken: tuple[tuple[str, int], ...] = ()
-        aside: tuple[WrittenFile, ...] = ()
-        if kept != rows.rows:
-            broken = _broken(engine, contract, batch)
-            aside = _set_aside(engine, raw, rows, contract, batch, staged.line, folder)
-        findings = [
-            *_row_findings(contract, rows.rows, rows.rows - kept, broken),
-            *_batch_findings(engine, contract, batch, rows.rows),
-        ]
-        if kept == rows.rows:
-            profile = profile_files(repo.root, table, good)
-        else:
-            profile = _profile_of_all(engine, contract, batch, schema_of(repo.root, table), broken)
-    except (duckdb.Error, InvalidError) as error:
-        if isinstance(error, InvalidError) and error.kind != "sql-failed":
-            raise
-        raise unreadable(raw, error) from None
+    if contract.key:
+        batch = _with_duplicates(engine, repo, contract, batch, table)
+    good = engine.write(
+        checks.good_rows(contract, batch),
+        schema_of(repo.root, table),
+        data_folder(repo.root, table),
+        layout=layout_of(repo.root, table),
+    )
+    kept = sum(file.rows for file in good)
+    broken: tuple[tuple[str, int], ...] = ()
+    aside: tuple[WrittenFile, ...] = ()
+    if kept != rows.rows:
+        broken = _broken(engine, contract, batch)
+        aside = _set_aside(engine, raw, rows, contract, batch, staged.line, folder)
+    findings = [
+        *_row_findings(contract, rows.rows, rows.rows - kept, broken),
+        *_batch_findings(engine, contract, batch, rows.rows),
+    ]
+    if kept == rows.rows:
+        profile = profile_files(repo.root, table, good)
+    else:
+        profile = _profile_of_all(engine, contract, batch, schema_of(repo.root, table), broken)
     findings = [*_comparison(contract, profile, last), *findings]
     return Examined(
         rows=rows.rows,

@@ -12,7 +12,8 @@ import io
 import json
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -318,6 +319,29 @@ def unreadable(raw: RawFile, error: Exception) -> InstepError:
     if raw.text is None:
         return _cut_off(raw.name, "a part of it cannot be read")
     return fault_of(raw.text) or unknown_fault(raw.text)
+
+
+@contextmanager
+def translating(raw: RawFile) -> Iterator[None]:
+    """Turns what the engine says while the rows of a file are read into errors of ours.
+
+    A Parquet file is read all the time; a CSV file only once, by `load_rows`.
+
+    Raises:
+        InvalidError (kind "truncated-file").
+        UnavailableError (kind "out-of-memory"), InternalError (kind "unexpected").
+    """
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.Error, InstepError) as error:
+        said = error.__cause__ if isinstance(error, InstepError) else error
+        if not isinstance(said, duckdb.Error) or isinstance(error, UnavailableError):
+            raise
+        if isinstance(said, duckdb.InterruptException) or raw.text is not None:
+            raise unexpected(raw.name, said) or said from None
+        raise unreadable(raw, said) from said
 
 
 def unexpected(name: str, error: Exception) -> InstepError | None:
