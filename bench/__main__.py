@@ -47,6 +47,7 @@ BENCHES: dict[str, Callable[[], Iterator[Figure]]] = {
     "serve-durable": serving.durable,
     "serve-off": serving.off,
     "treediff": history.treediff,
+    "wide": ingest.wide,
     "write": profiles.write,
 }
 

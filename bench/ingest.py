@@ -1,4 +1,6 @@
-"""Ten million rows arrive: checked, profiled, written; against a bare DuckDB COPY of the file.
+"""Ten million rows arrive, and a file of 2,000 columns: checked, profiled, written.
+
+Each is held against a bare DuckDB COPY of its file.
 
 The file is the flights of 2013 thirty times over, each time shifted by whole years so that keys
 stay unique. The COPY has the same codec and the same number of threads, and runs in a process of
@@ -23,6 +25,12 @@ ROUNDS = 3
 TARGET_RATIO = 2.5
 MEMORY_LIMIT_BYTES = 2 * 1024**3
 LEAST_TERMS = 30
+
+WIDE_COLUMNS = 2_000
+WIDE_ROWS = 10
+WIDE_LIMIT_S = 10.0
+HELD = 5
+"""How a command ends that holds a file."""
 
 _BARE = """
 import sys, duckdb
@@ -70,6 +78,54 @@ def ingest() -> Iterator[Figure]:
             "threads": threads,
         },
     )
+
+
+_BARE_WIDE = """
+import sys, duckdb
+connection = duckdb.connect()
+connection.execute(f"create table wide as from read_csv('{sys.argv[1]}')")
+connection.execute("summarize wide").fetchall()
+connection.execute(f"copy wide to '{sys.argv[2]}' (format parquet, compression zstd)")
+"""
+
+
+def wide() -> Iterator[Figure]:
+    """A file of many columns and few rows: its draft, then its rows by the draft as it is."""
+    FOLDER.mkdir(exist_ok=True)
+    source = FOLDER / "wide.csv"
+    kinds = (lambda n: str(n), lambda n: f"{n / 7:.3f}", lambda n: f"t{n}", lambda n: f"00{n}")
+    lines = [[f"c{column}" for column in range(WIDE_COLUMNS)]]
+    lines += [[kinds[c % 4](r * c) for c in range(WIDE_COLUMNS)] for r in range(1, WIDE_ROWS + 1)]
+    source.write_text("\n".join(",".join(line) for line in lines) + "\n")
+    bare: list[float] = []
+    drafted: list[float] = []
+    arrived: list[float] = []
+    for _ in range(ROUNDS):
+        target = FOLDER / "wide.parquet"
+        bare.append(
+            run([sys.executable, "-c", _BARE_WIDE, str(source), str(target)], FOLDER).seconds
+        )
+        project = _empty_project("wide")
+        command = [INSTEP, "ingest", str(source), "--as", "ana"]
+        drafted.append(run(command, project, exits=HELD).seconds)
+        run([INSTEP, "propose", "--as", "ana"], project)
+        run([INSTEP, "approve", "2", "--as", "ben"], project)
+        run([INSTEP, "merge", "2", "--as", "ana"], project)
+        arrived.append(run(command, project).seconds)
+    for name, took in (("wide-draft", drafted), ("wide", arrived)):
+        yield Figure(
+            name,
+            statistics.median(took),
+            "s",
+            statistics.median(bare),
+            "bare DuckDB read_csv, SUMMARIZE and COPY",
+            {
+                "columns": WIDE_COLUMNS,
+                "rows": WIDE_ROWS,
+                "limit_s": WIDE_LIMIT_S,
+                "rounds": ROUNDS,
+            },
+        )
 
 
 def _source() -> Path:
@@ -133,13 +189,20 @@ def _terms() -> int:
 
 def _project() -> Path:
     """Returns a new project whose main has the contract of flights and no rows yet."""
-    folder = FOLDER / "ingest"
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "contracts").mkdir(parents=True)
+    folder = _empty_project("ingest")
+    (folder / "contracts").mkdir()
     (folder / "contracts" / "flights.yaml").write_text(_contract())
-    shutil.copy(EXAMPLE / "instep.yaml", folder)
-    run([INSTEP, "init", "--as", "ana"], folder)
     run([INSTEP, "propose", "--as", "ana"], folder)
     run([INSTEP, "approve", "1", "--as", "ben"], folder)
     run([INSTEP, "merge", "1", "--as", "ana"], folder)
+    return folder
+
+
+def _empty_project(name: str) -> Path:
+    """Returns a new project that has a lake and no contract."""
+    folder = FOLDER / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    shutil.copy(EXAMPLE / "instep.yaml", folder)
+    run([INSTEP, "init", "--as", "ana"], folder)
     return folder

@@ -25,8 +25,10 @@ class Took:
     peak_bytes: int
 
 
-def run(command: Sequence[str], folder: Path, *, measure_memory: bool = False) -> Took:
-    """Runs a command to its end, quietly.
+def run(
+    command: Sequence[str], folder: Path, *, measure_memory: bool = False, exits: int = 0
+) -> Took:
+    """Runs a command to its end, quietly; it is expected to end with the code `exits`.
 
     Raises:
         RuntimeError: it failed; the message is what it said.
@@ -46,7 +48,7 @@ def run(command: Sequence[str], folder: Path, *, measure_memory: bool = False) -
         time.sleep(PAGE_POLL_S)
     said, _ = process.communicate()
     seconds = time.perf_counter() - start
-    if process.returncode != 0:
+    if process.returncode != exits:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{said}")
     return Took(seconds, peak)
 
