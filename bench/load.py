@@ -44,8 +44,8 @@ def load(
     Ends early, and says what was acknowledged until then, when the server goes away.
     """
     requests = [
-        b"POST %s HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-        b"Content-Length: %d\r\n\r\n%s" % (path.encode(), len(body), body)
+        b"POST %s HTTP/1.1\r\nHost: %s:%d\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%s" % (path.encode(), host.encode(), port, len(body), body)
         for body in bodies
     ]
     selector = selectors.DefaultSelector()

@@ -41,7 +41,7 @@ _TABLE = "/iceberg/v1/work/namespaces/default/tables/readings"
 
 
 def load() -> Iterator[Figure]:
-    with _server() as (host, port):
+    with _server() as (host, port, _):
         _load(host, port, 20)
         started = time.perf_counter()
         with ThreadPoolExecutor(CLIENTS) as pool:
@@ -58,9 +58,9 @@ def load() -> Iterator[Figure]:
 
 
 def commit() -> Iterator[Figure]:
-    with _server() as (host, port):
-        appends = _append(f"http://{host}:{port}/iceberg", COMMITS)
-        alters = _alter(host, port, COMMITS)
+    with _server() as (host, port, token):
+        appends = _append(f"http://{host}:{port}/iceberg", token, COMMITS)
+        alters = _alter(host, port, token, COMMITS)
     shape = {"files": FILES, "commits": COMMITS}
     yield Figure(
         "rest-commit", median(appends) * 1000, "ms", COMMIT_MS, "at most",
@@ -78,10 +78,10 @@ def _p99(took: list[float]) -> float:
 
 def _load(host: str, port: int, times: int) -> list[float]:
     connection = http.client.HTTPConnection(host, port, timeout=60)
-    return [_asked(connection, "GET", None) for _ in range(times)]
+    return [_asked(connection, "GET", {}, None) for _ in range(times)]
 
 
-def _append(url: str, times: int) -> list[float]:
+def _append(url: str, token: str, times: int) -> list[float]:
     """Appends as a client does, and returns how long each of its commits took to be answered."""
     import pyarrow as pa
     from pyiceberg.catalog.rest import RestCatalog
@@ -100,7 +100,7 @@ def _append(url: str, times: int) -> list[float]:
                 took.append(time.perf_counter() - started)
             return reply
 
-    catalog = RestCatalog("bench", uri=url, warehouse="work")
+    catalog = RestCatalog("bench", uri=url, warehouse="work", token=token)
     catalog._session.mount("http://", Timed())
     table = catalog.load_table("default.readings")
     rows = pa.table({"n": pa.array(range(ROWS), pa.int64())})
@@ -109,12 +109,14 @@ def _append(url: str, times: int) -> list[float]:
     return took[1:]  # the first imports pyiceberg
 
 
-def _alter(host: str, port: int, times: int) -> list[float]:
+def _alter(host: str, port: int, token: str, times: int) -> list[float]:
     connection = http.client.HTTPConnection(host, port, timeout=60)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     return [
         _asked(
             connection,
             "POST",
+            headers,
             {
                 "requirements": [],
                 "updates": [{"action": "set-properties", "updates": {"n": str(number)}}],
@@ -124,9 +126,11 @@ def _alter(host: str, port: int, times: int) -> list[float]:
     ]
 
 
-def _asked(connection: http.client.HTTPConnection, method: str, body: object) -> float:
+def _asked(
+    connection: http.client.HTTPConnection, method: str, headers: dict[str, str], body: object
+) -> float:
     started = time.perf_counter()
-    connection.request(method, _TABLE, None if body is None else json.dumps(body))
+    connection.request(method, _TABLE, None if body is None else json.dumps(body), headers)
     reply = connection.getresponse()
     told = reply.read()
     took = time.perf_counter() - started
@@ -135,7 +139,8 @@ def _asked(connection: http.client.HTTPConnection, method: str, body: object) ->
 
 
 @contextmanager
-def _server() -> Iterator[tuple[str, int]]:
+def _server() -> Iterator[tuple[str, int, str]]:
+    """Runs a server, and yields its host, its port and the token of its process."""
     with tempfile.TemporaryDirectory() as place:
         _fill(Path(place))
         process = subprocess.Popen(
@@ -147,8 +152,9 @@ def _server() -> Iterator[tuple[str, int]]:
         )
         assert process.stdout is not None
         try:
-            address = urlsplit(json.loads(process.stdout.readline())["url"])
-            yield str(address.hostname), int(address.port or 0)
+            ready = json.loads(process.stdout.readline())
+            address = urlsplit(ready["url"])
+            yield str(address.hostname), int(address.port or 0), ready["token"]
         finally:
             process.terminate()
             process.wait(timeout=60)

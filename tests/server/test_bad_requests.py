@@ -32,8 +32,10 @@ def folder(tmp_path: Path, repo: Repository) -> Path:
 
 def told(repo: Repository, folder: Path, method: str, path: str, body: bytes = b"") -> Told:
     """Asks the catalog without a socket; an error that it does not answer is raised."""
-    app = iceberg(Service(repo, Clients(repo, folder, "127.0.0.1", "ana")))
-    return asyncio.run(ask(app, method, path, body))
+    clients = Clients(repo, folder, "127.0.0.1", "ana")
+    return asyncio.run(
+        ask(iceberg(Service(repo, clients)), method, path, body, token=clients.make_token())
+    )
 
 
 def error_of(answer: Told) -> tuple[int, str]:

@@ -45,12 +45,15 @@ def test_who_reads_is_answered_while_commits_wait_for_the_lock_of_the_lake(
 ) -> None:
     waiting = threading.Semaphore(0)
     faults.watch(lambda place: waiting.release() if place == "rest.commit.before" else None)
-    app = iceberg(Service(repo, Clients(repo, tmp_path, "127.0.0.1", "ana")))
+    clients = Clients(repo, tmp_path, "127.0.0.1", "ana")
+    app, token = iceberg(Service(repo, clients)), clients.make_token()
 
     async def scene() -> set[int]:
         with repo.store.transaction():
             commits = [
-                asyncio.create_task(ask(app, path=TABLE, body=set_property(f"p{number}")))
+                asyncio.create_task(
+                    ask(app, path=TABLE, body=set_property(f"p{number}"), token=token)
+                )
                 for number in range(WRITES_AT_ONCE)
             ]
             for _ in commits:

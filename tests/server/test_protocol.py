@@ -22,7 +22,7 @@ from rest import Body, Server, make_branch, make_project, people, rows, serving
 from instep.clock import system_clock
 from instep.errors import (
     FAMILIES,
-    InvalidError,
+    InstepError,
     NotFoundError,
     RefusedError,
     UnavailableError,
@@ -204,7 +204,8 @@ def test_a_body_that_is_no_commit_is_refused_with_its_place(server: Server) -> N
 
 def test_a_body_that_is_too_large_is_refused(server: Server) -> None:
     url = f"{server.url}/v1/work/namespaces/default/tables/left"
-    reply = httpx.post(url, content=b"x" * (17 << 20), timeout=60)
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {server.token}"}
+    reply = httpx.post(url, content=b"x" * (17 << 20), headers=headers, timeout=60)
     assert (reply.status_code, reply.json()["error"]["kind"]) == (400, "request-too-large")
 
 
@@ -380,10 +381,10 @@ def _stage_as(catalog: RestCatalog, uuid: UUID) -> None:
 # Tokens
 
 
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Repository]]:
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[tuple[Server, Repository]]:
     """A server whose people have tokens, and its lake."""
-    project = tmp_path_factory.mktemp("guarded")
+    project = tmp_path
     repo = make_project(
         project, "people: {ana: {token: {secret: T_ANA}}, ben: {token: {secret: T_BEN}}}\n"
     )
@@ -570,30 +571,45 @@ def test_a_stranger_is_not_told_why_nobody_can_be_known(
     assert gone in caplog.text
 
 
-def test_others_reach_a_catalog_only_where_people_have_tokens(tmp_path: Path) -> None:
-    repo = make_project(tmp_path)
-    with pytest.raises(RefusedError) as raised:
-        Clients(repo, tmp_path, "0.0.0.0").check()
-    assert raised.value.kind == "no-tokens"
-    Clients(repo, tmp_path, "::1").check()
-    with pytest.raises(RefusedError) as refused:
-        Clients(repo, tmp_path, "0.0.0.0").identify(Request("GET", (), {}, {}, b""))
-    assert refused.value.kind == "not-authenticated"
+def test_where_people_have_no_token_any_more_nobody_writes_and_others_do_not_read(
+    tmp_path: Path,
+) -> None:
+    repo = make_project(tmp_path, "people: {ana: {token: {secret: T_ANA}}}\n")
+    here, everywhere = (
+        Clients(repo, tmp_path, host, "ana", {"T_ANA": ANA}) for host in ("::1", "0.0.0.0")
+    )
+    assert here.make_token() is None
+    assert everywhere.make_token() is None
+    put_people(repo, "{ana: {}}")
+    assert here.identify(Request("GET", (), {}, {}, b"")).name is None
+    for clients, method in ((here, "POST"), (everywhere, "GET")):
+        for headers in ({}, {"authorization": f"Bearer {ANA}"}):
+            with pytest.raises(RefusedError) as refused:
+                clients.identify(Request(method, (), {}, headers, b""))
+            assert refused.value.kind == "not-authenticated"
 
 
 # Without a server
 
 
 @pytest.mark.parametrize("stage", [True, False])
-def test_who_is_not_named_neither_makes_nor_stages_a_table(tmp_path: Path, stage: bool) -> None:
+@pytest.mark.parametrize(
+    ("host", "kind"), [("127.0.0.1", "not-authenticated"), ("0.0.0.0", "no-actor")]
+)
+def test_who_is_not_named_neither_makes_nor_stages_a_table(
+    tmp_path: Path, stage: bool, host: str, kind: str
+) -> None:
     repo = make_project(tmp_path)
     make_branch(repo, "work")
     body = {"name": "new", "schema": {"type": "struct", "fields": []}, "stage-create": stage}
     path = ("iceberg", "v1", "work", "namespaces", "default", "tables")
-    request = Request("POST", path, {}, {}, json.dumps(body).encode())
-    with pytest.raises(InvalidError) as caught:
-        answer(Service(repo, Clients(repo, tmp_path, "127.0.0.1")), request)
-    assert caught.value.kind == "no-actor"
+    clients = Clients(repo, tmp_path, host)
+    token = clients.make_token()
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    request = Request("POST", path, {}, headers, json.dumps(body).encode())
+    with pytest.raises(InstepError) as caught:
+        answer(Service(repo, clients), request)
+    assert caught.value.kind == kind
     assert not (repo.root / "tables").exists()
 
 

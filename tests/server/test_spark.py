@@ -84,7 +84,7 @@ def server(project: Path) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def spark(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
     place = tmp_path_factory.mktemp("session")
-    with spark_session(place, server.url, "work", "team/ideas", "main") as running:
+    with spark_session(place, server.url, server.token, "work", "team/ideas", "main") as running:
         yield running
 
 

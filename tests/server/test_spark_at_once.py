@@ -51,8 +51,11 @@ def between(server: Server) -> Iterator[Storm]:
 
 
 @pytest.fixture(scope="module")
-def spark(between: Storm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
-    with spark_session(tmp_path_factory.mktemp("one"), f"{between.url}/iceberg", "work") as running:
+def spark(
+    server: Server, between: Storm, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Spark]:
+    place, url = tmp_path_factory.mktemp("one"), f"{between.url}/iceberg"
+    with spark_session(place, url, server.token, "work") as running:
         yield running
 
 
@@ -147,10 +150,11 @@ def test_spark_that_is_put_off_or_loses_its_answer_asks_again_and_writes_once(
 
 
 def test_pyiceberg_that_comes_after_spark_tries_again_too(
-    spark: Spark, lake: Repository, between: Storm
+    spark: Spark, server: Server, lake: Repository, between: Storm
 ) -> None:
     table = make_table(spark, "second", 2, 3)
-    catalog = RestCatalog("lake", uri=f"{between.url}/iceberg", warehouse="work")
+    url = f"{between.url}/iceberg"
+    catalog = RestCatalog("lake", uri=url, warehouse="work", token=str(server.token))
     other = catalog.load_table("default.second")
 
     def spark_first() -> None:
@@ -195,7 +199,7 @@ def test_two_sessions_and_pyiceberg_at_once_lose_and_double_no_row(
 
     with ExitStack() as ends:
         place = tmp_path_factory.mktemp("two")
-        second = ends.enter_context(spark_session(place, server.url, "work"))
+        second = ends.enter_context(spark_session(place, server.url, server.token, "work"))
         pool = ends.enter_context(ThreadPoolExecutor(3))
         adding = [pool.submit(appends, spark, 1000), pool.submit(appends, second, 2000)]
         wait_for_all([*adding, *(pool.submit(pyiceberg, first) for first in others[:1])])

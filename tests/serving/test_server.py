@@ -167,7 +167,10 @@ def test_missing_weather_and_a_value_outside_training_are_answered_and_flagged(
 def test_what_cannot_be_answered_is_an_error_of_its_family(
     server: Server, method: str, path: str, content: bytes, status: int, kind: str
 ) -> None:
-    reply = httpx.request(method, server.url + path, content=content, timeout=SECONDS)
+    headers = {"Content-Type": "application/json"}
+    reply = httpx.request(
+        method, server.url + path, content=content, headers=headers, timeout=SECONDS
+    )
     assert (reply.status_code, reply.json()["error"]["kind"]) == (status, kind)
 
 

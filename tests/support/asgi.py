@@ -43,6 +43,7 @@ async def ask(
     path: str = "/a",
     body: bytes = b"{}",
     key: str | None = None,
+    token: str | None = None,
 ) -> Told:
     """Sends one request without a socket."""
     told = Told()
@@ -58,7 +59,9 @@ async def ask(
         else:
             told.body += message["body"]
 
-    headers = [(b"idempotency-key", key.encode())] if key else []
+    headers = [(b"content-length", str(len(body)).encode())] if method == "POST" else []
+    headers += [(b"idempotency-key", key.encode())] if key else []
+    headers += [(b"authorization", f"Bearer {token}".encode())] if token else []
     scope = {"method": method, "path": where, "query_string": query.encode(), "headers": headers}
     await app(scope, receive, send)
     return told

@@ -38,16 +38,26 @@ class Server:
     def url(self) -> str:
         return str(self.ready["iceberg"])
 
+    @property
+    def token(self) -> str | None:
+        """The token of the process, if it has made one."""
+        found = self.ready["token"]
+        return None if found is None else str(found)
+
     def ask(
         self, method: str, path: str, body: Body | None = None, **headers: str
     ) -> httpx.Response:
-        """Sends one request as it is; `_` in a header's name stands for `-`."""
+        """Sends one request with the process's token; `_` in a header's name stands for `-`."""
+        if self.token is not None:
+            headers = {"Authorization": f"Bearer {self.token}", **headers}
         named = {name.replace("_", "-"): text for name, text in headers.items()}
         return httpx.request(
             method, f"{self.url}/v1/{path}", json=body, headers=named, timeout=SECONDS
         )
 
     def catalog(self, warehouse: str, **properties: str) -> RestCatalog:
+        if self.token is not None and not properties.keys() & {"token", "credential"}:
+            properties["token"] = self.token
         return RestCatalog("lake", uri=self.url, warehouse=warehouse, **properties)
 
     def stop(self) -> int:

@@ -69,7 +69,7 @@ def require_spark() -> None:
 
 
 @contextmanager
-def spark_session(place: Path, url: str, *warehouses: str) -> Iterator[Spark]:
+def spark_session(place: Path, url: str, token: str | None, *warehouses: str) -> Iterator[Spark]:
     """Runs a session in the folder `place`; each warehouse at `url` is a catalog of its own.
 
     It takes ten seconds to begin. The environment is this process's, with its credentials.
@@ -77,7 +77,7 @@ def spark_session(place: Path, url: str, *warehouses: str) -> Iterator[Spark]:
     outside = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
     jars = ",".join(str(HOME / jar) for jar in JARS)
     process = subprocess.Popen(
-        [HOME / "venv" / "bin" / "python", _SESSION, jars, url, *warehouses],
+        [HOME / "venv" / "bin" / "python", _SESSION, jars, url, token or "", *warehouses],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -1,7 +1,7 @@
 """One Spark session in a process of its own: SQL comes in a line, its rows go out in one.
 
 Runs in Spark's own virtual environment, where nothing of Instep is installed:
-`python spark_session.py JAR,JAR URL WAREHOUSE...`. Each warehouse is a catalog of its own,
+`python spark_session.py JAR,JAR URL TOKEN WAREHOUSE...`. Each warehouse is a catalog of its own,
 named by its first letters up to what is no letter or digit. Rows are JSON texts.
 """
 
@@ -25,7 +25,7 @@ PLAIN = {
 
 
 def main() -> None:
-    jars, url, *warehouses = sys.argv[1:]
+    jars, url, token, *warehouses = sys.argv[1:]
     builder = SparkSession.builder.master("local[1]").config("spark.jars", jars)
     for name, text in PLAIN.items():
         builder = builder.config(name, text)
@@ -33,7 +33,8 @@ def main() -> None:
         catalog = f"spark.sql.catalog.{re.split('[^a-z0-9]', warehouse)[0]}"
         builder = builder.config(catalog, "org.apache.iceberg.spark.SparkCatalog")
         options = {"type": "rest", "uri": url, "warehouse": warehouse, "cache-enabled": "false"}
-        for name, text in {**options, "header.Instep-Actor": "spark"}.items():
+        who = {"token": token, "header.Instep-Actor": "spark"}
+        for name, text in {**options, **who}.items():
             builder = builder.config(f"{catalog}.{name}", text)
     session = builder.getOrCreate()
     answer({"ready": session.version})

@@ -25,6 +25,13 @@ DEFAULT_PORT = 8731
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
+    "--allow-host",
+    "allowed",
+    multiple=True,
+    metavar="NAME",
+    help="A name under which others reach this server, such as a proxy's; may be given again.",
+)
+@click.option(
     "--log",
     "mode",
     type=click.Choice(["durable", "batched", "off"]),
@@ -40,6 +47,7 @@ def serve(
     environment: str | None,
     port: int,
     host: str,
+    allowed: tuple[str, ...],
     mode: str,
     actor: str | None,
     project: Path | None,
@@ -52,6 +60,9 @@ def serve(
 
     Under /iceberg, and without ENVIRONMENT there alone, other engines read and write the tables of
     every branch by the Iceberg REST protocol.
+
+    Where no person has a token, one is made and printed for the life of this process: who writes
+    needs it (--as says who that is), and where others than this machine reach it, everybody.
 
     \b
     Example:  instep serve prod --port 8731
@@ -68,7 +79,7 @@ def serve(
     from instep.serving.process import serve as start
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
-    clients = Clients(opened.repo, opened.folder, host, actor)
+    clients = Clients(opened.repo, opened.folder, host, actor, allowed=allowed)
     if environment is None:
         serve_catalog(clients, port=port, ready=lambda what: emit(what, as_json))
         return
@@ -79,5 +90,8 @@ def serve(
         port=port,
         mode=LogMode(mode),
         ready=lambda what: emit(what, as_json),
-        beside=catalogs(clients) if clients.are_fit() else {},
+        beside=catalogs(clients),
+        doors=clients.doors,
+        admit=clients.admit if clients.doors.is_open else None,
+        token=clients.make_token(),
     )

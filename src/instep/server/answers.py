@@ -9,7 +9,7 @@ be.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from instep.errors import (
     ConflictError,
@@ -22,6 +22,7 @@ from instep.errors import (
     UnavailableError,
 )
 from instep.server.exchange import MAXIMUM_BYTES, Reply, Request, json_reply
+from instep.server.guesses import GUESS_S
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ _KINDS: Mapping[str, tuple[int, str]] = {
     "no-such-namespace": (404, "NoSuchNamespaceException"),
     "table-exists": (409, "AlreadyExistsException"),
     "not-authenticated": (401, "NotAuthorizedException"),
+    "too-many-guesses": (429, "TooManyRequestsException"),
     "unsupported-operation": (406, "UnsupportedOperationException"),
     "token-reused": (422, "UnprocessableEntityException"),
 }
@@ -53,13 +55,16 @@ _OURS = frozenset({"bucket-access-denied", "database-permission"})
 
 _HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {"WWW-Authenticate": "Bearer"},
+    429: {"Retry-After": str(GUESS_S)},
     503: {"Retry-After": "2"},
 }
 """What a client is told besides. Engines wait so many seconds, five times at most."""
 
 
-def failed(error: Exception, request: Request) -> Reply:
-    """Returns the answer to a request that ended in `error`."""
+def failed(error: Exception, request: Request, shown: Callable[[str], str] = str) -> Reply:
+    """Returns the answer to a request that ended in `error`; `shown` leaves out what no client
+    shall read of a message.
+    """
     match error:
         case InstepError() if error.kind in _OURS:
             _LOG.error("%s: %s", request.route, error.message)
@@ -69,9 +74,10 @@ def failed(error: Exception, request: Request) -> Reply:
             status, type_ = _KINDS.get(error.kind) or _FAMILIES[type(error)]
             if status == 500:
                 _LOG.error("%s: %s", request.route, error.message)
-            return _reply(status, type_, error.message, error.kind)
+            return _reply(status, type_, shown(error.message), error.kind)
         case OverflowError():
-            text = f"The body is over {MAXIMUM_BYTES} bytes: expected fewer. Commit less at once."
+            maximum = next(iter(error.args), MAXIMUM_BYTES)
+            text = f"The body is over {maximum} bytes: expected fewer. Commit less at once."
             return _reply(400, "BadRequestException", text, "request-too-large")
         case RecursionError():
             _LOG.error("%s is nested too deeply", request.route, exc_info=error)

@@ -1,8 +1,9 @@
 """One HTTP request and its answer as values, and the ASGI between them.
 
 What answers is a plain function that runs in a thread (`crews`), since it reads files and waits for
-the database. Requests are bounded; an error that nobody expected is logged, never shown. Those that
-write the same come one after the other (`turns`).
+the database. Requests are bounded, and who sends one is known before its body is read; an error
+that nobody expected is logged, never shown. Those that write the same come one after the other
+(`turns`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -18,7 +19,8 @@ from urllib.parse import parse_qsl, unquote
 from instep.errors import UnavailableError
 from instep.server.crews import crew_of_readers, crew_of_writers
 from instep.server.turns import WAIT_S, Turns
-from instep.serving.http import Application, Receive, Scope, Send
+from instep.serving.doors import has_body
+from instep.serving.http import Application, Receive, Scope, Send, refuse
 
 MAXIMUM_BYTES = 16 << 20
 """A commit names manifests, not files: one of many tables with wide schemas stays below this."""
@@ -26,13 +28,17 @@ MAXIMUM_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`path` is split at its slashes and then decoded, so that a part may hold a slash itself."""
+    """`path` is split at its slashes and then decoded, so that a part may hold a slash itself.
+
+    `address` is where it comes from.
+    """
 
     method: str
     path: tuple[str, ...]
     query: Mapping[str, str]
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    address: str = ""
 
     @property
     def route(self) -> str:
@@ -60,27 +66,33 @@ def application(
     failed: Callable[[Exception, Request], Reply],
     same: Callable[[Request], str | None] = lambda _: None,
     wait_s: float = WAIT_S,
+    admit: Callable[[Request], int] = lambda _: MAXIMUM_BYTES,
 ) -> Application:
     """Returns an ASGI application; `failed` says what is answered in place of an exception.
 
-    `same` tells requests that must not be carried out side by side, None for one that may: it
-    changes nothing.
+    `admit` is asked before a body is read: it returns how many bytes it may have, and raises for
+    who may not send one. `same` tells requests that must not be carried out side by side, None for
+    one that may: it changes nothing.
     """
     turns, writers, readers = Turns(wait_s), crew_of_writers(), crew_of_readers()
 
     async def respond(scope: Scope, receive: Receive, send: Send) -> None:
-        body = await _body(receive)
-        request = _request(scope, body or b"")
-        if body is None:
-            reply = failed(OverflowError(), request)
-        else:
-            key = same(request)
-            crew = readers if key is None else writers
+        request = _request(scope)
+        if has_body(scope):
             try:
-                async with turns.turn(key):
-                    reply = await crew.carry_out(partial(_answered, request, answer, failed))
-            except UnavailableError as error:
+                maximum = await readers.carry_out(partial(admit, request))
+                request = replace(request, body=await _body(request, receive, maximum))
+            except Exception as error:
                 reply = failed(error, request)
+                await refuse(scope, receive, send, reply.status, reply.body, reply.headers)
+                return
+        key = same(request)
+        crew = readers if key is None else writers
+        try:
+            async with turns.turn(key):
+                reply = await crew.carry_out(partial(_answered, request, answer, failed))
+        except UnavailableError as error:
+            reply = failed(error, request)
         await _send(send, reply, with_body=request.method != "HEAD")
         if reply.after is not None:
             with suppress(UnavailableError):  # others wait: what is due stays so for the next
@@ -100,7 +112,8 @@ def _answered(
         return failed(error, request)
 
 
-def _request(scope: Scope, body: bytes) -> Request:
+def _request(scope: Scope) -> Request:
+    """Returns a request without its body."""
     raw = scope.get("raw_path") or scope["path"].encode()
     parts = raw.decode("ascii", "replace").strip("/").split("/")
     query = scope["query_string"].decode("ascii", "replace")
@@ -109,20 +122,28 @@ def _request(scope: Scope, body: bytes) -> Request:
         tuple(unquote(part) for part in parts),
         dict(parse_qsl(query, keep_blank_values=True)),
         {name.decode("latin-1").lower(): text.decode("latin-1") for name, text in scope["headers"]},
-        body,
+        b"",
+        (scope.get("client") or ("",))[0],
     )
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """Returns the whole body, or None where it is too large."""
+async def _body(request: Request, receive: Receive, maximum: int) -> bytes:
+    """Returns the whole body; one that is too large is not read to its end.
+
+    Raises:
+        OverflowError.
+    """
+    size = int(request.headers.get("content-length", "0"))
+    if size > maximum:
+        raise OverflowError(maximum)
     parts: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         part = message.get("body", b"")
         size += len(part)
-        if size > MAXIMUM_BYTES:
-            return None
+        if size > maximum:
+            raise OverflowError(maximum)
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)

@@ -27,7 +27,7 @@ from instep.history.tokens import TOKEN_DAYS
 from instep.pipelines.records import is_kept_by_run
 from instep.server.answers import bad_request, failed, unsupported
 from instep.server.clients import Client, Clients
-from instep.server.exchange import Reply, Request, application, json_reply
+from instep.server.exchange import MAXIMUM_BYTES, Reply, Request, application, json_reply
 from instep.server.reading import (
     NAMESPACE,
     PAGE,
@@ -45,6 +45,7 @@ from instep.server.reading import (
 )
 from instep.server.updates import TableChange, parse_change
 from instep.server.writing import Act, commit, create, drop, rename, stage
+from instep.serving.doors import FORM_BYTES
 from instep.serving.http import Application
 from instep.tables.addresses import client_properties
 
@@ -88,7 +89,25 @@ class Service:
 
 def iceberg(service: Service) -> Application:
     """Returns the ASGI application of the whole catalog."""
-    return application(lambda request: answer(service, request), failed, sent_again)
+    shown = service.clients.doors.shown
+    return application(
+        partial(answer, service),
+        lambda error, request: failed(error, request, shown),
+        sent_again,
+        admit=partial(admit, service),
+    )
+
+
+def admit(service: Service, request: Request) -> int:
+    """Returns how many bytes the body of a request may have.
+
+    Raises:
+        InstepError: as `Clients.identify`, for who may send none.
+    """
+    if request.path[1:] == _TOKENS:  # the body says who asks
+        return FORM_BYTES
+    service.clients.identify(request)
+    return MAXIMUM_BYTES
 
 
 def sent_again(request: Request) -> str | None:

@@ -20,20 +20,28 @@ class Ready:
 
     url: str
     have_tokens: bool
+    token: str | None = None
 
     def to_json(self) -> dict[str, Json]:
         return {
             "url": self.url,
             MOUNT: f"{self.url}/{MOUNT}",
             "clients": "authenticated" if self.have_tokens else "asserted",
+            "token": self.token,
         }
 
     def to_text(self) -> str:
-        known = "by their tokens" if self.have_tokens else "by what they say, on this machine"
+        if self.have_tokens:
+            known = "are known by their tokens"
+        elif self.token is not None:
+            known = "that write have the token, and are who they say"
+        else:
+            known = "may read; for others to write, name who does with --as"
         return "\n".join(
             [
                 f"Serving the tables of every branch at {self.url}/{MOUNT}",
-                f"  clients  are known {known}",
+                f"  clients  {known}",
+                *([f"  token    {self.token}"] if self.token is not None else []),
                 "Point an Iceberg REST client there, with a branch as its warehouse; stop with "
                 "Ctrl-C.",
             ]
@@ -50,17 +58,17 @@ def serve_catalog(clients: Clients, *, port: int, ready: Callable[[Ready], None]
 
     Raises:
         UnavailableError (kind "port-in-use").
-        RefusedError (kind "no-tokens").
     """
-    clients.check()
     have_tokens = clients.have_tokens
+    token = clients.make_token()
     listener = bind(clients.host, port)
     try:
         asyncio.run(
             run(
                 mounted(catalogs(clients), application(_nothing_else, failed)),
+                clients.doors,
                 listener,
-                lambda url: ready(Ready(url, have_tokens)),
+                lambda url: ready(Ready(url, have_tokens, token)),
             )
         )
     finally:

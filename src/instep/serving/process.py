@@ -19,7 +19,8 @@ from instep.canonical import Json
 from instep.errors import InstepError
 from instep.history.repository import Repository
 from instep.serving.batches import Batches
-from instep.serving.endpoints import Service, respond
+from instep.serving.doors import Doors
+from instep.serving.endpoints import Admit, Service, respond
 from instep.serving.flush import flush
 from instep.serving.http import Application, Receive, Scope, Send, bind, mounted, run
 from instep.serving.prediction_log import LogMode, LogState, PredictionLog
@@ -40,6 +41,7 @@ class Ready:
     log: LogState
     folder: Path
     beside: tuple[str, ...] = ()
+    token: str | None = None
 
     def to_json(self) -> dict[str, Json]:
         return {
@@ -48,6 +50,7 @@ class Ready:
             "commit": self.served.commit,
             "models": {name: one.source.version for name, one in self.served.models.items()},
             "log": self.log.to_json(),
+            "token": self.token,
             **{name: f"{self.url}/{name}" for name in self.beside},
         }
 
@@ -62,6 +65,7 @@ class Ready:
             f"  log      {self.log.mode.value}, in {self.folder}",
         ]
         lines += [f"  {name:<8} {self.url}/{name}" for name in self.beside]
+        lines += [f"  token    {self.token}"] if self.token is not None else []
         lines += [
             f"  recovered {one.segment}: {one.records} records kept, {one.cut_bytes} torn bytes "
             "set aside"
@@ -86,10 +90,14 @@ def serve(
     mode: LogMode,
     ready: Callable[[Ready], None],
     beside: Mapping[str, Application],
+    doors: Doors,
+    admit: Admit | None,
+    token: str | None,
 ) -> None:
     """Serves until SIGTERM or SIGINT; calls `ready` once, when the first question may come.
 
-    `beside` are other applications on the same port, by the first part of their path.
+    `beside` are other applications on the same port, by the first part of their path. `admit` holds
+    that who asks may, where not everybody may; `token` was made for that, and is told once.
 
     Raises:
         UnavailableError (kind "port-in-use").
@@ -99,7 +107,12 @@ def serve(
     try:
         served = load_served(repo, environment)
         log = PredictionLog(predictions_folder(repo.here), mode, repo.clock)
-        asyncio.run(_serve(repo, served, log, listener, ready, beside))
+
+        def told(url: str, service: Service) -> None:
+            state, folder = service.batches.log_state, predictions_folder(repo.here)
+            ready(Ready(url, service.served, state, folder, tuple(beside), token))
+
+        asyncio.run(_serve(repo, served, log, listener, told, beside, doors, admit))
     finally:
         listener.close()
     _flush(repo)
@@ -110,21 +123,20 @@ async def _serve(
     served: ServedCommit,
     log: PredictionLog,
     listener: socket.socket,
-    ready: Callable[[Ready], None],
+    ready: Callable[[str, Service], None],
     beside: Mapping[str, Application],
+    doors: Doors,
+    admit: Admit | None,
 ) -> None:
-    service = Service(served, Batches(log, asyncio.get_running_loop()))
+    batches = Batches(log, asyncio.get_running_loop())
+    service = Service(served, batches, doors=doors, admit=admit)
 
     async def predictions(scope: Scope, receive: Receive, send: Send) -> None:
         await respond(service, scope, receive, send)
 
-    def started(url: str) -> None:
-        folder = predictions_folder(repo.here)
-        ready(Ready(url, service.served, service.batches.log_state, folder, tuple(beside)))
-
     follower = asyncio.create_task(_follow(repo, service))
     try:
-        await run(mounted(beside, predictions), listener, started)
+        await run(mounted(beside, predictions), doors, listener, lambda url: ready(url, service))
     finally:
         follower.cancel()
         with suppress(asyncio.CancelledError):
