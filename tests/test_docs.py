@@ -226,6 +226,21 @@ def test_every_link_between_pages_leads_somewhere(path: Path) -> None:
         assert (path.parent / file).exists(), f"{path.name} links to {target}"
 
 
+def test_every_line_of_the_security_page_names_tests_that_exist() -> None:
+    names = {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    }
+    lines = re.findall(r"^\| (?!who|---)(.+) \|$", page("security.md"), re.MULTILINE)
+    assert len(lines) > 10
+    for line in lines:
+        held = re.findall(r"`(test_\w+)`", line.split(" | ")[3])
+        assert held, f"no test holds: {line}"
+        assert set(held) <= names, f"{set(held) - names} are no tests"
+
+
 def test_every_room_is_on_the_map() -> None:
     text = page("architecture.md")
     rooms = {path.parent.name for path in SOURCE.glob("*/__init__.py")}

@@ -65,7 +65,8 @@ def main() -> None:
     flights = read(options.data / f"flights-{options.month}.csv")
     weather = by_hour(read(options.data / f"weather-{options.month}.csv"))
     real = spread([question for row in flights if (question := ask(row, weather))], options.count)
-    with httpx.Client(base_url=options.url, timeout=30, trust_env=False) as client:
+    proof = {"Authorization": f"Bearer {options.token}"} if options.token else {}
+    with httpx.Client(base_url=options.url, headers=proof, timeout=30, trust_env=False) as client:
         replies = [send(client, options.model, question) for question in real]
         special = {
             name: (question, send(client, options.model, question))
@@ -179,6 +180,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("data", type=Path, help="the folder of the monthly files")
     parser.add_argument("month", help="for example 2013-09")
     parser.add_argument("--url", default="http://127.0.0.1:8731")
+    parser.add_argument(
+        "--token", help="of a person, or the one that the server printed; needed beyond loopback"
+    )
     parser.add_argument("--model", default="delay")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--unseen", default="ILM", help="a destination that is new this month")

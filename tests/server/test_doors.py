@@ -275,6 +275,14 @@ def test_a_server_for_which_nobody_writes_takes_no_writes_and_says_how(tmp_path:
             assert "instep serve --as NAME" in answer.json["error"]["message"]
 
 
+def test_the_token_of_a_process_is_traded_as_that_of_a_person_is(server: Server) -> None:
+    form = {"grant_type": "client_credentials", "client_id": "ana"}
+    url = f"{server.url}/v1/oauth/tokens"
+    told = httpx.post(url, data={**form, "client_secret": str(server.token)}).json()
+    proof = [JSON, bearer(told["access_token"])]
+    assert tell(server.url, "POST", TABLES, proof, b"{}").kind == "bad-name"
+
+
 PEOPLE = "people: {ana: {token: {secret: T_ANA}}, ben: {token: {secret: T_BEN}}}\n"
 ANA, BEN = "a-token-of-ana", "a-token-of-ben"
 

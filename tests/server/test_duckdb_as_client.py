@@ -83,7 +83,7 @@ def made(project: Path, config: str = "") -> Repository:
 
 def test_duckdb_reads_a_branch_without_a_token(tmp_path: Path) -> None:
     made(tmp_path)
-    with serving(tmp_path, "--as", "ana") as server:
+    with serving(tmp_path) as server:
         found = answers(
             documented(server, with_token=False),
             "SELECT * FROM lake.default.people ORDER BY id",
