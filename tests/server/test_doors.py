@@ -21,8 +21,8 @@ from rest import Server, make_branch, make_project, people, serving
 
 from instep.errors import InvalidError, RefusedError, UnavailableError
 from instep.history.repository import Repository
-from instep.server.guesses import ADDRESSES, GUESS_S, GUESSES, Guesses
 from instep.serving.doors import Doors, check, doors_at
+from instep.serving.guesses import ADDRESSES, GUESS_S, GUESSES, Guesses
 from instep.tables.content import TableContent
 
 TABLES = "/iceberg/v1/work/namespaces/default/tables"
@@ -109,7 +109,7 @@ def scope(*hosts: str, method: str = "GET") -> dict[str, object]:
 
 LOOPBACK = doors_at("127.0.0.1", machine="box")
 EVERYWHERE = doors_at("0.0.0.0", machine="Box")
-BEHIND_PROXY = doors_at("127.0.0.1", ["Lake.example"], machine="box")
+BEHIND_PROXY = doors_at("127.0.0.1", ["Lake.example:443"], machine="box")
 
 
 @pytest.mark.parametrize("host", ["localhost:8731", "LOCALHOST", "localhost.", "127.0.0.1:1",

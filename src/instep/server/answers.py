@@ -22,7 +22,7 @@ from instep.errors import (
     UnavailableError,
 )
 from instep.server.exchange import MAXIMUM_BYTES, Reply, Request, json_reply
-from instep.server.guesses import GUESS_S
+from instep.serving.guesses import GUESS_S
 
 _LOG = logging.getLogger(__name__)
 

@@ -34,8 +34,8 @@ from instep.history.repository import Repository
 from instep.pipelines.address import revealed
 from instep.pipelines.project import ProjectConfig
 from instep.server.exchange import Reply, Request, json_reply
-from instep.server.guesses import Guesses
 from instep.serving.doors import Doors, doors_at
+from instep.serving.guesses import Guesses
 from instep.serving.http import Scope
 
 _LOG = logging.getLogger(__name__)

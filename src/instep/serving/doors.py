@@ -89,7 +89,12 @@ def doors_at(
     proxy's. `machine` is this machine's name; `own` are the folders of the lake and the project.
     """
     is_open = not is_loopback(host) or bool(allowed)
-    names = {"localhost", "127.0.0.1", "[::1]", *map(str.lower, allowed)}
+    names = {
+        "localhost",
+        "127.0.0.1",
+        "[::1]",
+        *(name.lower().partition(":")[0] for name in allowed),
+    }
     if not is_loopback(host):
         names |= {machine.lower(), host.lower()} - {""}
     return Doors(frozenset(names), is_open, frozenset(forms), _folders(own))

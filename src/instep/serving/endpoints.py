@@ -31,6 +31,7 @@ from instep.errors import (
 from instep.serving.batches import WAITING_LIMIT, Answer, Batches
 from instep.serving.doors import Doors
 from instep.serving.guard import check
+from instep.serving.guesses import GUESS_S
 from instep.serving.http import Receive, Scope, Send, refuse
 from instep.serving.records import MODEL_FAILED, Predicted, Refused
 from instep.serving.requests import MAXIMUM_BYTES, parse_question
@@ -51,7 +52,7 @@ _KINDS: Mapping[str, int] = {"not-authenticated": 401, "too-many-guesses": 429}
 
 _HEADERS: Mapping[int, Mapping[str, str]] = {
     401: {"WWW-Authenticate": "Bearer"},
-    429: {"Retry-After": "60"},
+    429: {"Retry-After": str(GUESS_S)},
 }
 
 Admit = Callable[[Scope], Awaitable[None]]
