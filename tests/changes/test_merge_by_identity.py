@@ -121,6 +121,21 @@ def test_a_table_that_one_side_renamed_gets_the_rows_that_the_other_changed(
 
 
 @pytest.mark.parametrize("who", ["a", "b"])
+def test_what_is_no_table_is_merged_by_its_key_beside_a_renamed_one(
+    repo: Repository, who: str
+) -> None:
+    did(repo, "a", renamed("staff"))
+    blob = repo.objects.put(CONTRACT.replace("1.0.0", "1.1.0").encode())
+    contract: dict[str, Any] = {"type": "instep.contract.v1", "blob": blob}
+    changes = {"contract/people": None, "contract/staff": contract}
+    commit_edit(repo, who, Edit(repo.resolve(who), changes, "ana", "promise", "test"))
+    did(repo, "b", wrote({2: "Ben"}))
+    assert merged(repo).commit is not None
+    assert Lake(repo).branch("a").keys("contract") == ("contract/staff",)
+    assert held(repo, "staff") == {1: "ana", 2: "Ben"}
+
+
+@pytest.mark.parametrize("who", ["a", "b"])
 def test_rows_that_both_changed_are_merged_by_the_contract_of_the_former_name(
     repo: Repository, who: str
 ) -> None:

@@ -151,18 +151,19 @@ def _renamed(ours: Side, theirs: Side) -> Iterator[RenamedTable]:
 def _went(side: Side) -> Iterator[tuple[str, Difference]]:
     """Yields, by their uuid, the tables that a side has no more under the key of the base."""
     for one in side.values():
-        uuid = _uuid(one.before)
-        if kind_of(one.key) == "table" and uuid and uuid != _uuid(one.after):
+        uuid = _uuid(one.key, one.before)
+        if uuid and uuid != _uuid(one.key, one.after):
             yield uuid, one
 
 
 def _came(side: Side) -> Iterator[tuple[str, str]]:
     """Yields, by their uuid, the keys under which a side has tables that the base has not there."""
     for one in side.values():
-        uuid = _uuid(one.after)
-        if kind_of(one.key) == "table" and uuid and uuid != _uuid(one.before):
+        uuid = _uuid(one.key, one.after)
+        if uuid and uuid != _uuid(one.key, one.before):
             yield uuid, one.key
 
 
-def _uuid(content: JsonObject | None) -> str | None:
-    return str(content["uuid"]) if content else None
+def _uuid(key: str, content: JsonObject | None) -> str | None:
+    """Returns which table a content is; None where it is none."""
+    return str(content["uuid"]) if content and kind_of(key) == "table" else None
