@@ -11,6 +11,7 @@ from databases import on_both
 from instep import faults
 from instep.changes import branch_merge
 from instep.changes.branch_merge import BranchMerge, Resolutions, merge_branch
+from instep.changes.evidence import compare
 from instep.errors import ConflictError
 from instep.history.edits import Edit, commit_edit
 from instep.history.refs import RefKind, create_ref
@@ -212,6 +213,28 @@ def test_a_new_name_that_the_other_side_gave_a_new_table_is_a_conflict_that_lose
     expected = ("table/staff",) if is_renamed else ("table/people", "table/staff")
     assert tables(repo) == expected
     assert held(repo, "staff") == ({1: "ana", 2: "ben"} if is_renamed else {9: "zoe"})
+
+
+def test_a_diff_sets_a_renamed_table_against_what_it_was(repo: Repository) -> None:
+    did(repo, "a", renamed("staff"), wrote({2: "Ben", 3: "cleo"}, "staff"), made("people"))
+    found = compare(repo, repo.resolve("start"), repo.resolve("a"))
+    said = {one.key: (one.act, one.sentences[:2]) for one in found.keys}
+    assert said["table/staff"] == (
+        "changed",
+        (
+            "was table/people before, and is the same table",
+            "rows 2 -> 3: 2 added, 1 removed (exact, as a multiset, without a key)",
+        ),
+    )
+    assert said["table/people"][0] == "added"
+    assert said["table/people"][1][0] == "is table/staff now"
+    did(repo, "b", renamed("staff"))
+    found = compare(repo, repo.resolve("start"), repo.resolve("b"))
+    said = {one.key: (one.act, one.sentences[:1]) for one in found.keys}
+    assert said == {
+        "table/people": ("removed", ("is table/staff now",)),
+        "table/staff": ("changed", ("was table/people before, and is the same table",)),
+    }
 
 
 def moving(repo: Repository, times: int) -> list[int]:

@@ -7,11 +7,12 @@ what could not be computed says so.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from instep.canonical import Json, JsonObject
 from instep.changes.key_evidence import KeyEvidence, act_of
+from instep.changes.renamed_tables import new_names
 from instep.findings import Finding, Severity
 from instep.history.repository import Repository
 from instep.history.tree import Difference, kind_of
@@ -41,13 +42,37 @@ class Comparison:
 
 
 def compare(repo: Repository, before: str, after: str, say: Say = lambda text: None) -> Comparison:
-    """Returns what differs; reads only the contents that differ. `say` hears of each key."""
+    """Returns what differs; reads only the contents that differ. `say` hears of each key.
+
+    A table under a new name is compared with what it was under the former one.
+    """
     keys = []
-    for difference in repo.diff(before, after):
+    for difference, names in _by_table(repo.diff(before, after)):
         if difference.key.startswith("table/"):
             say(f"comparing {difference.key}")
-        keys.append(_describe(repo, after, difference))
+        if names and difference.after is None:
+            keys.append(KeyEvidence(difference.key, "removed", names))
+            continue
+        found = _describe(repo, after, difference)
+        keys.append(replace(found, sentences=(*names, *found.sentences)))
     return Comparison(before, after, tuple(keys))
+
+
+def _by_table(found: Iterable[Difference]) -> Iterator[tuple[Difference, tuple[str, ...]]]:
+    """Yields what differs, with what is to be said of names.
+
+    A renamed table is set against what it was; what has its former name now is new.
+    """
+    by_key = {one.key: one for one in found}
+    former = new_names(by_key)
+    latter = {before: key for key, before in former.items()}
+    for key, one in by_key.items():
+        names = (f"is {latter[key]} now",) if key in latter else ()
+        if key in former:
+            names = (*names, f"was {former[key]} before, and is the same table")
+            yield replace(one, before=by_key[former[key]].before), names
+        else:
+            yield replace(one, before=None if names else one.before), names
 
 
 def reads_of(comparison: Comparison) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Answers which tables have another name on a side of a merge, and puts both sides under one name.
+"""Answers which tables have another name than before, and merges what sides call differently.
 
 A table is its uuid, its key only its name, but trees are merged by keys. So before that, what each
 side did to a renamed table is put under the key that the table will have. Pure.
@@ -70,6 +70,12 @@ class Aligned:
         settled = found.changes.keys() | {one.key for one in found.conflicts}
         alike = {key: self.ours[key].after for key in self.moved - settled}
         return replace(found, changes=found.changes | alike)
+
+
+def new_names(side: Side) -> dict[str, str]:
+    """Returns the former keys of the tables that were renamed, by those that they have now."""
+    came = dict(_came(side))
+    return {came[uuid]: one.key for uuid, one in _went(side) if uuid in came}
 
 
 def align(
