@@ -1,6 +1,6 @@
 """Recognises a column of an arriving batch that is there under another name.
 
-A pure reading of column profiles: the batch against the last accepted one. It proposes, with
+A pure reading of column profiles: the batch against an accepted one. It proposes, with
 evidence in a sentence, and never renames.
 """
 
@@ -51,7 +51,7 @@ def renames(
 ) -> tuple[Rename, ...]:
     """Returns which missing columns arrive under which unknown names, each at most once.
 
-    `missing` and `known` are profiles of the last accepted batch, `unknown` of the arriving one. A
+    `missing` and `known` are profiles of an accepted batch, `unknown` of the arriving one. A
     pair is named when each is the other's best by a margin, and the unknown column does not look
     more like another known one: many columns look like a small enumeration.
     """

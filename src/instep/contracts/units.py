@@ -1,6 +1,6 @@
 """Recognises that a column of an arriving batch is in another unit, or else moved.
 
-A pure reading of column profiles: the batch against the last accepted one. It proposes, with
+A pure reading of column profiles: the batch against an accepted one. It proposes, with
 evidence in a sentence, and never repairs. A change of distribution alone is no change of unit:
 unless the old values are gone and a conversion brings them back, a column is only told of.
 
@@ -140,7 +140,7 @@ class UnitChange:
         found = self.conversion
         question = f"{found.target} instead of {found.source}?" if found.source else "another unit?"
         return (
-            f"{self.column}: every quantile is {found.arithmetic} the last accepted batch: "
+            f"{self.column}: every quantile is {found.arithmetic} the nearest accepted batch: "
             f"{question}"
         )
 
@@ -213,7 +213,7 @@ def is_identifier(profile: ColumnProfile) -> bool:
 def distribution_changes(
     before: Mapping[str, ColumnProfile], after: Sequence[ColumnProfile], table: str
 ) -> tuple[Finding, ...]:
-    """Returns notes on columns that look different from the last accepted batch; never a stop."""
+    """Returns notes on columns that look different from an accepted batch; never a stop."""
     notes = []
     for profile in after:
         last = before.get(profile.name)
@@ -226,7 +226,7 @@ def distribution_changes(
                     table,
                     profile.name,
                     f"null in {profile.null_share:.0%} of rows, "
-                    f"{last.null_share:.0%} in the last accepted batch",
+                    f"{last.null_share:.0%} in the nearest accepted batch",
                 )
             )
         if is_number(last) and is_number(profile):
@@ -237,7 +237,7 @@ def distribution_changes(
                     _note(
                         table,
                         profile.name,
-                        f"median {new:.6g}, {old:.6g} in the last accepted batch; "
+                        f"median {new:.6g}, {old:.6g} in the nearest accepted batch; "
                         f"{gap:.0%} of the rows moved",
                     )
                 )

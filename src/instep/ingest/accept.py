@@ -24,6 +24,7 @@ from instep.ingest.arrive import merge_if_allowed
 from instep.ingest.arrived import Arrived, findings_of
 from instep.ingest.attempts import on_newest_main
 from instep.ingest.batch import Outcome, Reading
+from instep.ingest.effect import EMPTY
 from instep.ingest.kept import read_as, reading_again, without_contract
 from instep.ingest.records import Arrival, arrival_of_change, insert_mappings, update_arrival
 from instep.ingest.upkeep import look_after
@@ -46,7 +47,7 @@ def accept(
     None means none. The mapping is kept with the source, for later files.
 
     Raises:
-        RefusedError (kinds "own-arrival", "not-held", "still-held").
+        RefusedError (kinds "own-arrival", "not-held", "still-held", "empty-result").
         InvalidError (kinds "no-rename", "bad-rename", "needs-reason").
         NotFoundError (kind "erased"): the kept file was erased.
     """
@@ -129,7 +130,9 @@ def _record(
         state = load_change(tx, change.number).state
     reached("accept.record.after")
     seen = outcome.examined
-    return Arrived(read, state, seen.findings, commit, broken=dict(seen.broken))
+    return Arrived(
+        read, state, seen.findings, commit, broken=dict(seen.broken), effect=outcome.effect
+    )
 
 
 def _check_may_accept(change: Change, actor: str) -> None:
@@ -189,6 +192,14 @@ def _check_stops(arrival: Arrival, stops: Sequence[Finding], why: str) -> None:
             f"Change {number} stays held: {' '.join(finding.message for finding in final)} "
             f"Expected every column of the contract. Use {mend}, or refuse it.",
             kind="still-held",
+            change=number,
+        )
+    empty = next((finding for finding in stops if finding.kind == EMPTY), None)
+    if empty is not None:
+        raise RefusedError(
+            f"Change {number} stays held: {empty.message} No reason lets it in. Refuse it, or "
+            f"correct contracts/{arrival.table}.yaml if its rows are right, and merge that first.",
+            kind="empty-result",
             change=number,
         )
     if stops and not why:

@@ -20,14 +20,14 @@ from instep.changes.records import Change, Kind, State, end_change, load_change
 from instep.contracts.terms import Format, MergePolicy, Source
 from instep.errors import InvalidError, RefusedError
 from instep.faults import reached
-from instep.findings import Finding, Severity
+from instep.findings import Finding, Severity, stops
 from instep.history.edits import Edit
 from instep.history.ids import new_id
 from instep.history.locks import writing
 from instep.history.objects import write_durably
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
-from instep.ingest.arrived import NO_CONTRACT, Arrived, findings_of
+from instep.ingest.arrived import NO_CONTRACT, Arrived, effect_of, findings_of
 from instep.ingest.attempts import on_newest_main
 from instep.ingest.batch import Delivery, Outcome, Reading
 from instep.ingest.files import (
@@ -41,7 +41,14 @@ from instep.ingest.files import (
     unexpected,
 )
 from instep.ingest.in_force import find_contract, named_table
-from instep.ingest.records import Arrival, insert_arrival, mappings_of, same_file
+from instep.ingest.merge import judge_again
+from instep.ingest.records import (
+    Arrival,
+    arrival_of_change,
+    insert_arrival,
+    mappings_of,
+    same_file,
+)
 from instep.ingest.upkeep import look_after
 from instep.tables.write import check_table_name
 
@@ -98,8 +105,8 @@ def _ingest(
     policy = in_force.contract.merge_policy if in_force else MergePolicy.APPEND
     with repo.store.reading() as tx:
         found = same_file(tx, name, digest, policy)
-        if found is not None and not (in_force and _awaits_contract(*found)):
-            return _seen_before(tx, *found)
+    if found is not None and not (in_force and _awaits_contract(*found)):
+        return _again(repo, *found, actor)
     size = file.stat().st_size
 
     def delivery(source: Source | None) -> Delivery:
@@ -139,6 +146,22 @@ def _ingest(
         raise _refuse_unreadable(repo, unread, name, contract, actor, error) from None
 
 
+def _again(repo: Repository, arrival: Arrival, state: State, actor: str) -> Arrived:
+    """Returns how a file stands that is here; a held one is judged by what main is now."""
+    if state is State.HELD:
+        judge_again(repo, arrival.change)
+    with repo.store.transaction() as tx:
+        change = load_change(tx, arrival.change)
+        arrival = arrival_of_change(tx, arrival.change)
+        findings = findings_of(change)
+        if change.state is not State.HELD or stops(findings):
+            return _seen_before(tx, arrival, change.state)
+        gate.release_hold(tx, change.number)
+        commit = merge_if_allowed(tx, repo, change, actor)
+        state = load_change(tx, change.number).state
+    return Arrived(arrival, state, findings, commit, effect=effect_of(change))
+
+
 def _record(repo: Repository, identifier: str, actor: str, outcome: Outcome) -> Arrived:
     """Records a read batch, and merges it when it fits and policy allows; one transaction."""
     reading, seen = outcome.reading, outcome.examined
@@ -156,7 +179,7 @@ def _record(repo: Repository, identifier: str, actor: str, outcome: Outcome) -> 
             title=outcome.title,
             edit=Edit(
                 base=outcome.base,
-                changes={} if is_held else outcome.changes,
+                changes=outcome.changes,
                 author=actor,
                 message=outcome.title,
                 origin=identifier,
@@ -187,7 +210,9 @@ def _record(repo: Repository, identifier: str, actor: str, outcome: Outcome) -> 
         commit = None if is_held else merge_if_allowed(tx, repo, change, actor)
         state = load_change(tx, change.number).state
     reached("ingest.record.after")
-    return Arrived(arrival, state, seen.findings, commit, broken=dict(seen.broken))
+    return Arrived(
+        arrival, state, seen.findings, commit, broken=dict(seen.broken), effect=outcome.effect
+    )
 
 
 def merge_if_allowed(tx: Transaction, repo: Repository, change: Change, actor: str) -> str | None:
@@ -207,7 +232,14 @@ def _awaits_contract(arrival: Arrival, state: State) -> bool:
 
 def _seen_before(tx: Transaction, arrival: Arrival, state: State) -> Arrived:
     change = load_change(tx, arrival.change)
-    return Arrived(arrival, state, findings_of(change), change.merged_commit, was_here=True)
+    return Arrived(
+        arrival,
+        state,
+        findings_of(change),
+        change.merged_commit,
+        was_here=True,
+        effect=effect_of(change),
+    )
 
 
 def _hold_without_contract(

@@ -11,6 +11,7 @@ from instep.canonical import Json
 from instep.changes.records import Change, State
 from instep.errors import RefusedError
 from instep.findings import Finding, Severity
+from instep.ingest.effect import EFFECT, EMPTY, UNUSUAL, Effect
 from instep.ingest.records import Arrival
 
 NO_CONTRACT = "no-contract"
@@ -38,6 +39,8 @@ class Arrived:
     broken: Mapping[str, int] = field(default_factory=dict)
     upkeep: str = ""
     """What was done to the table's files after it, in words."""
+    effect: Effect | None = None
+    """What becomes of the rows of its table; None where rows are only added, or none was read."""
 
     @property
     def is_held(self) -> bool:
@@ -50,6 +53,7 @@ class Arrived:
             "commit": self.commit,
             "skipped": self.was_here,
             "broken": dict(self.broken),
+            "effect": self.effect.to_json() if self.effect else None,
             "findings": [finding.to_json() for finding in self.findings],
             "draft": str(self.draft) if self.draft else None,
             "upkeep": self.upkeep,
@@ -74,7 +78,8 @@ class Arrived:
             terms = ", ".join(f"{name} {count}" for name, count in self.broken.items())
             line += f"; {arrival.quarantined:,} in quarantine ({terms})"
         upkeep = [f"  note: {self.upkeep}"] if self.upkeep else []
-        return "\n".join([line, *self._notes(), *upkeep])
+        effect = [f"  {self.effect.sentence}"] if self.effect else []
+        return "\n".join([line, *effect, *self._notes(), *upkeep])
 
     def _notes(self) -> list[str]:
         """What is worth a line; columns that moved share one, since seasons move many."""
@@ -91,7 +96,7 @@ class Arrived:
         )
         if moved:
             lines.append(
-                f"  note: {', '.join(moved)} moved since the last accepted batch "
+                f"  note: {', '.join(moved)} moved since the nearest accepted batch "
                 f'("instep review {self.arrival.change}")'
             )
         return lines
@@ -103,6 +108,8 @@ def held_error(arrived: Arrived) -> RefusedError:
     number = arrival.change
     stops = [finding for finding in arrived.findings if finding.severity is Severity.STOP]
     evidence = " ".join(finding.message for finding in stops)
+    if arrived.effect is not None and arrived.effect.before:
+        evidence += f" Accepted, it makes {arrived.effect.sentence}."
     again = "is still held" if arrived.was_here else "is held"
     return RefusedError(
         f"{arrival.file_name} {again} as change {number}: {evidence} {_next_step(arrival, stops)}",
@@ -116,6 +123,8 @@ def held_error(arrived: Arrived) -> RefusedError:
 def _next_step(arrival: Arrival, stops: list[Finding]) -> str:
     number = arrival.change
     turn_away = f'"instep refuse {number} --why REASON"'
+    if any(one.kind == EMPTY for one in stops):
+        return f"Next: {_by_contract(arrival)}; or {turn_away}."
     match arrival.held_for:
         case "renamed-column":
             pairs = " ".join(
@@ -127,16 +136,37 @@ def _next_step(arrival: Arrival, stops: list[Finding]) -> str:
         case "missing-column":
             accept = (
                 f'"instep accept {number} --rename NEW=OLD --as SOMEBODY-ELSE" if it has '
-                "another name"
+                f"another name; {_by_contract(arrival)}"
             )
         case "no-contract":
             return (
                 'Correct the draft, then "instep propose", "instep approve" and "instep merge"; '
                 f"then ingest the file again, or {turn_away}."
             )
-        case _:
+        case kind:
             accept = f'"instep accept {number} --why REASON --as SOMEBODY-ELSE"'
+            if kind not in UNUSUAL:
+                accept += f"; {_by_contract(arrival)}"
     return f"Next: {accept}, or {turn_away}."
+
+
+def _by_contract(arrival: Arrival) -> str:
+    """Returns the way out where the data is right and its contract is not."""
+    return (
+        f"if the contract is wrong, correct contracts/{arrival.table}.yaml, then "
+        '"instep propose", "instep approve" and "instep merge", and ingest the file again'
+    )
+
+
+def effect_of(change: Change) -> Effect | None:
+    """Returns what a change's evidence says becomes of the rows of its table."""
+    keys = change.evidence.get("keys")
+    for key in keys if isinstance(keys, list) else []:
+        facts = key.get("facts") if isinstance(key, dict) else None
+        effect = facts.get(EFFECT) if isinstance(facts, dict) else None
+        if isinstance(effect, dict):
+            return Effect.from_json(effect)
+    return None
 
 
 def findings_of(change: Change) -> tuple[Finding, ...]:

@@ -7,11 +7,13 @@ the names, that it was checked by.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from instep.errors import ConflictError
 from instep.history.repository import MAIN, Repository
 from instep.ingest.arrived import Arrived
-from instep.ingest.batch import Outcome, Reading, last_profile, read_batch, rebased
+from instep.ingest.base import nearest_profile
+from instep.ingest.batch import Outcome, Reading, read_batch, rebased
 
 ATTEMPTS = 20
 """How often a batch is put on a newer main before the conflict is given back."""
@@ -39,9 +41,9 @@ def on_newest_main(
             return None
         outcome = rebased(repo, outcome, reading, base) if outcome else None
         if outcome is None:
-            compared = last_profile(repo, reading.contract.table)
             folder = repo.here / "staging" / identifier
-            outcome = read_batch(repo, base, reading, compared, folder)
+            base_of = partial(nearest_profile, repo, reading.contract)
+            outcome = read_batch(repo, base, reading, base_of, folder)
         try:
             return record(outcome)
         except ConflictError as error:

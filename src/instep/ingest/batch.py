@@ -6,7 +6,7 @@ Both an arrival and the acceptance of a held one go this way. Nothing is publish
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
@@ -18,19 +18,30 @@ from instep.engines.schema import quoted
 from instep.errors import InvalidError
 from instep.findings import Finding, stops
 from instep.history.repository import Repository
+from instep.ingest.covered import count_effect, find_covered
+from instep.ingest.effect import EFFECT, Covered, Effect, judge_effect
 from instep.ingest.examine import (
     Examined,
     allow_inputs,
     column_findings,
+    compare,
     examine,
+    first_time,
     stage,
 )
 from instep.ingest.files import check_delimiter, load_rows, open_raw, translating
 from instep.ingest.in_force import InForce
-from instep.ingest.records import last_accepted, load_profile, save_profile
+from instep.ingest.records import load_profile, save_profile
 from instep.tables.added import added_files
 from instep.tables.content import TableContent
-from instep.tables.read import counted_as, data_files, file_set, layout_of, schema_of
+from instep.tables.read import (
+    counted_as,
+    data_files,
+    file_set,
+    layout_of,
+    row_count,
+    schema_of,
+)
 from instep.tables.rows import upsert_files
 from instep.tables.shared import unshared
 from instep.tables.write import (
@@ -41,6 +52,9 @@ from instep.tables.write import (
     set_columns,
     set_layout,
 )
+
+BaseOf = Callable[[str | None], str | None]
+"""Given the first event time of a batch, or None, returns the profile that it is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +89,7 @@ class Outcome:
     """What came of reading a batch: findings, and the table with its good rows.
 
     `content` is None when columns are missing: then no row was written. `compared` is the profile
-    of the batch that it was compared with.
+    of the batch that it was compared with. `effect` is None where rows are only added.
     """
 
     base: str
@@ -86,6 +100,7 @@ class Outcome:
     compared: str | None
     profile: str | None
     quarantine: str | None
+    effect: Effect | None = None
 
     @property
     def stops(self) -> tuple[Finding, ...]:
@@ -113,6 +128,10 @@ class Outcome:
         file = reading.delivery
         good = seen.rows - seen.quarantined
         sentences = [f"{good:,} rows of {file.file_name} fit; {seen.quarantined:,} do not."]
+        effect: dict[str, Json] = {}
+        if self.effect is not None:
+            sentences.append(f"{self.effect.sentence}.")
+            effect = {EFFECT: self.effect.to_json()}
         keys: list[Json] = [
             {
                 "key": reading.key,
@@ -122,6 +141,7 @@ class Outcome:
                     "rows": seen.rows,
                     "quarantined": seen.quarantined,
                     "broken": dict(seen.broken),
+                    **effect,
                 },
             }
         ]
@@ -138,11 +158,11 @@ class Outcome:
 
 
 def read_batch(
-    repo: Repository, base: str, reading: Reading, compared: str | None, folder: Path
+    repo: Repository, base: str, reading: Reading, base_of: BaseOf, folder: Path
 ) -> Outcome:
     """Reads a kept file against its contract, and the table as commit `base` has it.
 
-    It is compared with the batch whose profile is `compared`.
+    It is compared with the batch that `base_of` names.
 
     Its good rows lie in the table's folder afterwards, in files that no commit names yet.
 
@@ -160,7 +180,6 @@ def read_batch(
             table=contract.table,
         )
     before = table_at(repo, base, contract.table)
-    last = load_profile(repo.objects, compared) if compared else ()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         path = repo.objects.existing(delivery.digest)
@@ -169,36 +188,58 @@ def read_batch(
         with DuckDB(repo.root / "staging") as engine, translating(raw):
             rows = load_rows(engine, raw)
             staged = stage(engine, contract, rows, reading.mapping)
-            found = column_findings(engine, contract, staged, last)
             if staged.missing:
+                compared = base_of(first_time(engine, contract, staged))
+                last = load_profile(repo.objects, compared) if compared else ()
+                found = column_findings(engine, contract, staged, last)
                 examined = Examined(rows=rows.rows, findings=found)
                 return Outcome(base, reading, examined, None, before, compared, None, None)
+            found = column_findings(engine, contract, staged, ())
             table = _prepared(repo, before, contract)
             allow_inputs(engine, repo, table)
-            examined = examine(
-                engine, repo, raw, rows, contract, staged, table, last, folder / "aside"
-            )
-        examined = changed(examined, findings=(*found, *examined.findings))
+            examined = examine(engine, repo, raw, rows, contract, staged, table, folder / "aside")
         aside = [repo.objects.put_file(Path(file.path)) for file in examined.aside]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    start = [one.minimum for one in examined.profile if one.name == contract.event_time]
+    compared = base_of(next(iter(start), None))
+    last = load_profile(repo.objects, compared) if compared else ()
+    content = merged_table(repo, contract, table, examined)
+    effect, covered = _effect_of(repo, contract, before, table, content, examined)
+    after = row_count(repo.root, content)
+    stop = judge_effect(contract, examined.rows, after, effect, covered)
+    findings = (
+        *found,
+        *compare(contract, examined.profile, last),
+        *examined.findings,
+        *([stop] if stop else []),
+    )
     return Outcome(
         base=base,
         reading=reading,
-        examined=examined,
-        content=merged_table(repo, contract, table, examined),
+        examined=changed(examined, findings=findings),
+        content=content,
         before=before,
         compared=compared,
         profile=save_profile(repo.objects, examined.profile),
         quarantine=aside[0] if aside else None,
+        effect=effect,
     )
 
 
-def last_profile(repo: Repository, table: str) -> str | None:
-    """Returns where the profile of the last accepted batch is kept; None before the first."""
-    with repo.store.reading() as tx:
-        arrival = last_accepted(tx, table)
-    return arrival.profile if arrival else None
+def _effect_of(
+    repo: Repository,
+    contract: Contract,
+    before: TableContent | None,
+    table: TableContent,
+    after: TableContent,
+    examined: Examined,
+) -> tuple[Effect | None, Covered | None]:
+    """Returns what becomes of the rows of `before`, which as `table` has the contract's columns."""
+    if contract.merge_policy is MergePolicy.APPEND:
+        return None, None
+    effect = count_effect(repo.root, contract, before, after, examined.good)
+    return effect, find_covered(repo.root, contract, table, examined.good)
 
 
 def merged_table(

@@ -1,4 +1,4 @@
-"""Reads one arriving batch against its contract and the last accepted batch.
+"""Reads one arriving batch against its contract and an accepted batch.
 
 The batch is judged in this order: are all columns there (or renamed), do its rows and the batch
 as a whole keep the terms, is a column in another unit. A finding that stops holds the batch. Good
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from dataclasses import replace as changed
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from instep.clock import Window, parse_instant
+from instep.clock import Window
 from instep.contracts import checks
 from instep.contracts.checks import Batch
 from instep.contracts.renames import Rename, renames
@@ -25,6 +25,7 @@ from instep.engines.schema import Column, Schema, free_name, quoted
 from instep.errors import InvalidError
 from instep.findings import Finding, Severity
 from instep.history.repository import Repository
+from instep.ingest.covered import instant_of
 from instep.ingest.files import LINES, RAW, RawFile, RawRows, cut_off_at_last_row
 from instep.tables.content import TableContent
 from instep.tables.profile import ColumnProfile
@@ -166,7 +167,6 @@ def examine(
     contract: Contract,
     staged: Staged,
     table: TableContent,
-    last: Sequence[ColumnProfile],
     folder: Path,
 ) -> Examined:
     """Checks and profiles a batch that has all its columns; writes its good and bad rows.
@@ -197,7 +197,6 @@ def examine(
         profile = profile_files(repo.root, table, good)
     else:
         profile = _profile_of_all(engine, contract, batch, schema_of(repo.root, table), broken)
-    findings = [*_comparison(contract, profile, last), *findings]
     return Examined(
         rows=rows.rows,
         quarantined=rows.rows - kept,
@@ -263,14 +262,10 @@ def _period(engine: DuckDB, contract: Contract, batch: Batch) -> Slice | None:
     if first is None:
         return None
     try:
-        window = Window(_instant(first), _instant(last) + timedelta(days=1))
+        window = Window(instant_of(first), instant_of(last) + timedelta(days=1))
     except (OverflowError, InvalidError):
         return None
     return Slice(contract.event_time, window)
-
-
-def _instant(text: str) -> Any:  # a datetime; DuckDB writes a zone as +00
-    return parse_instant(f"{text}:00" if text[-3:] == "+00" else text)
 
 
 def _broken(engine: DuckDB, contract: Contract, batch: Batch) -> tuple[tuple[str, int], ...]:
@@ -343,10 +338,10 @@ def _batch_findings(
     return checks.batch_findings(contract, rows, counts)
 
 
-def _comparison(
+def compare(
     contract: Contract, profile: Sequence[ColumnProfile], last: Sequence[ColumnProfile]
 ) -> list[Finding]:
-    """Returns what columns look like against the last accepted batch; keys only name rows."""
+    """Returns what columns look like against an accepted batch; keys only name rows."""
     before = {one.name: one for one in last if one.name not in contract.key}
     found = []
     for one in profile:
@@ -358,6 +353,17 @@ def _comparison(
     if found:
         return found
     return list(distribution_changes(before, profile, contract.table))
+
+
+def first_time(engine: DuckDB, contract: Contract, staged: Staged) -> str | None:
+    """Returns the earliest event time of the batch as text; None where it is not known."""
+    name = contract.event_time
+    if name is None or name not in staged.types:
+        return None
+    typed = checks.typed_rows(contract, Batch(_STAGED, staged.types))
+    query = f"SELECT min({quoted(name)})::VARCHAR FROM ({typed}) WHERE isfinite({quoted(name)})"
+    [(first,)] = engine.connection.execute(query).fetchall()
+    return str(first) if first is not None else None
 
 
 def allow_inputs(engine: DuckDB, repo: Repository, table: TableContent) -> None:

@@ -1,14 +1,16 @@
-"""Brings an arrival that waited for approval to main, whatever main has become meanwhile.
+"""Puts an arrival that waits on the newest main, and merges it, whatever main has become meanwhile.
 
 An append means the same on any state of its table: its files are added to the newest one, and its
 approvals stay. Under another policy, another contract or other names, or where a key came in
 meanwhile, the kept file is read again; what then is not as it was agreed to needs approval anew.
+A held arrival is always read again: its commit is what accepting it would make of main.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from instep.canonical import Json, JsonObject
 from instep.changes import gate
@@ -21,7 +23,8 @@ from instep.history.edits import Edit, moved_keys
 from instep.history.locks import writing
 from instep.history.repository import MAIN, Repository
 from instep.ingest.attempts import ATTEMPTS
-from instep.ingest.batch import Reading, appended, last_profile, read_batch, table_at
+from instep.ingest.base import nearest_profile
+from instep.ingest.batch import Reading, appended, read_batch, table_at
 from instep.ingest.kept import read_as, reading_again, without_contract
 from instep.ingest.records import Arrival, arrival_of_change, update_arrival
 from instep.ingest.upkeep import look_after
@@ -42,6 +45,44 @@ def merge_arrival(repo: Repository, number: int, actor: str) -> Merged:
     with repo.store.reading() as tx:
         table = arrival_of_change(tx, number).table
     return replace(merged, upkeep=look_after(repo, table))
+
+
+def judge_again(repo: Repository, number: int) -> None:
+    """Reads a held arrival again where its table, contract or names moved; it stays held.
+
+    Afterwards its commit is on the newest main, and its evidence tells what still stops it.
+
+    Raises:
+        InvalidError: the file cannot be read by the contract of now.
+    """
+    with writing(repo.root, repo.store):
+        with repo.store.reading() as tx:
+            change = load_change(tx, number)
+            if change.state is not State.HELD:
+                return
+            arrival = arrival_of_change(tx, number)
+            changes = gate.changed_contents(tx, repo, change)
+        base = repo.resolve(MAIN)
+        reading = reading_again(repo, base, arrival)
+        if reading is None:
+            return
+        edit = Edit(change.base, changes, change.author, change.title, arrival.id)
+        edit = replace(edit, reads=frozenset((reading.key, reading.in_force.key)))
+        with repo.store.reading() as tx:
+            moved = moved_keys(tx, repo, edit, load_commit(tx, base))
+        edit = replace(edit, base=base, reads=frozenset())
+        shows_all = bool(changes) or arrival.profile is None
+        if _is_same_reading(change, reading) and not moved and shows_all:
+            if base != change.base:
+                _amend(repo, change, edit, change.evidence)
+            return
+        folder = repo.here / "staging" / arrival.id
+        base_of = partial(nearest_profile, repo, reading.contract)
+        outcome = read_batch(repo, base, reading, base_of, folder)
+        edit = replace(edit, changes=outcome.changes, message=outcome.title)
+        held_for = outcome.stops[0].kind if outcome.stops else ""
+        read = replace(read_as(arrival, outcome), held_for=held_for)
+        _amend(repo, change, edit, outcome.evidence(), read, held_for)
 
 
 def _merge(repo: Repository, number: int, actor: str) -> Merged:
@@ -78,10 +119,13 @@ def _bring_up_to_date(repo: Repository, number: int) -> None:
         _amend(repo, change, replace(edit, changes={reading.key: content}), change.evidence)
         return
     was = change.evidence.get("compared")
-    compared = str(was) if is_same and was else None
-    if not is_same:
-        compared = last_profile(repo, arrival.table)
-    outcome = read_batch(repo, base, reading, compared, repo.here / "staging" / arrival.id)
+
+    def base_of(first: str | None) -> str | None:
+        if is_same:
+            return str(was) if was else None
+        return nearest_profile(repo, reading.contract, first)
+
+    outcome = read_batch(repo, base, reading, base_of, repo.here / "staging" / arrival.id)
     edit = replace(edit, changes=outcome.changes, message=outcome.title)
     read = read_as(arrival, outcome)
     fresh = outcome.evidence()

@@ -145,6 +145,17 @@ def last_accepted(tx: Transaction, table: str, digest: str | None = None) -> Arr
     return _from_row(row) if row else None
 
 
+def accepted_profiles(tx: Transaction, table: str, limit: int) -> tuple[str, ...]:
+    """Returns the profiles of the arrivals merged into a table, the latest to arrive first."""
+    rows = tx.rows(
+        "select a.profile from arrivals a join changes c on c.number = a.change "
+        "where a.table_name = ? and c.state = ? and a.profile is not null "
+        "order by a.change desc limit ?",
+        (table, State.MERGED.value, limit),
+    )
+    return tuple(str(profile) for (profile,) in rows)
+
+
 def mappings_of(tx: Transaction, table: str, source: str) -> dict[str, str]:
     """Returns the names that a source uses, each with the column of the table it stands for."""
     rows = tx.rows(

@@ -1,0 +1,185 @@
+"""Is what a batch does to the rows that its table has what a delivery usually does?
+
+Under `keyed` and `replace` rows give way to others, so a key in another spelling, or half a file,
+would pass as valid rows. A pure decision over counts, which `ingest.covered` finds. Not here: what
+a row promises (`contracts.checks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from instep.canonical import Json
+from instep.contracts.terms import Contract, MergePolicy
+from instep.findings import Finding, Severity
+
+EFFECT = "effect"
+"""What the evidence of a change calls it."""
+
+EMPTY = "empty-table"
+"""The kind of the stop that no reason lets in."""
+
+UNUSUAL = ("table-shrinks", "keys-vanish", "rows-double")
+"""The kinds of the others; no other terms of a contract are a way out."""
+
+VANISHED_SHARE = 0.2
+"""The share of existing keys that may be missing from a delivery of the period they are of."""
+
+FULL_SHARE = 0.8
+"""From which share of the existing rows of a period on a batch counts as a delivery of it all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What becomes of rows: those of the file are new, changed or the same; `gone` had been there.
+
+    Without a key a changed row counts as one gone and one new.
+    """
+
+    before: int
+    after: int
+    new: int
+    changed: int
+    same: int
+    gone: int
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"{self.new:,} new, {self.changed:,} changed, {self.same:,} the same, "
+            f"{self.gone:,} gone: rows {self.before:,} -> {self.after:,}"
+        )
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "before": self.before,
+            "after": self.after,
+            "new": self.new,
+            "changed": self.changed,
+            "same": self.same,
+            "gone": self.gone,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> Effect:
+        return cls(**{name: int(str(count)) for name, count in value.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """The rows on both sides where a batch covers what its table had.
+
+    `span` is empty where that is the whole table. `named` counts the existing rows whose key is in
+    the batch, `new` the arriving rows whose key is not in the table; None without a key.
+    """
+
+    span: tuple[str, str] | None
+    existing: int
+    arriving: int
+    named: int | None = None
+    new: int | None = None
+    vanished_keys: tuple[str, ...] = ()
+    new_keys: tuple[str, ...] = ()
+
+    @property
+    def vanished(self) -> int:
+        return 0 if self.named is None else self.existing - self.named
+
+    @property
+    def place(self) -> str:
+        return f"from {self.span[0]} to {self.span[1]}" if self.span else "of the whole table"
+
+    @property
+    def examples(self) -> str:
+        """The first keys that only one side has, as a part of a sentence; may be empty."""
+        shown = [
+            f"{word} {', '.join(keys)}"
+            for word, keys in (("gone", self.vanished_keys), ("new", self.new_keys))
+            if keys
+        ]
+        return f" ({'; '.join(shown)})" if shown else ""
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "span": list(self.span) if self.span else None,
+            "existing": self.existing,
+            "arriving": self.arriving,
+            "named": self.named,
+            "new": self.new,
+            "vanished_keys": list(self.vanished_keys),
+            "new_keys": list(self.new_keys),
+        }
+
+
+def judge_effect(
+    contract: Contract, rows: int, after: int, effect: Effect | None, covered: Covered | None
+) -> Finding | None:
+    """Returns the stop that a batch of `rows` rows deserves for what it does to its table."""
+    table, is_keyed = contract.table, contract.merge_policy is MergePolicy.KEYED
+
+    def stop(kind: str, message: str) -> Finding:
+        evidence: dict[str, Json] = dict(effect.to_json()) if effect else {}
+        if covered:
+            evidence["covered"] = covered.to_json()
+        return Finding(kind, f"table/{table}", Severity.STOP, message, evidence)
+
+    if rows and not after:
+        had = f"which has {effect.before:,}" if effect and effect.before else "which has none"
+        return stop(
+            EMPTY,
+            f"None of the file's {rows:,} rows fits, and table {table}, {had}, would be empty: "
+            "expected at least one row.",
+        )
+    if effect is None or not effect.before:
+        return None
+    if not is_keyed and 2 * effect.after < effect.before:
+        return stop(
+            "table-shrinks",
+            f"The file takes the place of {effect.before:,} rows with {effect.after:,}: expected "
+            "at least half of them. Is it a part of what was meant?",
+        )
+    if covered is None:
+        return None
+    if _loses_keys(covered, is_keyed):
+        share = covered.vanished / covered.existing
+        stays = " Under keyed, the old rows would stay beside the new ones." if is_keyed else ""
+        return stop(
+            "keys-vanish",
+            f"{covered.vanished:,} of {covered.existing:,} existing keys ({share:.0%}) "
+            f"{covered.place} are not in the file, which has {covered.new or 0:,} that are "
+            f"new{covered.examples}: expected at most {VANISHED_SHARE:.0%} to be missing. Are the "
+            f"same rows named otherwise?{stays}",
+        )
+    if _doubles(covered, is_keyed):
+        result = covered.existing + (covered.new or 0) if is_keyed else covered.arriving
+        return stop(
+            "rows-double",
+            f"The {covered.existing:,} existing rows {covered.place} would become {result:,}"
+            f"{covered.examples}: expected fewer than twice as many in what the table covers "
+            "already. Are the same rows named otherwise?",
+        )
+    return None
+
+
+def _loses_keys(covered: Covered, is_keyed: bool) -> bool:
+    """Says whether too many keys are missing from what looks like a delivery of all rows there.
+
+    Under `keyed` a batch may be only what changed. It is a delivery of all where it has the size
+    of one, with other keys in the place of the missing; and where no event time tells that it is
+    of the same period, it must name half of the keys.
+    """
+    if covered.named is None or covered.vanished <= VANISHED_SHARE * covered.existing:
+        return False
+    if not is_keyed:
+        return True
+    is_full = covered.arriving >= FULL_SHARE * covered.existing
+    has_others = (covered.new or 0) > VANISHED_SHARE * covered.existing
+    is_same_period = covered.span is not None or 2 * covered.named >= covered.existing
+    return is_full and has_others and is_same_period
+
+
+def _doubles(covered: Covered, is_keyed: bool) -> bool:
+    if is_keyed:
+        return covered.new is not None and covered.new >= covered.existing
+    return covered.arriving >= 2 * covered.existing

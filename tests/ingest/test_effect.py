@@ -1,0 +1,273 @@
+"""What a batch does to rows that are there is counted; what no delivery does usually is held."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from arrival_builders import merge_contract, rows_of, write
+
+from instep.changes.records import State
+from instep.errors import RefusedError
+from instep.history.repository import MAIN, Repository
+from instep.ingest.accept import accept
+from instep.ingest.arrive import ingest
+from instep.ingest.arrived import Arrived, held_error
+from instep.ingest.effect import Effect
+
+CODES = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: codes
+version: 1.0.0
+status: active
+servers:
+  - {server: here, type: local, path: "codes-*.csv", format: csv}
+schema:
+  - name: codes
+    customProperties:
+      - {property: mergePolicy, value: POLICY}
+    properties:
+      - {name: code, logicalType: string, primaryKey: true}
+      - {name: value, logicalType: integer}
+"""
+
+TIMED = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: visits
+version: 1.0.0
+status: active
+servers:
+  - {server: here, type: local, path: "visits-*.csv", format: csv}
+schema:
+  - name: visits
+    customProperties:
+      - {property: eventTime, value: at}
+      - {property: mergePolicy, value: POLICY}
+    properties:
+      - {name: code, logicalType: string, primaryKey: true}
+      - {name: at, logicalType: TYPE}
+      - {name: value, logicalType: integer}
+"""
+
+HEADER = "code,at,value"
+
+
+def arrive(repo: Repository, file: Path) -> Arrived:
+    return ingest(repo, file.parent, file, "ana")
+
+
+def codes(repo: Repository, policy: str, text: str = CODES) -> None:
+    merge_contract(repo, text.replace("POLICY", policy), "codes")
+
+
+def visits(repo: Repository, policy: str, kind: str = "timestamp") -> None:
+    text = TIMED.replace("POLICY", policy).replace("logicalType: TYPE", f"logicalType: {kind}")
+    merge_contract(repo, text, "visits")
+
+
+def bring(repo: Repository, folder: Path, name: str, rows: list[list[str]]) -> Arrived:
+    table = name.partition("-")[0]
+    header = HEADER if table == "visits" else "code,value"
+    return arrive(repo, write(folder / f"{name}.csv", rows, header))
+
+
+def days(month: int, keys: range, spelled: str = "03", value: int = 0) -> list[list[str]]:
+    """One row a key, spread over the 28 days of a month."""
+    return [
+        [
+            format(key, spelled),
+            f"2024-{month:02}-{1 + n * 28 // len(keys):02}T{n % 24:02}:00:00Z",
+            str(key + value),
+        ]
+        for n, key in enumerate(keys)
+    ]
+
+
+def whole_month(month: int) -> list[list[str]]:
+    """300 rows whose keys are of this month alone."""
+    return days(month, range(month * 300, month * 300 + 300))
+
+
+def counted(repo: Repository, table: str) -> object:
+    [(rows,)] = rows_of(repo, f"select count(*) from {table}", table)
+    return rows
+
+
+@pytest.mark.parametrize(("policy", "kind"), [("keyed", "rows-double"), ("replace", "keys-vanish")])
+def test_keys_in_another_spelling_are_held_without_an_event_time(
+    repo: Repository, tmp_path: Path, policy: str, kind: str
+) -> None:
+    codes(repo, policy)
+    bring(repo, tmp_path, "codes-1", [[f"{n:03}", str(n)] for n in range(100)])
+    held = bring(repo, tmp_path, "codes-2", [[str(n), str(n)] for n in range(100)])
+    assert (held.state, held.arrival.held_for) == (State.HELD, kind)
+    message = held_error(held).message
+    assert 'gone "000", "001", "002"; new "0", "1", "10"' in message
+    assert "100 new" in message and "instep accept" in message and "--why" in message
+    assert counted(repo, "codes") == 100
+    assert accept(repo, held.arrival.change, "ben", why="they are others").state is State.MERGED
+
+
+@pytest.mark.parametrize("share", [0.4, 1.0])
+@pytest.mark.parametrize("policy", ["keyed", "replace"])
+def test_keys_of_a_period_that_are_spelled_otherwise_are_held(
+    repo: Repository, tmp_path: Path, policy: str, share: float
+) -> None:
+    visits(repo, policy)
+    first = days(1, range(300))
+    bring(repo, tmp_path, "visits-1", first)
+    if policy == "keyed":
+        bring(repo, tmp_path, "visits-2", days(2, range(300, 600)))
+    other = [
+        [row[0] if n >= share * 300 else f"K{row[0]}", *row[1:]] for n, row in enumerate(first)
+    ]
+    held = bring(repo, tmp_path, "visits-3", other)
+    assert held.arrival.held_for == "keys-vanish"
+    assert "from 2024-01-" in held_error(held).message
+
+
+def test_a_change_of_case_in_part_of_a_table_without_event_time_is_held(
+    repo: Repository, tmp_path: Path
+) -> None:
+    codes(repo, "keyed")
+    rows = [[f"k{n:03}", str(n)] for n in range(100)]
+    bring(repo, tmp_path, "codes-1", rows)
+    held = bring(
+        repo, tmp_path, "codes-2", [[row[0].upper(), row[1]] for row in rows[:40]] + rows[40:]
+    )
+    assert held.arrival.held_for == "keys-vanish"
+
+
+def test_the_effect_is_counted_told_and_recorded(repo: Repository, tmp_path: Path) -> None:
+    codes(repo, "keyed")
+    first = bring(repo, tmp_path, "codes-1", [[f"{n}", str(n)] for n in range(1800)])
+    assert first.effect == Effect(0, 1800, 1800, 0, 0, 0)
+    rows = [[f"{n}", str(n + 1 if n < 412 else n)] for n in range(1712)]
+    again = bring(repo, tmp_path, "codes-2", [*rows, *([f"x{n}", "0"] for n in range(88))])
+    assert again.effect == Effect(1800, 1888, 88, 412, 1300, 0)
+    sentence = "88 new, 412 changed, 1,300 the same, 0 gone: rows 1,800 -> 1,888"
+    assert sentence in again.to_text()
+    assert again.to_json()["effect"] == again.effect.to_json()
+
+
+@pytest.mark.parametrize("key", [", primaryKey: true", ""])
+def test_the_effect_of_a_replacement_names_what_is_gone(
+    repo: Repository, tmp_path: Path, key: str
+) -> None:
+    codes(repo, "replace", CODES.replace(", primaryKey: true", key))
+    bring(repo, tmp_path, "codes-1", [[f"{n}", str(n)] for n in range(100)])
+    rows = [[f"{n}", str(n if n > 20 else -1)] for n in range(10, 104)]
+    arrived = bring(repo, tmp_path, "codes-2", rows)
+    expected = Effect(100, 94, 4, 11, 79, 10) if key else Effect(100, 94, 15, 0, 79, 21)
+    assert arrived.effect == expected
+
+
+def test_a_replacement_by_a_small_part_is_held(repo: Repository, tmp_path: Path) -> None:
+    codes(repo, "replace", CODES.replace(", primaryKey: true", ""))
+    bring(repo, tmp_path, "codes-1", [[f"{n}", str(n)] for n in range(300)])
+    held = bring(repo, tmp_path, "codes-2", [[f"{n}", str(n)] for n in range(3)])
+    assert held.arrival.held_for == "table-shrinks"
+    assert "300 rows with 3" in held_error(held).message
+    assert counted(repo, "codes") == 300
+    accept(repo, held.arrival.change, "ben", why="the others are closed")
+    assert counted(repo, "codes") == 3
+
+
+@pytest.mark.parametrize("most", ["0.01", "1"])
+@pytest.mark.parametrize("had", [0, 100])
+@pytest.mark.parametrize("policy", ["replace", "append", "keyed"])
+def test_accepting_never_publishes_an_empty_table(
+    repo: Repository, tmp_path: Path, policy: str, had: int, most: str
+) -> None:
+    quarantine = f"\n      - {{property: maxQuarantined, value: {most}}}"
+    codes(repo, policy, CODES.replace("value: POLICY}", f"value: POLICY}}{quarantine}"))
+    if had:
+        bring(repo, tmp_path, "codes-1", [[f"{n}", str(n)] for n in range(had)])
+    before = repo.resolve(MAIN)
+    arrived = bring(repo, tmp_path, "codes-2", [[f"x{n}", "no number"] for n in range(100)])
+    if had and policy != "replace":
+        assert (arrived.state is State.MERGED) == (most == "1")
+        return
+    assert arrived.state is State.HELD
+    with pytest.raises(RefusedError) as refused:
+        accept(repo, arrived.arrival.change, "ben", why="keep the raw rows")
+    assert refused.value.kind == "empty-result"
+    assert repo.resolve(MAIN) == before
+
+
+MERGED = [
+    ("a correction", [days(1, range(1000)), days(1, range(1000), value=1)[:5]]),
+    ("late rows", [days(1, range(1000)), days(1, range(1000, 1300))]),
+    ("a large correction", [days(1, range(1000)), days(1, range(1000), value=1)[:900]]),
+    ("a cumulative export", [days(1, range(300)), days(1, range(300)) + days(2, range(300, 600))]),
+    (
+        "months in order",
+        [days(month, range(month * 300, month * 300 + 300)) for month in (1, 2, 3)],
+    ),
+    ("an older month", [days(month, range(month * 300, month * 300 + 300)) for month in (2, 1)]),
+    (
+        "a month of which a few rows came early",
+        [days(1, range(300)) + days(2, range(300, 310)), days(2, range(310, 600))],
+    ),
+    (
+        "an outlier in time",
+        [
+            days(1, range(300)),
+            [["late", "2024-01-20T00:00:00Z", "1"], *days(3, range(600, 900))],
+            [["early", "1970-01-01T00:00:00Z", "1"], *days(4, range(900, 1200))],
+        ],
+    ),
+    (
+        "hours of a day",
+        [
+            [
+                [f"{hour * 100 + n}", f"2024-01-01T{hour:02}:{n % 60:02}:00Z", "1"]
+                for n in range(100)
+            ]
+            for hour in range(4)
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("what", "files"), MERGED, ids=[what for what, _ in MERGED])
+def test_usual_deliveries_by_key_are_not_held(
+    repo: Repository, tmp_path: Path, what: str, files: list[list[list[str]]]
+) -> None:
+    visits(repo, "keyed")
+    for n, rows in enumerate(files):
+        arrived = bring(repo, tmp_path, f"visits-{n}", rows)
+        assert arrived.state is State.MERGED, f"{what}: {held_error(arrived).message}"
+
+
+def test_new_keys_fewer_than_the_table_has_are_not_held(repo: Repository, tmp_path: Path) -> None:
+    codes(repo, "keyed")
+    for n, size in enumerate((1000, 900, 1500, 5)):
+        rows = [[f"{n}-{row}", "1"] for row in range(size)]
+        assert bring(repo, tmp_path, f"codes-{n}", rows).state is State.MERGED
+
+
+def test_a_window_that_moves_on_is_not_held(repo: Repository, tmp_path: Path) -> None:
+    visits(repo, "replace", "date")
+    rows = [
+        [f"{n}", f"2024-{1 + day // 28:02}-{1 + day % 28:02}", "1"]
+        for day in range(120)
+        for n in range(day * 10, day * 10 + 10)
+    ]
+    for n, start in enumerate((0, 1, 8)):
+        window = rows[start * 10 : (start + 90) * 10]
+        arrived = bring(repo, tmp_path, f"visits-{n}", window)
+        assert arrived.state is State.MERGED, held_error(arrived).message
+
+
+def test_a_replacement_by_more_of_the_same_and_a_new_period_is_not_held(
+    repo: Repository, tmp_path: Path
+) -> None:
+    visits(repo, "replace")
+    months = [whole_month(month) for month in (1, 2, 3)]
+    for n, files in enumerate((months[:1], months[:2], months, months[2:] + months[1:2])):
+        rows = [row for month in files for row in month]
+        arrived = bring(repo, tmp_path, f"visits-{n}", rows)
+        assert arrived.state is State.MERGED, held_error(arrived).message
