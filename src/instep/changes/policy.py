@@ -90,7 +90,7 @@ def decide(
         case State.MERGED | State.REFUSED:
             return Wait((f"it has ended already ({change.state.value})",))
         case State.HELD:
-            return Wait(("it is held: its data does not fit its contract",))
+            return Wait(("it is held: somebody has to decide about its data",))
         case State.OPEN:
             pass
         case _:

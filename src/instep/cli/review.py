@@ -16,7 +16,9 @@ from instep.cli.comparison import comparison_of, comparison_text
 from instep.cli.output import emit, json_option, project_option, table
 from instep.cli.project import open_project
 from instep.clock import format_instant
+from instep.findings import stops
 from instep.history.repository import Repository
+from instep.ingest.arrived import findings_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Review:
         """What can be done about a change that has not ended, and by whom."""
         number = self.change.number
         by = f" by {' or '.join(self.others)}" if self.others else ""
+        if self.change.state is State.HELD and not stops(findings_of(self.change)):
+            return f'it fits by now: "instep accept {number}"{by}, or ingest its file again.'
         if self.change.state is State.HELD:
             return (
                 f'"instep accept {number}"{by}, with --rename or --why; or '
@@ -137,7 +141,11 @@ def review(change: int, project: Path | None, as_json: bool) -> None:
     \b
     Example:  instep review 12
     """
-    emit(review_of(open_project(project).repo, change), as_json)
+    from instep.ingest.merge import judge_again
+
+    repo = open_project(project).repo
+    judge_again(repo, change)
+    emit(review_of(repo, change), as_json)
 
 
 @click.command()
