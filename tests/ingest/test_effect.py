@@ -104,7 +104,7 @@ def test_keys_in_another_spelling_are_held_without_an_event_time(
     held = bring(repo, tmp_path, "codes-2", [[str(n), str(n)] for n in range(100)])
     assert (held.state, held.arrival.held_for) == (State.HELD, kind)
     message = held_error(held).message
-    assert 'gone "000", "001", "002"; new "0", "1", "10"' in message
+    assert 'missing "000", "001", "002"; new "0", "1", "10"' in message
     assert "100 new" in message and "instep accept" in message and "--why" in message
     assert counted(repo, "codes") == 100
     assert accept(repo, held.arrival.change, "ben", why="they are others").state is State.MERGED

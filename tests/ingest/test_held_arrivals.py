@@ -9,9 +9,11 @@ import pytest
 from arrival_builders import HEADER, READINGS, merge_contract, month, rows_of, state_of, write
 
 from instep.changes.records import State, load_change
+from instep.cli.accept import PreviewedArrival
 from instep.cli.review import review_of
+from instep.errors import RefusedError
 from instep.history.repository import MAIN, Repository
-from instep.ingest.accept import accept
+from instep.ingest.accept import accept, preview
 from instep.ingest.arrive import ingest
 from instep.ingest.arrived import Arrived, held_error
 from instep.ingest.base import nearest
@@ -148,6 +150,32 @@ def test_a_missing_column_names_the_contract_as_a_way_out(repo: Repository, tmp_
     assert "correct contracts/readings.yaml" in held_error(held).message
     merge_contract(repo, READINGS.replace("      - {name: late, logicalType: integer}\n", ""))
     assert arrive(repo, file).state is State.MERGED
+
+
+@pytest.mark.parametrize("policy", ["append", "keyed", "replace"])
+def test_a_preview_by_other_names_is_what_accepting_does_and_changes_nothing(
+    repo: Repository, tmp_path: Path, policy: str
+) -> None:
+    merge_contract(repo, with_policy(READINGS, policy))
+    arrive(repo, write(tmp_path / "readings-1.csv", month(1)))
+    renamed = HEADER.replace("late", "x17")
+    held = arrive(repo, write(tmp_path / "readings-2.csv", broken(month(2), 4), renamed))
+    number, before = held.arrival.change, head_of(repo, held.arrival.change)
+    shown = preview(repo, number, {"x17": "late"})
+    told = PreviewedArrival(number, shown).to_text()
+    assert "would bring 396 rows into readings" in told
+    assert "4 rows would stay in quarantine (distance.minimum 4)" in told
+    assert (head_of(repo, number), state_of(repo, number)) == (before, "held")
+    assert rows_apart(repo, repo.resolve(MAIN), before) == (0, 0, 0)
+    assert shown.content is not None and not shown.stops
+    accepted = accept(repo, number, "ben", rename={"x17": "late"})
+    assert accepted.effect == shown.effect
+    assert accepted.arrival.quarantined == shown.examined.quarantined == 4
+    now = table_at(repo, repo.resolve(MAIN), "readings")
+    assert diff_rows(repo.root, shown.content, now, ("station", "at")).is_empty
+    with pytest.raises(RefusedError) as ended:
+        preview(repo, number)
+    assert ended.value.kind == "not-held"
 
 
 def in_kilometres(rows: list[list[str]]) -> list[list[str]]:

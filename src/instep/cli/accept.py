@@ -14,6 +14,7 @@ from instep.cli.project import open_project
 from instep.errors import InvalidError
 from instep.ingest import accept as acts
 from instep.ingest.arrived import Arrived
+from instep.ingest.batch import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,40 @@ class DecidedArrival:
         return f"{self.actor} accepted change {arrival.change}. {self.arrived.to_text()}"
 
 
+@dataclass(frozen=True, slots=True)
+class PreviewedArrival:
+    """What accepting a held arrival would do to main as it is now."""
+
+    change: int
+    outcome: Outcome
+
+    def to_json(self) -> dict[str, Json]:
+        seen, effect = self.outcome.examined, self.outcome.effect
+        return {
+            "change": self.change,
+            "table": self.outcome.reading.contract.table,
+            "rows": seen.rows,
+            "quarantined": seen.quarantined,
+            "broken": dict(seen.broken),
+            "effect": effect.to_json() if effect else None,
+            "findings": [finding.to_json() for finding in seen.findings],
+            "needs_reason": bool(self.outcome.stops),
+        }
+
+    def to_text(self) -> str:
+        seen, effect = self.outcome.examined, self.outcome.effect
+        table = self.outcome.reading.contract.table
+        good = seen.rows - seen.quarantined if self.outcome.content else 0
+        lines = [f"Accepting change {self.change} now would bring {good:,} rows into {table}."]
+        if seen.quarantined:
+            terms = ", ".join(f"{name} {count}" for name, count in seen.broken)
+            lines.append(f"  {seen.quarantined:,} rows would stay in quarantine ({terms})")
+        if effect is not None:
+            lines.append(f"  {effect.sentence}")
+        lines += [f"  {finding.severity}: {finding.message}" for finding in seen.findings]
+        return "\n".join([*lines, "Nothing was changed."])
+
+
 @click.command()
 @click.argument("change", type=int)
 @click.option(
@@ -44,6 +79,7 @@ class DecidedArrival:
     help="The file's name for a column of the table; alone: the renames that were recognised.",
 )
 @click.option("--why", default="", help="The reason, kept with the change.")
+@click.option("--dry-run", is_flag=True, help="Only say what it would do now.")
 @project_option
 @actor_option
 @json_option
@@ -51,6 +87,7 @@ def accept(
     change: int,
     renames: tuple[str, ...],
     why: str,
+    dry_run: bool,
     project: Path | None,
     actor: str | None,
     as_json: bool,
@@ -60,10 +97,14 @@ def accept(
     \b
     Example:  instep accept 12 --rename arrival_delay=arr_delay --as ben
               instep accept 12 --why "the sensor was moved" --as ben
+              instep accept 12 --rename --dry-run
     """
     opened = open_project(project)
-    name = opened.actor(actor)
     pairs = _pairs(renames) if renames else None
+    if dry_run:
+        emit(PreviewedArrival(change, acts.preview(opened.repo, change, pairs)), as_json)
+        return
+    name = opened.actor(actor)
     arrived = acts.accept(opened.repo, change, name, rename=pairs, why=why)
     emit(DecidedArrival(arrived, name, why), as_json)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from instep.canonical import Json
 from instep.changes import gate
@@ -19,11 +20,12 @@ from instep.faults import reached
 from instep.findings import Finding
 from instep.history.edits import Edit
 from instep.history.locks import writing
-from instep.history.repository import Repository
+from instep.history.repository import MAIN, Repository
 from instep.ingest.arrive import merge_if_allowed
 from instep.ingest.arrived import Arrived, findings_of
 from instep.ingest.attempts import on_newest_main
-from instep.ingest.batch import Outcome, Reading
+from instep.ingest.base import nearest_profile
+from instep.ingest.batch import Outcome, Reading, read_batch
 from instep.ingest.effect import EMPTY
 from instep.ingest.kept import read_as, reading_again, without_contract
 from instep.ingest.records import Arrival, arrival_of_change, insert_mappings, update_arrival
@@ -68,11 +70,7 @@ def _accept(
     pairs: dict[str, str] = {}
 
     def prepare(base: str) -> Reading | None:
-        reading = reading_again(repo, base, arrival)
-        if reading is None:
-            return None
-        pairs.update(_pairs(change, reading.contract, rename))
-        return replace(reading, mapping={**reading.mapping, **pairs})
+        return _reading(repo, base, change, arrival, rename, pairs)
 
     def record(outcome: Outcome) -> Arrived:
         _check_stops(arrival, outcome.stops, why)
@@ -82,6 +80,40 @@ def _accept(
     if arrived is None:
         raise without_contract(arrival)
     return arrived
+
+
+def preview(repo: Repository, number: int, rename: Mapping[str, str] | None = None) -> Outcome:
+    """Returns what accepting would bring to main as it is now; nothing is recorded.
+
+    Raises: as `accept`, but for who accepts and for what still stops.
+    """
+    with writing(repo.root, repo.store):
+        with repo.store.reading() as tx:
+            change = load_change(tx, number)
+            arrival = arrival_of_change(tx, number)
+        _check_held(change)
+        base = repo.resolve(MAIN)
+        reading = _reading(repo, base, change, arrival, rename, {})
+        if reading is None:
+            raise without_contract(arrival)
+        base_of = partial(nearest_profile, repo, reading.contract)
+        return read_batch(repo, base, reading, base_of, repo.here / "staging" / arrival.id)
+
+
+def _reading(
+    repo: Repository,
+    base: str,
+    change: Change,
+    arrival: Arrival,
+    rename: Mapping[str, str] | None,
+    pairs: dict[str, str],
+) -> Reading | None:
+    """Returns by what the kept file is read on top of `base`; adds what is renamed to `pairs`."""
+    reading = reading_again(repo, base, arrival)
+    if reading is None:
+        return None
+    pairs.update(_pairs(change, reading.contract, rename))
+    return replace(reading, mapping={**reading.mapping, **pairs})
 
 
 def refuse(repo: Repository, number: int, actor: str, why: str) -> Arrived:
@@ -135,7 +167,7 @@ def _record(
     )
 
 
-def _check_may_accept(change: Change, actor: str) -> None:
+def _check_held(change: Change) -> None:
     if change.state is not State.HELD:
         raise RefusedError(
             f"Change {change.number} is {change.state.value}, not held: expected a held arrival. "
@@ -143,6 +175,10 @@ def _check_may_accept(change: Change, actor: str) -> None:
             kind="not-held",
             change=change.number,
         )
+
+
+def _check_may_accept(change: Change, actor: str) -> None:
+    _check_held(change)
     if change.author == actor:
         raise RefusedError(
             f"{actor} ingested change {change.number}, and nobody accepts their own arrival: "

@@ -148,8 +148,10 @@ def _ingest(
 
 def _again(repo: Repository, arrival: Arrival, state: State, actor: str) -> Arrived:
     """Returns how a file stands that is here; a held one is judged by what main is now."""
-    if state is State.HELD:
-        judge_again(repo, arrival.change)
+    if state is not State.HELD:
+        with repo.store.reading() as tx:
+            return _seen_before(tx, arrival, state)
+    judge_again(repo, arrival.change)
     with repo.store.transaction() as tx:
         change = load_change(tx, arrival.change)
         arrival = arrival_of_change(tx, arrival.change)

@@ -95,7 +95,7 @@ class Covered:
         """The first keys that only one side has, as a part of a sentence; may be empty."""
         shown = [
             f"{word} {', '.join(keys)}"
-            for word, keys in (("gone", self.vanished_keys), ("new", self.new_keys))
+            for word, keys in (("missing", self.vanished_keys), ("new", self.new_keys))
             if keys
         ]
         return f" ({'; '.join(shown)})" if shown else ""
