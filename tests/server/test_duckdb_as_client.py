@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,21 @@ def _extension() -> None:
 
 def answers(*statements: str) -> list[Any]:  # rows of any type
     """Returns what a DuckDB of its own process answers to statements, one after the other."""
+    found = _run(statements)
+    assert found.returncode == 0, found.stderr
+    return [json.loads(line) for line in found.stdout.splitlines()]
+
+
+def failure(*statements: str) -> str:
+    """Returns what the last of some statements fails with."""
+    found = _run(statements)
+    assert len(found.stdout.splitlines()) == len(statements) - 1, found.stderr
+    return found.stderr
+
+
+def _run(statements: Sequence[str]) -> subprocess.CompletedProcess[str]:
     outside = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
-    found = subprocess.run(
+    return subprocess.run(
         [PYTHON, "-c", _SCRIPT],
         input=json.dumps(statements),
         capture_output=True,
@@ -57,19 +71,16 @@ def answers(*statements: str) -> list[Any]:  # rows of any type
         timeout=SECONDS,
         env=outside,
     )
-    assert found.returncode == 0, found.stderr
-    return [json.loads(line) for line in found.stdout.splitlines()]
 
 
-def documented(server: Server, *, with_token: bool) -> str:
+def documented(server: Server, token: str | None = None) -> str:
     """Returns the line that attaches the catalog, as documented, for this server."""
     page = (ROOT / "docs" / "iceberg-rest.md").read_text(encoding="utf-8")
     lines: list[str] = re.findall(r"^ATTACH .*?;$", page, re.MULTILINE | re.DOTALL)
-    (line,) = (line for line in lines if (" TOKEN '" in line) == with_token)
+    (line,) = (line for line in lines if (" TOKEN '" in line) == (token is not None))
     assert "http://127.0.0.1:8731/iceberg" in line
-    return line.replace("http://127.0.0.1:8731/iceberg", server.url).replace(
-        "TOKEN '...'", f"TOKEN '{ANA}'"
-    )
+    there = line.replace("http://127.0.0.1:8731/iceberg", server.url)
+    return there.replace("TOKEN '...'", f"TOKEN '{token}'")
 
 
 def made(project: Path, config: str = "") -> Repository:
@@ -81,21 +92,31 @@ def made(project: Path, config: str = "") -> Repository:
     return repo
 
 
-def test_duckdb_reads_a_branch_without_a_token(tmp_path: Path) -> None:
-    made(tmp_path)
-    with serving(tmp_path) as server:
-        found = answers(
-            documented(server, with_token=False),
-            "SELECT * FROM lake.default.people ORDER BY id",
-        )
-    assert found[-1] == [[1, "ana"], [2, "ben"]]
+def test_duckdb_reads_a_branch_without_a_token_and_is_told_that_it_may_not_write(
+    tmp_path: Path,
+) -> None:
+    repo = made(tmp_path)
+    with serving(tmp_path, "--as", "ana") as server:
+        found = answers(documented(server), "SELECT * FROM lake.default.people ORDER BY id")
+        assert found[-1] == [[1, "ana"], [2, "ben"]]
+        error = failure(documented(server), "INSERT INTO lake.default.people VALUES (3, 'cleo')")
+    assert "token" in error
+    assert len(rows(repo, "try-spark", "people")) == 2
 
 
-def test_duckdb_writes_to_a_branch_with_a_token(tmp_path: Path) -> None:
-    repo = made(tmp_path, "people:\n  ana: {role: r, token: {secret: ANA_TOKEN}}\n")
+@pytest.mark.parametrize(
+    ("config", "basis"),
+    [
+        ("people:\n  ana: {role: r, token: {secret: ANA_TOKEN}}\n", "authenticated"),
+        ("", "asserted"),
+    ],
+    ids=["a person's token", "the token of the process"],
+)
+def test_duckdb_writes_to_a_branch_with_a_token(tmp_path: Path, config: str, basis: str) -> None:
+    repo = made(tmp_path, config)
     with serving(tmp_path, "--as", "ana", ANA_TOKEN=ANA) as server:
         found = answers(
-            documented(server, with_token=True),
+            documented(server, server.token or ANA),
             "INSERT INTO lake.default.people VALUES (3, 'cleo')",
             "UPDATE lake.default.people SET name = 'Ben' WHERE id = 2",
             "DELETE FROM lake.default.people WHERE id = 1",
@@ -108,4 +129,4 @@ def test_duckdb_writes_to_a_branch_with_a_token(tmp_path: Path) -> None:
     assert [str(row["day"]) for row in rows(repo, "try-spark", "made")] == ["2026-05-05"]
     with repo.store.reading() as tx:
         latest = next(iter(first_parents(tx, repo.resolve("try-spark"), 1)))
-    assert (latest.author, latest.origin) == ("ana", "rest, authenticated")
+    assert (latest.author, latest.origin) == ("ana", f"rest, {basis}")

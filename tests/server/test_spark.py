@@ -108,6 +108,29 @@ def test_what_spark_writes_anew_to_delete_instep_reads(
     _write_and_delete(spark, lake, version, "copy-on-write")
 
 
+@at_each_place_at_length
+def test_spark_makes_tables_of_version_3_and_raises_others_to_it(
+    spark: Spark, lake: Repository
+) -> None:
+    version_3 = "tblproperties ('format-version' = '3')"
+    made = "work.default.made_of_rows"
+    spark.sql(f"create table {made} {version_3} as select id, id * 2 as twice from range(3)")
+    assert spark.sql(f"select * from {made} order by id")[2] == {"id": 2, "twice": 4}
+    assert rows(lake, "work", "made_of_rows") == [{"id": n, "twice": 2 * n} for n in range(3)]
+    raised = "work.default.raised"
+    spark.sql(f"create table {raised} (id bigint, name string)")
+    spark.sql(f"insert into {raised} values (1, 'ana'), (2, 'ben')")
+    spark.sql(f"alter table {raised} set tblproperties ('format-version' = '3')")
+    spark.sql(f"alter table {raised} unset tblproperties if exists ('never-there')")
+    spark.sql(f"insert into {raised} values (3, 'cleo')")
+    spark.sql(f"delete from {raised} where id = 1")
+    with Lake(lake).edit("work", message="one more", author="ana") as edit:
+        edit.append("raised", "select 4::bigint as id, 'dan' as name")
+    expected = [{"id": 2, "name": "ben"}, {"id": 3, "name": "cleo"}, {"id": 4, "name": "dan"}]
+    assert rows(lake, "work", "raised") == expected
+    assert spark.sql(f"select * from {raised} order by id") == expected
+
+
 def _write_and_delete(spark: Spark, lake: Repository, version: str, mode: str) -> None:
     name = f"orders_{mode[:4]}{version}".replace("-", "_")
     table = f"work.default.{name}"
