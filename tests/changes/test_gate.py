@@ -187,6 +187,23 @@ def test_somebody_alone_brings_the_first_policy_themselves(repo: Repository) -> 
     merge(repo, bring(repo, "lake: lake\npeople: [ana]\n" + NO_APPROVALS).number)
 
 
+def test_the_only_person_of_a_project_needs_nobody_to_agree_until_there_are_two(
+    repo: Repository,
+) -> None:
+    def people(names: str) -> JsonObject:
+        blob = repo.objects.put(f"lake: lake\npeople: [{names}]\n".encode())
+        return {"type": "instep.config.v1", "blob": blob}
+
+    commit(repo, {"config/instep": people("ana")})
+    first = propose(repo, {"table/a": {"n": 1}})
+    assert merge(repo, first.number).approved_by == ()
+    second = propose(repo, {"config/instep": people("ana, ben")}, kind=Kind.PROJECT)
+    merge(repo, second.number)
+    third = propose(repo, {"table/a": {"n": 2}})
+    with pytest.raises(RefusedError, match="ben may give one"):
+        merge(repo, third.number)
+
+
 def test_a_policy_that_loosens_is_judged_by_the_one_before_it(team: Repository) -> None:
     change = bring(team, "lake: lake\npeople: [ana]\n" + NO_APPROVALS)
     with pytest.raises(RefusedError, match="ben, eve may give one"):

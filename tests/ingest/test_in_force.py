@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from instep.contracts.document import parse
 from instep.errors import InvalidError
-from instep.ingest.in_force import may_match, table_name
+from instep.ingest.in_force import Near, may_match, near_table, table_name
 
 PATH = 'path: "readings-*.csv"\n'
 
@@ -89,3 +89,27 @@ def test_a_table_is_named_by_its_file() -> None:
     assert table_name("cafe\u0301.csv") == "cafe"
     assert table_name("Łódź.csv") is None
     assert table_name("--.csv") is None
+
+
+@pytest.mark.parametrize(
+    ("file", "tables", "pattern"),
+    [
+        ("trips2.csv", {"trips", "zones"}, "trips*.csv"),
+        ("trips-2024-02.csv.gz", {"trips"}, "trips*.csv.gz"),
+        ("trips-2024.csv", {"trips_2023"}, "trips*.csv"),
+        ("Trips (1).csv", {"trips"}, "Trips*.csv"),
+        ("trips2.csv", {"trips2", "trips"}, None),
+        ("trip.csv", {"trips"}, None),
+        ("zones2.csv", {"trips"}, None),
+        ("2024.csv", {"t_2023"}, None),
+        ("trips.csv", {"trips"}, None),
+    ],
+)
+def test_a_file_is_near_a_table_when_their_names_differ_in_digits_at_the_end_alone(
+    file: str, tables: set[str], pattern: str | None
+) -> None:
+    near = near_table(file, tables)
+    assert (near.pattern if near else None) == pattern
+    if near is not None:
+        assert fnmatchcase(file, near.pattern)
+        assert near == Near(next(iter(sorted(tables))), table_name(file) or "", near.pattern)

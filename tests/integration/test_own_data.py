@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,33 @@ def test_a_name_that_no_table_can_have_is_refused_before_anything_is_kept(tmp_pa
     assert refused["error"]["kind"] == "bad-name"
     assert instep(tmp_path, "changes", "--all") == []
     assert not (tmp_path / "contracts").exists()
+
+
+def test_one_person_is_never_asked_who_they_are_nor_for_somebody_else(tmp_path: Path) -> None:
+    (tmp_path / "trips.csv").write_text("id,minutes\n" + "".join(f"{n},{n}\n" for n in range(90)))
+    begun = run("init", at=tmp_path, actor="")
+    assert begun.code == 0, begun
+    assert instep(tmp_path, "status")["next"] == "instep ingest trips.csv"
+    instep(tmp_path, "ingest", "trips.csv", exits=5)
+    draft = tmp_path / "contracts" / "trips.yaml"
+    draft.write_text(draft.read_text().replace("version: 0.1.0", "version: 1.0.0"))
+    proposed = run("propose", at=tmp_path, actor="")
+    assert "somebody else" not in proposed.out
+    assert proposed.out.rstrip().endswith('Next: "instep merge 2".'), proposed.out
+
+
+def test_status_ends_in_a_command_that_can_be_typed(tmp_path: Path) -> None:
+    """Followed as told, from an empty folder, it leads to rows and on, and never to a dead end."""
+    (tmp_path / "my trips.csv").write_text("id,minutes\n" + "".join(f"{n},9\n" for n in range(90)))
+    instep(tmp_path, "init", "--as", "ana")
+    typed: list[str] = []
+    for _ in range(6):
+        next_ = str(instep(tmp_path, "status")["next"])
+        done = run(*shlex.split(next_)[1:], at=tmp_path, actor="")
+        assert done.code in (0, 5), (next_, done)
+        if typed and next_ == typed[-1]:
+            break
+        typed.append(next_)
+    assert typed[0] == "instep ingest 'my trips.csv'"
+    assert typed[-1] == "instep show main --profile my_trips"
+    assert "90 rows" in run("show", "main", at=tmp_path, actor="").out

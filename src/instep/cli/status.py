@@ -21,6 +21,7 @@ from instep.history.repository import MAIN
 from instep.ingest.arrived import NO_CONTRACT
 from instep.ingest.records import arrival_of_change
 from instep.pipelines.draft import DraftDifference, DraftState, draft_differences
+from instep.pipelines.project import KEY as CONFIG
 from instep.releases.environments import Live, where
 
 
@@ -99,10 +100,12 @@ class Status:
             number = self.review.change.number
             act = "merge" if self.review.can_be_merged else "review"
             return f"instep {'accept' if self.held_for == NO_CONTRACT else act} {number}"
-        if any(difference.state is not DraftState.MISSING for difference in self.drafts):
+        ingest = f"instep ingest {shlex.quote(self.files[0]) if self.files else 'FILE'}"
+        drafts = [draft.key for draft in self.drafts if draft.state is not DraftState.MISSING]
+        if drafts and not (self.files and drafts == [CONFIG]):
             return "instep propose"
         if not self.tables:
-            return f"instep ingest {shlex.quote(self.files[0]) if self.files else 'FILE'}"
+            return ingest
         if self.pipelines and not self.counts.get("model"):
             if self.branches:
                 return f"instep propose {self.branches[0]}"

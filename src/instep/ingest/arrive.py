@@ -7,6 +7,7 @@ what was written; after it everything does. A file that a table has is not taken
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,7 +41,7 @@ from instep.ingest.files import (
     translating,
     unexpected,
 )
-from instep.ingest.in_force import find_contract, named_table
+from instep.ingest.in_force import find_contract, named_table, near_table
 from instep.ingest.merge import judge_again
 from instep.ingest.records import (
     Arrival,
@@ -72,6 +73,7 @@ def ingest(
     Raises:
         InvalidError (kind "bad-name"): no table can be called `table`.
         InvalidError (kind "no-table-name"): the file's own name suggests none.
+        InvalidError (kind "which-table"): the file is named like those of another table.
         InvalidError (kind "missing-file"): there is none; nothing was recorded.
         InvalidError (a kind of `UNREADABLE`): the file is empty, cut off, in another encoding, or
             has no row; it is kept and recorded as a refused arrival.
@@ -96,6 +98,8 @@ def _ingest(
     repo: Repository, project: Path, file: Path, actor: str, table: str | None, say: Say
 ) -> Arrived:
     in_force, _ = find_contract(repo, repo.resolve(MAIN), file.name, table)
+    if in_force is None and table is None:
+        _check_own_table(repo, project, file.name)
     name = in_force.contract.table if in_force else table or named_table(file.name)
     check_table_name(name)
     say(f"{file.name}: keeping the file")
@@ -162,6 +166,25 @@ def _again(repo: Repository, arrival: Arrival, state: State, actor: str) -> Arri
         commit = merge_if_allowed(tx, repo, change, actor)
         state = load_change(tx, change.number).state
     return Arrived(arrival, state, findings, commit, effect=effect_of(change))
+
+
+def _check_own_table(repo: Repository, project: Path, file_name: str) -> None:
+    """Holds that a file without a contract is not named like the files of a table that has one."""
+    merged = repo.entries(repo.resolve(MAIN), "contract")
+    drafted = (path.stem for path in (project / "contracts").glob("*.yaml"))
+    near = near_table(file_name, {*(key.partition("/")[2] for key in merged), *drafted})
+    if near is not None:
+        raise InvalidError(
+            f"{file_name} comes by no contract, but is named like the files of table "
+            f"{near.table}: expected which of both it is. Add --table {near.table} if it is more "
+            f"of the same, and write path: {json.dumps(near.pattern)} in "
+            f"contracts/{near.table}.yaml for later ones; or --table {near.own} for a table of "
+            "its own.",
+            kind="which-table",
+            table=near.table,
+            own=near.own,
+            pattern=near.pattern,
+        )
 
 
 def _record(repo: Repository, identifier: str, actor: str, outcome: Outcome) -> Arrived:

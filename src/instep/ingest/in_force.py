@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -18,6 +18,12 @@ from instep.contracts.document import parse
 from instep.contracts.terms import Contract, Source
 from instep.errors import InvalidError
 from instep.history.repository import Repository
+
+_TAIL = re.compile(r"[\W_]*\d[\d\W_]*$")
+"""The digits at the end of a name, with what parts them: of "trips-2024-01" the "-2024-01"."""
+
+SHORTEST_ROOT = 2
+"""Names that share fewer letters than these are not alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,30 @@ def table_name(file_name: str) -> str | None:
     if not name or any(sign.isalnum() and not sign.isascii() for sign in letters):
         return None
     return f"t_{name}" if name[0].isdigit() else name
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A table whose files are named as an arriving one is, though none of its patterns matches."""
+
+    table: str
+    own: str
+    """The table that the file's own name suggests."""
+    pattern: str
+    """What would match the file and others named so."""
+
+
+def near_table(file_name: str, tables: Iterable[str]) -> Near | None:
+    """Returns of which of the `tables` a file looks like more: `trips2.csv` of `trips`.
+
+    Names are alike where they differ in the digits at their ends alone.
+    """
+    own, root = table_name(file_name), _TAIL.sub("", file_name.split(".")[0])
+    if own is None or len(root) < SHORTEST_ROOT:
+        return None
+    ending = file_name[len(file_name.split(".")[0]) :]
+    alike = [name for name in sorted(tables) if _TAIL.sub("", name) == _TAIL.sub("", own)]
+    return None if own in alike or not alike else Near(alike[0], own, f"{root}*{ending}")
 
 
 def named_table(file_name: str) -> str:
