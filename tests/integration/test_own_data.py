@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from commands import run
 
 
@@ -102,3 +108,44 @@ def test_status_ends_in_a_command_that_can_be_typed(tmp_path: Path) -> None:
     assert typed[0] == "instep ingest 'my trips.csv'"
     assert typed[-1] == "instep show main --profile my_trips"
     assert "90 rows" in run("show", "main", at=tmp_path, actor="").out
+
+
+def at_a_terminal(folder: Path, *words: str, answers: str) -> str:
+    """Returns what a command shows on a terminal where somebody types `answers`."""
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "instep", *words],
+        cwd=folder,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    os.write(ours, answers.encode())
+    shown = b""
+    with contextlib.suppress(OSError):  # the terminal ends with its last process
+        while data := os.read(ours, 65_536):
+            shown += data
+    child.wait(60)
+    os.close(ours)
+    return shown.decode()
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_a_second_file_of_a_table_is_asked_about(tmp_path: Path, answer: str) -> None:
+    rows = "id,minutes\n" + "".join(f"{n},9\n" for n in range(90))
+    (tmp_path / "trips.csv").write_text(rows)
+    (tmp_path / "trips2.csv").write_text(rows.replace(",9", ",8"))
+    instep(tmp_path, "init", "--as", "ana")
+    instep(tmp_path, "ingest", "trips.csv", exits=5)
+
+    refused = instep(tmp_path, "ingest", "trips2.csv", exits=2)["error"]
+    assert (refused["kind"], refused["table"], refused["own"]) == ("which-table", "trips", "trips2")
+    assert not (tmp_path / "contracts" / "trips2.yaml").exists()
+
+    shown = at_a_terminal(tmp_path, "ingest", "trips2.csv", answers=f"{answer}\n")
+    assert "Is it more of them? [Y/n]" in shown
+    is_more = answer == "y"
+    assert (tmp_path / "contracts" / "trips2.yaml").exists() is not is_more
+    draft = (tmp_path / "contracts" / "trips.yaml").read_text()
+    assert ('path: "trips*.csv"' in draft) is is_more

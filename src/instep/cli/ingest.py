@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from instep.canonical import Json
 from instep.cli.output import actor_option, emit, json_option, project_option
 from instep.cli.progress import clear, say
 from instep.cli.project import open_project
+from instep.contracts.infer import with_pattern
 from instep.errors import InstepError
+from instep.history.objects import write_durably
 from instep.ingest.arrive import ingest as arrive
 from instep.ingest.arrived import Arrived, held_error
 
@@ -44,6 +47,26 @@ class Ingested:
 
     def to_text(self) -> str:
         return "\n".join(one.to_text() for one in self.arrivals if not one.is_held)
+
+
+def _asked_table(folder: Path, file: Path, error: InstepError) -> str | None:
+    """Returns the table that somebody at a terminal says a file is for, where that is the question.
+
+    If it is more of a table that is there, the contract on disk takes later files too.
+    """
+    if error.kind != "which-table" or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return None
+    table, own, pattern = (str(error.facts[name]) for name in ("table", "own", "pattern"))
+    clear()
+    question = f"{file.name} is named like the files of table {table}. Is it more of them?"
+    if not click.confirm(question, default=True):
+        return own
+    path = folder / "contracts" / f"{table}.yaml"
+    text = with_pattern(path.read_text(encoding="utf-8"), pattern) if path.is_file() else None
+    if text is not None:
+        write_durably(path, text.encode())
+        click.echo(f'contracts/{table}.yaml takes {pattern} from now on: "instep propose" it.')
+    return table
 
 
 def _error_to_json(error: InstepError) -> dict[str, Json]:
@@ -79,6 +102,10 @@ def ingest(
         try:
             found.append(arrive(opened.repo, opened.folder, file, name, table=table, say=say))
         except InstepError as error:
+            chosen = None if as_json else _asked_table(opened.folder, file, error)
+            if chosen is not None:
+                found.append(arrive(opened.repo, opened.folder, file, name, table=chosen, say=say))
+                continue
             if len(files) == 1 and not as_json:
                 raise
             found.append(error)

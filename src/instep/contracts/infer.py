@@ -8,6 +8,7 @@ comment.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -148,6 +149,15 @@ def guess_columns(
 def draft_contract(table: str, source: Source, guesses: Sequence[Guess]) -> str:
     """Returns the text of a draft contract in ODCS 3.1."""
     return "\n".join(_lines(table, source, guesses)) + "\n"
+
+
+def with_pattern(text: str, pattern: str) -> str | None:
+    """Returns a contract's text with another path; None where it does not have exactly one."""
+    line = re.compile(r"^( +path: )\S.*$", re.MULTILINE)
+    if len(line.findall(text)) != 1:
+        return None
+    value = json.dumps(pattern, ensure_ascii=False)
+    return line.sub(lambda found: found[1] + value, text)
 
 
 def _lines(table: str, source: Source, guesses: Sequence[Guess]) -> Iterator[str]:
