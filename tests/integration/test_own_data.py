@@ -22,53 +22,115 @@ def instep(folder: Path, *words: str, exits: int = 0) -> Any:  # the shape is th
     return done.json
 
 
-def test_a_file_without_a_contract_gets_a_draft_and_waits_for_review(tmp_path: Path) -> None:
+def test_in_a_team_the_rows_come_in_once_somebody_agreed_to_their_contract(tmp_path: Path) -> None:
     rows = [f"{n},2024-01-{n % 28 + 1:02}T10:00:00Z,{n % 50 + 3}" for n in range(200)]
     (tmp_path / "trips.csv").write_text("\n".join(["id,started_at,minutes", *rows]) + "\n")
-    instep(tmp_path, "init", "--empty", "--as", "ana")
+    instep(tmp_path, "init", "--as", "ana")
 
     held = instep(tmp_path, "ingest", "trips.csv", "--as", "ana", exits=5)
     assert held["error"]["kind"] == "arrival-held"
-    assert "instep propose" in held["error"]["message"]
+    assert "instep accept 1" in held["error"]["message"]
     draft = tmp_path / "contracts" / "trips.yaml"
     assert 'name: "minutes"' in draft.read_text()
-    status = instep(tmp_path, "status")
-    assert [one["state"] for one in status["waiting"]] == ["held"]
-    assert status["next"]
+    assert [one["state"] for one in instep(tmp_path, "status")["waiting"]] == ["held"]
 
     project = tmp_path / "instep.yaml"
     project.write_text(project.read_text().replace("[ana]", "[ana, ben]"))
-    proposed = instep(tmp_path, "propose", "--as", "ana")
-    number = str(proposed["change"])
+    waits = instep(tmp_path, "accept", "1", "--as", "ana", exits=5)["error"]
+    assert waits["kind"] == "contract-waits"
+    number = str(waits["contract_change"])
     instep(tmp_path, "approve", number, "--as", "ben")
-    instep(tmp_path, "merge", number, "--as", "ana")
-
-    (arrival,) = instep(tmp_path, "ingest", "trips.csv", "--as", "ana")["arrivals"]
+    (arrival,) = instep(tmp_path, "merge", number, "--as", "ana")["arrivals"]
     assert (arrival["state"], arrival["rows"], arrival["quarantined"]) == ("merged", 200, 0)
-    shown = instep(tmp_path, "show", "main")
-    assert "table/trips" in json.dumps(shown)
-    assert instep(tmp_path, "status")["waiting"] == [], "the held arrival has been superseded"
+    assert instep(tmp_path, "show", "main")["keys"]["table/trips"]["rows"] == 200
+    assert instep(tmp_path, "status")["waiting"] == []
+    (again,) = instep(tmp_path, "ingest", "trips.csv", "--as", "ben")["arrivals"]
+    assert again["skipped"] is True
 
 
 def test_one_person_alone_goes_from_a_file_to_rows_set_aside(tmp_path: Path) -> None:
     rows = [f"{n},{n % 50 + 3}" for n in range(200)]
     (tmp_path / "trips.csv").write_text("\n".join(["id,minutes", *rows, "200,soon"]) + "\n")
-    instep(tmp_path, "init", "--empty", "--as", "ana")
-    instep(tmp_path, "ingest", "trips.csv", "--as", "ana", exits=5)
+    instep(tmp_path, "init", "--as", "ana")
+    instep(tmp_path, "ingest", "trips.csv", exits=5)
     draft = tmp_path / "contracts" / "trips.yaml"
     draft.write_text(draft.read_text().replace("logicalType: string", "logicalType: integer"))
-    number = str(instep(tmp_path, "propose", "--as", "ana")["change"])
 
-    assert instep(tmp_path, "merge", number, "--as", "ana")["approved_by"] == []
-
-    (arrival,) = instep(tmp_path, "ingest", "trips.csv", "--as", "ana")["arrivals"]
+    arrival = instep(tmp_path, "accept", "1")
     assert (arrival["state"], arrival["rows"], arrival["quarantined"]) == ("merged", 201, 1)
-    shown = instep(tmp_path, "show", str(arrival["change"]), "--quarantine")
+    shown = instep(tmp_path, "show", "1", "--quarantine")
     (row,) = shown["rows"]
     assert (row["line"], row["terms"]) == (202, "minutes.type")
     assert json.loads(row["raw"]) == {"id": "200", "minutes": "soon"}
     refused = instep(tmp_path, "show", "main", "--quarantine", exits=2)
     assert refused["error"]["kind"] == "not-an-arrival"
+
+
+def test_a_draft_with_a_fault_is_named_and_nothing_comes_in(tmp_path: Path) -> None:
+    (tmp_path / "trips.csv").write_text("id,minutes\n1,2\n2,3\n")
+    instep(tmp_path, "init", "--as", "ana")
+    instep(tmp_path, "ingest", "trips.csv", exits=5)
+    draft = tmp_path / "contracts" / "trips.yaml"
+    right = draft.read_text()
+    draft.write_text(right.replace("logicalType: integer", "logicalType: intger"))
+    error = instep(tmp_path, "accept", "1", exits=2)["error"]
+    assert "contracts/trips.yaml" in error["message"] and "intger" in error["message"]
+    assert instep(tmp_path, "show", "main")["keys"] == {}
+    draft.write_text(right)
+    assert instep(tmp_path, "accept", "1")["state"] == "merged"
+
+
+def test_one_person_alone_may_accept_what_they_ingested(tmp_path: Path) -> None:
+    rows = "".join(f"{n},{n % 9}\n" for n in range(90))
+    (tmp_path / "trips.csv").write_text(f"id,minutes\n{rows}")
+    (tmp_path / "trips2.csv").write_text("id,minutes\n" + "".join(f"{n},no\n" for n in range(9)))
+    instep(tmp_path, "init", "--as", "ana")
+    instep(tmp_path, "ingest", "trips.csv", exits=5)
+    instep(tmp_path, "accept", "1")
+    held = instep(tmp_path, "ingest", "trips2.csv", "--table", "trips", exits=5)["error"]
+    said = instep(tmp_path, "accept", str(held["change"]), exits=2)["error"]
+    assert said["kind"] == "needs-reason"
+    done = instep(tmp_path, "accept", str(held["change"]), "--why", "the meter was off")
+    assert (done["state"], done["quarantined"], done["by"]) == ("merged", 9, "ana")
+
+
+def test_a_corrected_contract_lets_a_held_file_in_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "trips.csv").write_text("id,minutes\n" + "".join(f"{n},9\n" for n in range(90)))
+    (tmp_path / "trips2.csv").write_text("id,minutes\n" + "".join(f"{n},95\n" for n in range(9)))
+    instep(tmp_path, "init", "--as", "ana")
+    instep(tmp_path, "ingest", "trips.csv", exits=5)
+    draft = tmp_path / "contracts" / "trips.yaml"
+    term = "        logicalTypeOptions: {maximum: 10}\n"
+    draft.write_text(draft.read_text() + term)
+    instep(tmp_path, "accept", "1")
+    held = instep(tmp_path, "ingest", "trips2.csv", "--table", "trips", exits=5)["error"]
+    assert 'correct contracts/trips.yaml and "instep propose" it' in held["message"]
+    draft.write_text(draft.read_text().replace(term, ""))
+    number = str(instep(tmp_path, "propose")["change"])
+    (arrival,) = instep(tmp_path, "merge", number)["arrivals"]
+    assert (arrival["change"], arrival["state"], arrival["quarantined"]) == (
+        held["change"],
+        "merged",
+        0,
+    )
+    assert instep(tmp_path, "show", "main")["keys"]["table/trips"]["rows"] == 99
+
+
+def test_a_held_file_that_a_new_contract_cannot_read_stays_held(tmp_path: Path) -> None:
+    (tmp_path / "trips.csv").write_text("id,minutes\n" + "".join(f"{n},9\n" for n in range(90)))
+    (tmp_path / "trips2.csv").write_text("id,minutes\n" + "".join(f"{n},9.5\n" for n in range(9)))
+    instep(tmp_path, "init", "--as", "ana")
+    instep(tmp_path, "ingest", "trips.csv", exits=5)
+    instep(tmp_path, "accept", "1")
+    held = instep(tmp_path, "ingest", "trips2.csv", "--table", "trips", exits=5)["error"]
+    draft = tmp_path / "contracts" / "trips.yaml"
+    parts = draft.read_text().rpartition("logicalType: integer")
+    draft.write_text(f"{parts[0]}logicalType: number{parts[2]}")
+    number = str(instep(tmp_path, "propose")["change"])
+    merged = run("merge", number, at=tmp_path, actor="")
+    assert merged.code == 0, merged
+    assert f"Change {held['change']} stays held" in merged.out
+    assert [one["change"] for one in instep(tmp_path, "status")["waiting"]] == [held["change"]]
 
 
 def test_a_name_that_no_table_can_have_is_refused_before_anything_is_kept(tmp_path: Path) -> None:

@@ -200,6 +200,12 @@ def others(tx: Transaction, repo: Repository, change: Change) -> tuple[str, ...]
     return tuple(name for name in config.people if name not in authors) if config else ()
 
 
+def is_alone(repo: Repository, actor: str) -> bool:
+    """Says whether `actor` is the only person of the project, so that nobody else could agree."""
+    config = lake_config(repo, repo.resolve(MAIN))
+    return config is not None and set(config.people) == {actor}
+
+
 def merge(tx: Transaction, repo: Repository, number: int, actor: str) -> Merged:
     """Brings a change to main as one commit, if its policy says so.
 

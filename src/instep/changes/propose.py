@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,27 +34,41 @@ class Proposal:
     is_update: bool
 
 
-def propose_project(repo: Repository, folder: Path, author: str, title: str, say: Say) -> Proposal:
+def propose_project(
+    repo: Repository,
+    folder: Path,
+    author: str,
+    title: str,
+    say: Say,
+    only: Container[str] | None = None,
+) -> Proposal:
     """Proposes the contracts, pipelines and configuration on disk, against main.
 
-    What main has and the disk has no more is proposed for removal.
+    What main has and the disk has no more is proposed for removal. With `only`, no other keys are.
 
     Raises:
         InvalidError: a file is not valid; nothing was recorded.
         RefusedError (kind "nothing-to-propose").
     """
     with writing(repo.root, repo.store):
-        return _propose_project(repo, folder, author, title, say)
+        return _propose_project(repo, folder, author, title, say, only)
 
 
-def _propose_project(repo: Repository, folder: Path, author: str, title: str, say: Say) -> Proposal:
+def _propose_project(
+    repo: Repository,
+    folder: Path,
+    author: str,
+    title: str,
+    say: Say,
+    only: Container[str] | None,
+) -> Proposal:
     base = repo.resolve(MAIN)
     draft = capture_project(folder, repo.objects)
     held = {key: value for kind in _FROM_DISK for key, value in repo.entries(base, kind).items()}
     changes: dict[str, JsonObject | None] = {
         key: draft.get(key)
         for key in sorted(draft.keys() | held.keys())
-        if draft.get(key) != held.get(key)
+        if draft.get(key) != held.get(key) and (only is None or key in only)
     }
     if not changes:
         raise RefusedError(
@@ -62,7 +76,9 @@ def _propose_project(repo: Repository, folder: Path, author: str, title: str, sa
             "Change a file first.",
             kind="nothing-to-propose",
         )
-    edit = Edit(base, changes, author, title, "proposal")
+    # Part of the project is another change than all of it, which may be open already.
+    origin = "proposal" if only is None else f"proposal of {', '.join(changes)}"
+    edit = Edit(base, changes, author, title, origin)
     with repo.store.transaction() as tx:
         head = build(tx, repo, edit).id
     return record(repo, edit, head, None, say)

@@ -10,10 +10,11 @@ import click
 from instep.canonical import Json
 from instep.changes.records import State
 from instep.cli.output import actor_option, emit, json_option, project_option, reason_option
+from instep.cli.progress import say
 from instep.cli.project import open_project
 from instep.errors import InvalidError
 from instep.ingest import accept as acts
-from instep.ingest.arrived import Arrived
+from instep.ingest.arrived import Arrived, held_error
 from instep.ingest.batch import Outcome
 
 
@@ -92,10 +93,11 @@ def accept(
     actor: str | None,
     as_json: bool,
 ) -> None:
-    """Let a held arrival in; it counts as approval, and is not for whoever ingested it.
+    """Let a held arrival in: it counts as an approval, by somebody else than whoever ingested it.
 
     \b
-    Example:  instep accept 12 --rename arrival_delay=arr_delay --as ben
+    Example:  instep accept 1
+              instep accept 12 --rename arrival_delay=arr_delay --as ben
               instep accept 12 --why "the sensor was moved" --as ben
               instep accept 12 --rename --dry-run
     """
@@ -105,7 +107,11 @@ def accept(
         emit(PreviewedArrival(change, acts.preview(opened.repo, change, pairs)), as_json)
         return
     name = opened.actor(actor)
-    arrived = acts.accept(opened.repo, change, name, rename=pairs, why=why)
+    arrived = acts.accept(
+        opened.repo, change, name, rename=pairs, why=why, project=opened.folder, say=say
+    )
+    if arrived.is_held:
+        raise held_error(arrived)
     emit(DecidedArrival(arrived, name, why), as_json)
 
 

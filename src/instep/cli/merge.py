@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from instep.changes.gate import Merged
 from instep.changes.records import Kind, load_change
 from instep.cli.output import actor_option, counted, emit, json_option, project_option
 from instep.cli.project import open_project
+from instep.errors import InstepError
 from instep.history.repository import Repository
+from instep.ingest.accept import let_in_what_fits
+from instep.ingest.arrived import Arrived
 from instep.ingest.merge import merge_arrival
 
 
@@ -21,6 +25,8 @@ from instep.ingest.merge import merge_arrival
 class MergedChange:
     merged: Merged
     keys: tuple[str, ...]
+    held: Mapping[int, Arrived | InstepError]
+    """By change, what became of arrivals that were held until a contract became what it is now."""
 
     def to_json(self) -> dict[str, Json]:
         return {
@@ -29,15 +35,25 @@ class MergedChange:
             "keys": list(self.keys),
             "approved_by": list(self.merged.approved_by),
             "upkeep": self.merged.upkeep,
+            "arrivals": [one.to_json() for one in self.held.values() if isinstance(one, Arrived)],
         }
 
     def to_text(self) -> str:
         agreed = ", ".join(self.merged.approved_by) or "policy"
-        return (
+        lines = [
             f"Merged change {self.merged.change.number} to main as "
-            f"{self.merged.commit.id[:12]}, approved by {agreed}.\n"
-            f"  {counted(len(self.keys), 'key')} changed: {', '.join(self.keys)}"
-        ) + (f"\n  note: {self.merged.upkeep}" if self.merged.upkeep else "")
+            f"{self.merged.commit.id[:12]}, approved by {agreed}.",
+            f"  {counted(len(self.keys), 'key')} changed: {', '.join(self.keys)}",
+        ]
+        if self.merged.upkeep:
+            lines.append(f"  note: {self.merged.upkeep}")
+        for number, one in self.held.items():
+            match one:
+                case InstepError():
+                    lines.append(f"Change {number} stays held: {one.message}")
+                case Arrived():
+                    lines.append(one.to_text())
+        return "\n".join(lines)
 
 
 @click.command()
@@ -56,7 +72,8 @@ def merge(change: int, project: Path | None, actor: str | None, as_json: bool) -
     repo = opened.repo
     merged = _merge(repo, change, name)
     keys = tuple(each.key for each in repo.diff(merged.commit.parents[0], merged.commit.id))
-    emit(MergedChange(merged, keys), as_json)
+    contracts = [key.removeprefix("contract/") for key in keys if key.startswith("contract/")]
+    emit(MergedChange(merged, keys, let_in_what_fits(repo, contracts, name)), as_json)
 
 
 def _merge(repo: Repository, number: int, actor: str) -> Merged:

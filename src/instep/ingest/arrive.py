@@ -110,7 +110,7 @@ def _ingest(
     with repo.store.reading() as tx:
         found = same_file(tx, name, digest, policy)
     if found is not None and not (in_force and _awaits_contract(*found)):
-        return _again(repo, *found, actor)
+        return judged_again(repo, *found, actor)
     size = file.stat().st_size
 
     def delivery(source: Source | None) -> Delivery:
@@ -150,8 +150,11 @@ def _ingest(
         raise _refuse_unreadable(repo, unread, name, contract, actor, error) from None
 
 
-def _again(repo: Repository, arrival: Arrival, state: State, actor: str) -> Arrived:
-    """Returns how a file stands that is here; a held one is judged by what main is now."""
+def judged_again(repo: Repository, arrival: Arrival, state: State, actor: str) -> Arrived:
+    """Returns how a file stands that is here; a held one is judged by what main is now.
+
+    It is merged by `actor` where it fits now and policy allows it.
+    """
     if state is not State.HELD:
         with repo.store.reading() as tx:
             return _seen_before(tx, arrival, state)

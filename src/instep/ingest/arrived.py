@@ -132,19 +132,16 @@ def _next_step(arrival: Arrival, stops: list[Finding]) -> str:
                 for one in stops
                 if one.kind == "renamed-column"
             )
-            accept = f'"instep accept {number} {pairs} --as SOMEBODY-ELSE"'
+            accept = f'"instep accept {number} {pairs}"'
         case "missing-column":
             accept = (
-                f'"instep accept {number} --rename NEW=OLD --as SOMEBODY-ELSE" if it has '
+                f'"instep accept {number} --rename NEW=OLD" if it has '
                 f"another name; {_by_contract(arrival)}"
             )
         case "no-contract":
-            return (
-                'Correct the draft, then "instep propose", "instep approve" and "instep merge"; '
-                f"then ingest the file again, or {turn_away}."
-            )
+            return f'Next: read the draft, then "instep accept {number}"; or {turn_away}.'
         case kind:
-            accept = f'"instep accept {number} --why REASON --as SOMEBODY-ELSE"'
+            accept = f'"instep accept {number} --why REASON"'
             if kind not in UNUSUAL:
                 accept += f"; {_by_contract(arrival)}"
     return f"Next: {accept}, or {turn_away}."
@@ -153,8 +150,8 @@ def _next_step(arrival: Arrival, stops: list[Finding]) -> str:
 def _by_contract(arrival: Arrival) -> str:
     """Returns the way out where the data is right and its contract is not."""
     return (
-        f"if the contract is wrong, correct contracts/{arrival.table}.yaml, then "
-        '"instep propose", "instep approve" and "instep merge", and ingest the file again'
+        f"if the contract is wrong, correct contracts/{arrival.table}.yaml and "
+        '"instep propose" it: once that is merged, the file comes in by itself if it fits'
     )
 
 

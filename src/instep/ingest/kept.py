@@ -46,8 +46,7 @@ def without_contract(arrival: Arrival) -> RefusedError:
     """Returns why an arrival cannot be let in whose table main has no contract of."""
     return RefusedError(
         f'Table "{arrival.table}" has no contract in the lake: expected one before its data. '
-        f'Correct contracts/{arrival.table}.yaml, then "instep propose", "instep approve" and '
-        '"instep merge".',
+        f'Write contracts/{arrival.table}.yaml, then "instep propose".',
         kind="still-held",
         change=arrival.change,
     )

@@ -145,6 +145,17 @@ def last_accepted(tx: Transaction, table: str, digest: str | None = None) -> Arr
     return _from_row(row) if row else None
 
 
+def held_arrivals(tx: Transaction, table: str) -> tuple[Arrival, ...]:
+    """Returns the held arrivals of a table, in the order in which they came."""
+    named = ", ".join(f"a.{name.strip()}" for name in _COLUMNS.split(","))
+    rows = tx.rows(
+        f"select {named} from arrivals a join changes c on c.number = a.change "
+        "where a.table_name = ? and c.state = ? order by a.change",
+        (table, State.HELD.value),
+    )
+    return tuple(map(_from_row, rows))
+
+
 def accepted_profiles(tx: Transaction, table: str, limit: int) -> tuple[str, ...]:
     """Returns the profiles of the arrivals merged into a table, the latest to arrive first."""
     rows = tx.rows(
