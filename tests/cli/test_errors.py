@@ -144,7 +144,6 @@ def held(merged: Path) -> Path:
     [
         (["approve", "2", "--as", "ben"], "change-held", 5),
         (["accept", "1", "--as", "ben"], "no-such-arrival", 3),
-        (["accept", "2", "--as", "ana"], "own-arrival", 5),
     ],
 )
 def test_with_an_arrival_held(held: Path, words: list[str], kind: str, exit_code: int) -> None:

@@ -288,7 +288,7 @@ def test_a_file_without_a_contract_drafts_one_and_is_held(repo: Repository, tmp_
     assert held.arrival.held_for == "no-contract"
     assert held.draft == tmp_path / "contracts" / "my_trips_2013.yaml"
     draft = held.draft.read_text()
-    assert "instep propose" in held_error(held).message
+    assert f"instep accept {held.arrival.change}" in held_error(held).message
     with pytest.raises(RefusedError):
         accept(repo, held.arrival.change, "ben")
     merge_contract(repo, draft, "my_trips_2013")

@@ -232,7 +232,7 @@ def test_a_suggested_command_can_be_pasted_whatever_a_column_is_called(
     name = "Dep. delay (min); it's $HOME"
     file = write(tmp_path / "readings-2.csv", month(2), f"station,at,distance,{name}")
     held = ingest(repo, tmp_path, file, "ana")
-    [command] = re.findall(r'Next: "(.*?) --as SOMEBODY-ELSE"', held_error(held).message)
+    [command] = re.findall(r'Next: "(.*)", or "instep refuse', held_error(held).message)
     words = shlex.split(command)
     assert words == ["instep", "accept", str(held.arrival.change), "--rename", f"{name}=late"]
     accept(repo, held.arrival.change, "ben", rename={name: "late"})
