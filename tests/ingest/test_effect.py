@@ -271,3 +271,23 @@ def test_a_replacement_by_more_of_the_same_and_a_new_period_is_not_held(
         rows = [row for month in files for row in month]
         arrived = bring(repo, tmp_path, f"visits-{n}", rows)
         assert arrived.state is State.MERGED, held_error(arrived).message
+
+
+def hour(day: int, number: int) -> list[list[str]]:
+    return [[f"{day}-{number}-{n}", f"2024-01-{day:02}", "1"] for n in range(100)]
+
+
+def test_of_several_files_of_a_date_only_the_first_ever_to_double_it_is_held(
+    repo: Repository, tmp_path: Path
+) -> None:
+    visits(repo, "keyed", "date")
+    held = []
+    for day in (1, 2, 5):
+        for number in range(4):
+            arrived = bring(repo, tmp_path, f"visits-{day}-{number}", hour(day, number))
+            if arrived.is_held:
+                held.append((day, number))
+                accept(repo, arrived.arrival.change, "ben", why="four files a day")
+    assert held == [(1, 1)]
+    again = [[f"K{row[0]}", *row[1:]] for number in range(4) for row in hour(5, number)]
+    assert bring(repo, tmp_path, "visits-again", again).arrival.held_for == "keys-vanish"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -16,6 +16,7 @@ from instep.cli.comparison import comparison_of, comparison_text
 from instep.cli.output import emit, json_option, project_option, table
 from instep.cli.project import open_project
 from instep.clock import format_instant
+from instep.errors import InstepError
 from instep.findings import stops
 from instep.history.repository import Repository
 from instep.ingest.arrived import findings_of
@@ -33,6 +34,8 @@ class Review:
     """The people who are not among its authors."""
     moved: tuple[Moved, ...] = ()
     """What the change was computed from and is another now."""
+    not_judged: str = ""
+    """Why a held arrival could not be read again by what main is now; empty where it was."""
 
     @property
     def waits_for(self) -> tuple[str, ...]:
@@ -66,6 +69,7 @@ class Review:
             "can_be_merged": self.can_be_merged,
             "waits_for": list(self.waits_for),
             "moved_inputs": [str(one) for one in self.moved],
+            "not_judged": self.not_judged,
         }
 
     def to_text(self) -> str:
@@ -89,6 +93,8 @@ class Review:
             if self.can_be_merged:
                 lines += [f"  agreed to as it is: {one}" for one in self.moved]
             lines += [f"  waits: {reason}" for reason in self.waits_for]
+            if self.not_judged:
+                lines.append(f"  not judged by what main is now: {self.not_judged}")
             lines.append(f"Next: {self.next_step}")
         return "\n".join(lines)
 
@@ -144,8 +150,12 @@ def review(change: int, project: Path | None, as_json: bool) -> None:
     from instep.ingest.merge import judge_again
 
     repo = open_project(project).repo
-    judge_again(repo, change)
-    emit(review_of(repo, change), as_json)
+    not_judged = ""
+    try:
+        judge_again(repo, change)
+    except InstepError as error:
+        not_judged = error.message
+    emit(replace(review_of(repo, change), not_judged=not_judged), as_json)
 
 
 @click.command()

@@ -9,6 +9,7 @@ both sides, or over the whole table where it has no event time. What to make of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from instep.clock import Window, parse_instant
 from instep.contracts.terms import Contract, MergePolicy
 from instep.engines.engine import FileSet, Slice, WrittenFile
-from instep.engines.schema import Schema, free_name, literal, quoted
+from instep.engines.schema import Column, Schema, free_name, literal, quoted
 from instep.errors import InvalidError
 from instep.ingest.effect import FULL_SHARE, Covered, Effect
 from instep.tables.apart import make_ready
@@ -39,7 +40,11 @@ SHOWN_KEYS = 3
 SAMPLED_ROWS = 1_000_000
 """Of about so many rows the span is found: its ends are quantiles, which need all rows at once."""
 
+LOOKED_BACK = timedelta(days=31)
+"""How far before an event time the one before it is looked for: dates of a month follow so."""
+
 _ARRIVING, _EXISTING, _ANYWHERE, _KNOWN = "arriving", "existing", "anywhere", "known"
+_EARLIER = "earlier"
 
 
 def count_effect(
@@ -107,7 +112,11 @@ def find_covered(
         keys = [schema.column(name) for name in contract.key]
         candidates = files_between(data_files(root, table), keys, arrived)
         engine.view(whole.only((file.path for file in candidates), _ANYWHERE))
-        return _with_keys(engine, covered, [key.name for key in keys], inside)
+        covered = _with_keys(engine, covered, [key.name for key in keys], inside)
+        if contract.event_time is None or span is None or span[0] != span[1]:
+            return covered
+        column = schema.column(contract.event_time)
+        return replace(covered, earlier=_rows_before(engine, root, table, column, span[0]))
 
 
 def _with_keys(engine: DuckDB, covered: Covered, key: Sequence[str], inside: str) -> Covered:
@@ -126,15 +135,30 @@ def _with_keys(engine: DuckDB, covered: Covered, key: Sequence[str], inside: str
         )
         for side in (_EXISTING, _ARRIVING)
     )
-    return Covered(
-        covered.span,
-        covered.existing,
-        covered.arriving,
+    return replace(
+        covered,
         named=_count(engine, f"{_KNOWN} WHERE {in_span}"),
         new=_count(engine, unknown.format(_ARRIVING)),
         vanished_keys=tuple(_shown(values) for (values,) in vanished),
         new_keys=tuple(_shown(values) for (values,) in new),
     )
+
+
+def _rows_before(
+    engine: DuckDB, root: Path, table: TableContent, column: Column, first: str
+) -> int:
+    """Returns how many rows have the nearest earlier event time, within `LOOKED_BACK`."""
+    try:
+        end = instant_of(first)
+        part = Slice(column.name, Window(end - LOOKED_BACK, end))
+    except (OverflowError, InvalidError):
+        return 0
+    engine.view(file_set(root, table, _EARLIER, part))
+    time = quoted(column.name)
+    found = engine.rows(
+        f"SELECT count(*) FROM {_EARLIER} GROUP BY {time} ORDER BY {time} DESC LIMIT 1"
+    )
+    return int(found[0][0]) if found else 0
 
 
 def _span(

@@ -72,6 +72,8 @@ class Covered:
 
     `span` is empty where that is the whole table. `named` counts the existing rows whose key is in
     the batch, `new` the arriving rows whose key is not in the table; None without a key.
+    `earlier` counts the existing rows of the nearest earlier event time, where the span is one
+    value, as with several files of one day whose event time is a date.
     """
 
     span: tuple[str, str] | None
@@ -81,6 +83,7 @@ class Covered:
     new: int | None = None
     vanished_keys: tuple[str, ...] = ()
     new_keys: tuple[str, ...] = ()
+    earlier: int = 0
 
     @property
     def vanished(self) -> int:
@@ -88,7 +91,7 @@ class Covered:
 
     @property
     def place(self) -> str:
-        return f"from {self.span[0]} to {self.span[1]}" if self.span else "of the whole table"
+        return f"from {self.span[0]} to {self.span[1]}" if self.span else "in the whole table"
 
     @property
     def examples(self) -> str:
@@ -109,6 +112,7 @@ class Covered:
             "new": self.new,
             "vanished_keys": list(self.vanished_keys),
             "new_keys": list(self.new_keys),
+            "earlier": self.earlier,
         }
 
 
@@ -139,7 +143,7 @@ def judge_effect(
             f"The file takes the place of {effect.before:,} rows with {effect.after:,}: expected "
             "at least half of them. Is it a part of what was meant?",
         )
-    if covered is None:
+    if covered is None or (is_keyed and _still_fills(covered)):
         return None
     if _loses_keys(covered, is_keyed):
         share = covered.vanished / covered.existing
@@ -177,6 +181,11 @@ def _loses_keys(covered: Covered, is_keyed: bool) -> bool:
     has_others = (covered.new or 0) > VANISHED_SHARE * covered.existing
     is_same_period = covered.span is not None or 2 * covered.named >= covered.existing
     return is_full and has_others and is_same_period
+
+
+def _still_fills(covered: Covered) -> bool:
+    """Says whether the rows of one event time would be no more than those of the one before it."""
+    return covered.existing + (covered.new or 0) <= covered.earlier
 
 
 def _doubles(covered: Covered, is_keyed: bool) -> bool:
