@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from instep.contracts.infer import guess_columns
 from instep.history.repository import Repository
 from instep.ingest.arrive import ingest
 from instep.ingest.arrived import Arrived, held_error
+from instep.ingest.quarantine import quarantined_rows
 
 
 def drafted(repo: Repository, file: Path) -> tuple[str, str]:
@@ -149,3 +151,10 @@ def test_hundreds_of_columns_arrive_by_their_draft(repo: Repository, tmp_path: P
     assert rows_of(repo, "select sum(c0), sum(c7), sum(c599) from wide", "wide") == [
         (0, 7 * 55, 599 * 55)
     ]
+    rows[3][5], rows[3][7] = "many", ""
+    file.write_text("\n".join(",".join(row) for row in [names, *rows]) + "\n")
+    held = ingest(repo, tmp_path, file, "ana")
+    assert (held.state, held.broken) == (State.HELD, {"c5.type": 1})
+    [row] = quarantined_rows(repo, held.arrival.change)
+    assert (row.line, row.terms) == (5, "c5.type")
+    assert json.loads(row.raw) == {**dict(zip(names, rows[3], strict=True)), "c7": None}

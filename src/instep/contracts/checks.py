@@ -13,7 +13,7 @@ executed here.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from instep.contracts.terms import BatchTerm, Bound, ColumnTerm, Contract, Metric
@@ -40,12 +40,15 @@ class RowTerm:
 class Batch:
     """A staged batch: its SQL name and its columns with their SQL types, by the contract's names.
 
-    `duplicates` names a relation of the keys that may not enter, when there are any.
+    `duplicates` names a relation of the keys that may not enter, when there are any. `typed` names
+    a table of what `typed_table` selects, when there is one: with thousands of columns, planning
+    each statement over the casts takes seconds.
     """
 
     relation: str
     types: Mapping[str, str]
     duplicates: str | None = None
+    typed: str | None = None
 
 
 def row_terms(contract: Contract, types: Mapping[str, str]) -> tuple[RowTerm, ...]:
@@ -78,8 +81,15 @@ def typed_rows(contract: Contract, batch: Batch, as_numbers: Collection[str] = (
         else quoted(name)
         for name in _present(contract, batch)
     )
-    plain = Batch(batch.relation, batch.types)
-    return f"SELECT {columns} FROM ({_typed(contract, plain)})"
+    return f"SELECT {columns} FROM ({_typed(contract, replace(batch, duplicates=None))})"
+
+
+def typed_table(contract: Contract, batch: Batch, line: str) -> str:
+    """Returns the SELECT of a table by which the rows can be judged without another cast.
+
+    `line` is a column of the batch's relation.
+    """
+    return _typed(contract, batch, _as_it_came(contract, batch, line))
 
 
 def broken_counts(contract: Contract, batch: Batch) -> str:
@@ -102,9 +112,8 @@ def quarantined_rows(contract: Contract, batch: Batch, line: str) -> str:
 
     `line` is a column of the batch's relation.
     """
-    raw = ", ".join(f"{literal(name)}: {quoted(name)}" for name in batch.types)
-    at, text = (quoted(free_name(name, contract.names)) for name in ("row:line", "row:raw"))
-    extra = f"{quoted(line)} AS {at}, CAST(to_json({{{raw}}}) AS {TEXT}) AS {text}"
+    at, text = _names_of_rows(contract)
+    extra = _as_it_came(contract, batch, line)
     broken = ", ".join(
         f"CASE WHEN {predicate} THEN {literal(name)} END"
         for name, predicate in _predicates(contract, batch)
@@ -115,6 +124,18 @@ def quarantined_rows(contract: Contract, batch: Batch, line: str) -> str:
     )
 
 
+def _as_it_came(contract: Contract, batch: Batch, line: str) -> str:
+    """SQL of two columns: the line of each row, and the row as JSON."""
+    raw = ", ".join(f"{literal(name)}: {quoted(name)}" for name in batch.types)
+    at, text = _names_of_rows(contract)
+    return f"{quoted(line)} AS {at}, CAST(to_json({{{raw}}}) AS {TEXT}) AS {text}"
+
+
+def _names_of_rows(contract: Contract) -> tuple[str, str]:
+    at, text = (quoted(free_name(name, contract.names)) for name in ("row:line", "row:raw"))
+    return at, text
+
+
 def duplicate_keys(contract: Contract, batch: Batch, existing: str | None = None) -> str:
     """Returns the SELECT of the keys that occur more than once, in the batch or with `existing`.
 
@@ -123,7 +144,7 @@ def duplicate_keys(contract: Contract, batch: Batch, existing: str | None = None
     """
     keys = ", ".join(quoted(name) for name in contract.key)
     h = free_name("h", contract.key)
-    typed = _typed(contract, Batch(batch.relation, batch.types))
+    typed = _typed(contract, replace(batch, duplicates=None))
     found = (
         f"WITH keys AS (SELECT {keys} FROM ({typed}) WHERE {_whole_key(contract, batch)}), "
         f"repeated AS (SELECT hash({keys}) AS {h} FROM keys GROUP BY 1 HAVING count(*) > 1), "
@@ -382,6 +403,8 @@ def _typed(contract: Contract, batch: Batch, extra: str = "") -> str:
         if column.name in batch.types
     )
     select = f"SELECT {columns}{', ' if extra else ''}{extra} FROM {quoted(batch.relation)}"
+    if batch.typed is not None:
+        select = f"SELECT * FROM {quoted(batch.typed)}"
     if batch.duplicates is None:
         return select
     met = quoted(free_name("key:met", contract.names))

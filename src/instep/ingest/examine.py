@@ -40,8 +40,12 @@ if TYPE_CHECKING:
 _STAGED = "staged_batch"
 _STAGED_LINES = "staged_batch_lines"
 _TYPED = "typed_batch"
+_CAST = "cast_batch"
 _TWICE = "keys_twice"
 _EXISTING = "existing_rows"
+
+_FEW_VALUES = 1_000_000
+"""Up to here a batch is held in memory as it was cast, and each value as it came."""
 
 _QUARANTINE = Schema(
     (
@@ -175,6 +179,8 @@ def examine(
     yet.
     """
     batch = Batch(_STAGED, staged.types)
+    if rows.rows * len(staged.types) <= _FEW_VALUES:
+        batch = _cast_once(engine, contract, staged)
     if contract.key:
         batch = _with_duplicates(engine, repo, contract, batch, table)
     good = engine.write(
@@ -208,6 +214,14 @@ def examine(
     )
 
 
+def _cast_once(engine: DuckDB, contract: Contract, staged: Staged) -> Batch:
+    """Returns a batch whose rows are cast into a table, as they are few."""
+    lines = Batch(_STAGED_LINES, staged.types)
+    typed = checks.typed_table(contract, lines, staged.line)
+    engine.connection.execute(f"CREATE OR REPLACE TEMP TABLE {_CAST} AS {typed}")
+    return Batch(_STAGED, staged.types, typed=_CAST)
+
+
 def _profile_of_all(
     engine: DuckDB,
     contract: Contract,
@@ -223,7 +237,8 @@ def _profile_of_all(
         if column.name in unfit and column.type in ("int", "long")
     }
     typed = checks.typed_rows(contract, batch, numbers)
-    engine.connection.execute(f"CREATE OR REPLACE VIEW {_TYPED} AS {typed}")
+    kind = "TEMP TABLE" if batch.typed else "VIEW"
+    engine.connection.execute(f"CREATE OR REPLACE {kind} {_TYPED} AS {typed}")
     columns = [
         changed(column, type="double") if column.name in numbers else column
         for column in schema.columns
@@ -243,7 +258,7 @@ def _with_duplicates(
     run = engine.connection.execute
     run(f"CREATE OR REPLACE TEMP TABLE {_TWICE} AS {found}")
     [(twice,)] = run(f"SELECT count(*) FROM {_TWICE}").fetchall()
-    return Batch(batch.relation, batch.types, _TWICE) if twice else batch
+    return changed(batch, duplicates=_TWICE) if twice else batch
 
 
 def _period(engine: DuckDB, contract: Contract, batch: Batch) -> Slice | None:
@@ -283,7 +298,7 @@ def _set_aside(
     line: str,
     folder: Path,
 ) -> tuple[WrittenFile, ...]:
-    lines = Batch(_STAGED_LINES, batch.types, batch.duplicates)
+    lines = changed(batch, relation=_STAGED_LINES)
     aside = engine.write(checks.quarantined_rows(contract, lines, line), _QUARANTINE, folder)
     if not raw.ends_with_newline:
         last = max((int(_upper(file)) for file in aside), default=0)
