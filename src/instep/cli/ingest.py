@@ -12,7 +12,7 @@ import click
 from instep.canonical import Json
 from instep.cli.output import actor_option, emit, json_option, project_option
 from instep.cli.progress import clear, say
-from instep.cli.project import open_project
+from instep.cli.project import Project, open_project
 from instep.contracts.infer import with_pattern
 from instep.errors import InstepError
 from instep.history.objects import write_durably
@@ -47,6 +47,17 @@ class Ingested:
 
     def to_text(self) -> str:
         return "\n".join(one.to_text() for one in self.arrivals if not one.is_held)
+
+
+def _arrived(opened: Project, file: Path, actor: str, table: str | None, asks: bool) -> Arrived:
+    """Lets one file arrive, in a table that somebody is asked for where that is open."""
+    try:
+        return arrive(opened.repo, opened.folder, file, actor, table=table, say=say)
+    except InstepError as error:
+        chosen = _asked_table(opened.folder, file, error) if asks else None
+        if chosen is None:
+            raise
+    return arrive(opened.repo, opened.folder, file, actor, table=chosen, say=say)
 
 
 def _asked_table(folder: Path, file: Path, error: InstepError) -> str | None:
@@ -100,12 +111,8 @@ def ingest(
     found: list[Arrived | InstepError] = []
     for file in files:
         try:
-            found.append(arrive(opened.repo, opened.folder, file, name, table=table, say=say))
+            found.append(_arrived(opened, file, name, table, asks=not as_json))
         except InstepError as error:
-            chosen = None if as_json else _asked_table(opened.folder, file, error)
-            if chosen is not None:
-                found.append(arrive(opened.repo, opened.folder, file, name, table=chosen, say=say))
-                continue
             if len(files) == 1 and not as_json:
                 raise
             found.append(error)
