@@ -136,8 +136,11 @@ class Lake:
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    folder = tmp_path_factory.mktemp("project")
-    for name, text in FILES.items():
+    return made_in(tmp_path_factory.mktemp("project"), FILES)
+
+
+def made_in(folder: Path, project: dict[str, str]) -> Lake:
+    for name, text in project.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -244,3 +247,34 @@ def test_a_model_whose_run_is_not_recorded_cannot_be_watched(lake: Lake) -> None
         find_maker(lake.repo, content, "delay")
 
     assert error.value.kind == "no-such-run"
+
+
+@pytest.mark.parametrize(
+    ("slices", "before"),
+    [
+        ("weather: {time: left_at, lookback: 1 hour}", RELEASED),
+        ("flights: {time: left_at, lookback: 2 days}, weather: left_at", 48),
+    ],
+    ids=["read whole", "lookback"],
+)
+def test_rows_from_before_the_end_of_training_are_left_out_counted_and_said(
+    tmp_path: Path, slices: str, before: int
+) -> None:
+    cut = "flights: left_at, weather: {time: left_at, lookback: 1 hour}"
+    pipeline = FILES["pipelines/delay.yaml"].replace(cut, slices).replace(", every: 1 month", "")
+    lake = made_in(tmp_path, {**FILES, "pipelines/delay.yaml": pipeline})
+    with pytest.raises(InvalidError, match=f"only {before:,} rows of before") as nothing:
+        watch_environment(lake.repo, "prod", quiet)
+    lake.hours(RELEASED, RELEASED + 30 * 24, 25)
+    until = parse_instant("2013-04-11")
+
+    (found,) = watch_environment(lake.repo, "prod", quiet, until=until).models
+
+    assert nothing.value.kind == "nothing-to-watch"
+    after = 10 * 24 if before == RELEASED else 0
+    assert found.comparison.rows == 20 * 24
+    assert found.comparison.outside_period == 0
+    assert found.comparison.to_json()["left_out"] == {"before": before, "after": after}
+    said = "\n".join(found.alert.sentences)
+    assert f"{before:,} rows are from before 2013-03-22" in said
+    assert ("from after the watched time" in said) == bool(after)

@@ -257,6 +257,13 @@ def _affected(card: Card, found: Comparison, environment: str, receipts: Receipt
         )
     if found.unknown:
         yield f"{found.unknown:,} events have no {card.target}: counted, not scored."
+    if found.left_out.before:
+        yield (
+            f"{found.left_out.before:,} rows are from before {format_instant(found.window.start)}, "
+            "the end of what the model was trained on: no new events, left out."
+        )
+    if found.left_out.after:
+        yield f"{found.left_out.after:,} rows are from after the watched time: left out."
 
 
 def _decisions(

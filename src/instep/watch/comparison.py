@@ -85,6 +85,20 @@ class Since:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """How many rows are no events of the watched window: `before` it, or at its end or `after`."""
+
+    before: int = 0
+    after: int = 0
+
+    def to_json(self) -> dict[str, Json]:
+        return {"before": self.before, "after": self.after}
+
+
+NOTHING_LEFT_OUT = LeftOut()
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Everything that was found; figures are None where undefined.
 
@@ -95,6 +109,7 @@ class Comparison:
 
     window: Window
     rows: int
+    left_out: LeftOut
     unknown: int
     unseen: tuple[tuple[str, str, int], ...]
     outside_period: int
@@ -114,6 +129,7 @@ class Comparison:
         return {
             "window": str(self.window),
             "rows": self.rows,
+            "left_out": self.left_out.to_json(),
             "unknown_outcome": self.unknown,
             "unseen": [
                 {"feature": feature, "category": category, "rows": rows}
@@ -146,6 +162,17 @@ class Scored:
     has_outcome: npt.NDArray[np.bool_]
 
 
+def cut_events(table: pa.Table, time: str, within: Window) -> tuple[pa.Table, LeftOut]:
+    """Returns the rows of `table` whose column `time` lies in `within`, and how many do not.
+
+    A row without a time counts as before.
+    """
+    at = instants_of(table, time)
+    before, after = at < to_microseconds(within.start), at >= to_microseconds(within.end)
+    inside = table.filter(pa.array(~before & ~after))
+    return inside, LeftOut(int(before.sum()), int(after.sum()))
+
+
 def score_events(model: LoadedModel, table: pa.Table) -> Scored:
     """Returns the rows of `table`, which has the columns that trained `model`, with scores."""
     scores, _ = model.score(table)
@@ -153,8 +180,12 @@ def score_events(model: LoadedModel, table: pa.Table) -> Scored:
     return Scored(table, instants_of(table, model.card.time), scores, observed, has_outcome)
 
 
-def compare_with_baseline(model: LoadedModel, scored: Scored, window: Window) -> Comparison:
+def compare_with_baseline(
+    model: LoadedModel, scored: Scored, window: Window, left_out: LeftOut = NOTHING_LEFT_OUT
+) -> Comparison:
     """Returns how `scored`, the events of `window`, compare with what `model` was made from.
+
+    `left_out` counts the rows that came with them and are of another time.
 
     Raises:
         InvalidError (kind "nothing-to-watch"): no event has a known outcome and a score.
@@ -176,6 +207,7 @@ def compare_with_baseline(model: LoadedModel, scored: Scored, window: Window) ->
     return Comparison(
         window=window,
         rows=scored.table.num_rows,
+        left_out=left_out,
         unknown=int((~scored.has_outcome).sum()),
         unseen=_unseen(model, scored.table),
         outside_period=_outside(card.intended, scored.time),

@@ -20,7 +20,14 @@ from instep.models.bundle import LoadedModel, read_bundle
 from instep.releases.environments import has_earlier
 from instep.serving.log_files import read_predictions
 from instep.watch.alert import Alert, Receipts, raise_alert
-from instep.watch.comparison import Comparison, Scored, compare_with_baseline, score_events
+from instep.watch.comparison import (
+    Comparison,
+    LeftOut,
+    Scored,
+    compare_with_baseline,
+    cut_events,
+    score_events,
+)
 from instep.watch.receipts import join_receipts
 from instep.watch.recompute import compute_events, find_maker, tables_read
 
@@ -130,11 +137,15 @@ def _watch(
     source, step = find_maker(repo, content, name)
     start = model.card.slice.end
     horizon = until or max(repo.clock(), model.card.intended.end)
-    table = compute_events(repo, data, source, step, Window(start, horizon), progress)
+    since = Window(start, horizon)
+    # A table that is read whole, or with a lookback, brings rows of the time that was trained on.
+    table, left_out = cut_events(
+        compute_events(repo, data, source, step, since, progress), model.card.time, since
+    )
     progress(f"{name}: score {table.num_rows:,} events")
     scored = score_events(model, table)
-    window = _covered(scored, start, model)
-    comparison = compare_with_baseline(model, scored, window)
+    window = _covered(scored, start, model, left_out)
+    comparison = compare_with_baseline(model, scored, window, left_out)
     digest = str(content["digest"])
     lives = _lives(repo, environment, name)
     answers = read_predictions(
@@ -177,12 +188,14 @@ def _lives(repo: Repository, environment: str, model: str) -> list[tuple[datetim
     return [(at, str(content["digest"])) for at, content in found if content is not None]
 
 
-def _covered(scored: Scored, start: datetime, model: LoadedModel) -> Window:
+def _covered(scored: Scored, start: datetime, model: LoadedModel, left_out: LeftOut) -> Window:
     """Returns the window that the events cover, to the end of their last UTC day."""
     if not len(scored.time):
+        earlier = f", only {left_out.before:,} rows of before" if left_out.before else ""
         raise InvalidError(
             f'No events have come since model "{model.card.model}" was trained '
-            f"({format_instant(start)}): expected some to watch it on. Ingest newer data first.",
+            f"({format_instant(start)}){earlier}: expected some to watch it on. Ingest newer data "
+            "first.",
             kind="nothing-to-watch",
         )
     last = from_microseconds(int(scored.time.max()))
