@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from model_builders import START
 
 from instep.clock import Window
-from instep.models.choice import CandidateScores, WindowScore, choose, gain, worst_window
+from instep.models.choice import (
+    STANDARD_ERRORS,
+    CandidateScores,
+    WindowScore,
+    choose,
+    gain,
+    worst_window,
+)
 from instep.models.spec import AcceptableError, Metric, MetricName
 from instep.models.windows import Fold
 
@@ -56,10 +63,11 @@ def test_a_constant_that_is_good_enough_is_preferred() -> None:
 
 
 def test_one_bad_window_is_enough_to_be_ineligible() -> None:
+    constant = scores("constant", [0.5, 0.5, 0.5], [False] * 3)
     best = scores("best", [0.9, 0.9, 0.9], [True, True, False])
     dull = scores("dull", [0.6, 0.6, 0.6])
 
-    found = choose([best, dull], AUC, ACCEPTABLE)
+    found = choose([constant, best, dull], AUC, ACCEPTABLE)
 
     assert found.name == "dull"
     assert found.is_releasable
@@ -111,6 +119,77 @@ def test_one_window_gives_no_standard_error_and_the_better_wins() -> None:
     assert found.standard_error is None
 
 
+@pytest.mark.parametrize(
+    ("metrics", "others", "beats"),
+    [
+        # Mean 0.10; standard errors 0.03, 0.04, and of two windows 0.02 and 0.01.
+        ([0.55, 0.70, 0.55, 0.65, 0.55, 0.60], 1, True),
+        ([0.45, 0.75, 0.55, 0.65, 0.55, 0.65], 1, False),
+        ([0.62, 0.58], 1, False),
+        ([0.61, 0.59], 1, True),
+        ([0.61, 0.59], 3, False),
+        ([0.90], 1, False),
+        ([0.90, None], 1, False),
+        ([0.50, 0.50], 1, False),
+        ([0.40, 0.40], 1, False),
+    ],
+)
+def test_nothing_is_a_model_unless_it_beats_the_constant_by_more_than_chance(
+    metrics: list[float | None], others: int, beats: bool
+) -> None:
+    constant = scores("constant", [0.5] * len(metrics))
+    poor = [scores(f"poor{n}", [0.5 - n / 100] * len(metrics)) for n in range(1, others)]
+
+    found = choose([constant, scores("rich", metrics), *poor], AUC, ACCEPTABLE)
+
+    assert found.is_releasable == found.beats_constant == beats
+    assert (found.name == "rich") or not beats
+    said = "No model: nothing beats the constant by more than chance"
+    assert found.reason.startswith(said) != beats
+    assert found.to_json()["beats_constant"] == beats
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ([0.52, 0.48, 0.53], '(best "rich" +0.010 ± 0.015 roc_auc).'),
+        ([0.62, 0.58], "+0.100 ± 0.020 roc_auc, which chance alone may give in 2 windows)."),
+        ([0.9], "+0.400 roc_auc, in one window, which cannot tell)."),
+        ([0.9, None], "(roc_auc is undefined in a window)."),
+    ],
+)
+def test_the_best_that_was_no_model_is_told_and_how_far_it_came(
+    metrics: list[float | None], said: str
+) -> None:
+    constant = scores("constant", [0.5] * len(metrics))
+
+    assert choose([constant, scores("rich", metrics)], AUC, ACCEPTABLE).reason.endswith(said)
+
+
+def test_what_beats_the_constant_is_chosen_before_what_only_comes_near_it() -> None:
+    constant = scores("constant", [0.5] * 6)
+    wavering = scores("wavering", [0.80, 0.52, 0.90, 0.50, 0.85, 0.49])
+    steady = scores("steady", [0.60, 0.62, 0.61, 0.60, 0.59, 0.60])
+
+    found = choose([constant, wavering, steady], AUC, ACCEPTABLE)
+
+    assert (found.name, found.is_releasable) == ("steady", True)
+
+
+def test_an_acceptable_error_that_only_chance_kept_makes_no_model() -> None:
+    constant = scores("constant", [0.5] * 4, [False] * 4)
+    lucky = scores("lucky", [0.52, 0.48, 0.53, 0.47])
+    missed = scores("missed", [0.7, 0.7, 0.71, 0.7], [True, True, True, False])
+
+    found = choose([constant, lucky, missed], AUC, ACCEPTABLE)
+
+    assert (found.name, found.is_releasable, found.beats_constant) == ("lucky", False, False)
+    assert found.reason.endswith(
+        "nothing beats the constant by more than chance and kept precision at 0.5 at least 0.5 in "
+        "every window."
+    )
+
+
 metric_rows = st.lists(
     st.lists(st.none() | st.floats(0.01, 0.99), min_size=3, max_size=3), min_size=1, max_size=5
 )
@@ -125,6 +204,10 @@ def test_the_chosen_is_never_listed_after_the_best_and_is_eligible_if_any_is(
     found = choose(candidates, AUC, ACCEPTABLE)
 
     eligible = [c.name for c in candidates if c.is_eligible]
-    assert found.is_releasable == bool(eligible)
     assert not eligible or (found.name in eligible and found.best in eligible)
+    assert found.is_releasable == (found.name in eligible and found.beats_constant)
+    assert ("No model" in found.reason) == (not found.beats_constant)
+    if found.is_releasable:
+        assert found.gain is not None and found.gain.standard_error is not None
+        assert found.gain.mean >= STANDARD_ERRORS * found.gain.standard_error
     assert int(found.name) <= int(found.best)

@@ -40,18 +40,13 @@ def describe_model(repo: Repository, difference: Difference) -> KeyEvidence:
 
 
 def _sentences(card: Card) -> list[str]:
-    found = [card.choice.reason]
+    found = [card.verdict]
     gain = card.choice.gain
     if gain is not None:
-        spread = (
-            f" (standard error {gain.standard_error:.4f})"
-            if gain.standard_error is not None
-            else ""
-        )
-        found.append(f"gain over the constant: {gain.mean:+.4f} {card.metric}{spread}")
+        found.append(f"gain over the constant: {gain} {card.metric}")
     found.append(
         f"acceptable error ({card.acceptable_error}): "
-        + ("met in every window" if card.choice.is_releasable else "NOT met in every window")
+        + ("met in every window" if card.chosen.is_eligible else "NOT met in every window")
     )
     found.append(
         f"trained on {card.trained} ({card.counts.trained:,} rows), intended for {card.intended}"
@@ -60,16 +55,19 @@ def _sentences(card: Card) -> list[str]:
 
 
 def _findings(key: str, card: Card) -> tuple[Finding, ...]:
-    if card.choice.is_releasable:
-        return ()
-    return (
-        Finding(
-            "acceptable-error-missed",
-            key,
-            Severity.WARNING,
-            f"{key} may be merged and not be released: its acceptable error was not met.",
-        ),
-    )
+    found = []
+    if not card.chosen.is_eligible:
+        found.append(
+            Finding(
+                "acceptable-error-missed",
+                key,
+                Severity.WARNING,
+                f"{key} may be merged and not be released: its acceptable error was not met.",
+            )
+        )
+    if not card.choice.beats_constant:
+        found.append(Finding("nothing-beats-constant", key, Severity.WARNING, card.verdict))
+    return tuple(found)
 
 
 def _shared_windows(before: Card, after: Card) -> list[Json]:

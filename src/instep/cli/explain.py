@@ -49,8 +49,8 @@ class Explained:
         found, card = self.explanation, self.explanation.card
         source = found.prediction.source
         yield f"  model          {source.model} version {source.version}, {source.digest[:12]}"
-        yield f"  chosen because {card.choice.reason}"
-        met = "met" if card.choice.is_releasable else "not met"
+        yield f"  chosen because {card.verdict}"
+        met = "met" if card.chosen.is_eligible else "not met"
         yield f"  acceptable     {card.acceptable_error}: {met} in every test window"
         inside = found.prediction.question.event_at in card.intended
         yield (

@@ -53,6 +53,9 @@ class MovedEnvironment:
 @click.argument("environment")
 @click.argument("commit", default="main")
 @click.option("--why", default="", help="The reason, kept with the move.")
+@click.option(
+    "--force", is_flag=True, help="Release a model that does not beat the constant; needs --why."
+)
 @project_option
 @actor_option
 @json_option
@@ -60,6 +63,7 @@ def release(
     environment: str,
     commit: str,
     why: str,
+    force: bool,
     project: Path | None,
     actor: str | None,
     as_json: bool,
@@ -68,6 +72,7 @@ def release(
 
     \b
     Example:  instep release prod --as ben --why "the model was approved"
+              instep release prod --as ben --force --why "a trial of the whole path"
     """
     opened = open_project(project)
     name = opened.actor(actor)
@@ -82,6 +87,7 @@ def release(
             actor=name,
             why=why,
             judge=partial(model_verdicts, repo),
+            force=force,
         )
     emit(MovedEnvironment(moved), as_json)
 

@@ -69,13 +69,13 @@ def card_lines(card: Card) -> Iterator[str]:
         cells = [_score(scores, place) for scores in card.candidates]
         rows.append([str(fold.fold.test), f"{fold.tested:,}", *cells])
     yield table(rows, ("test window", "rows", *names))
-    met = "met in every window" if card.choice.is_releasable else "NOT met: may not be released"
+    met = "met in every window" if card.chosen.is_eligible else "NOT met: may not be released"
     yield f"  acceptable error: {card.acceptable_error}: {met}"
-    yield f"  chosen: {card.choice.name}. {card.choice.reason}"
-    if card.choice.gain is not None:
-        error = card.choice.gain.standard_error
-        upon = f" ± {error:.3f}" if error is not None else ""
-        yield f"  gain over the constant: {card.choice.gain.mean:+.3f}{upon} {card.metric}"
+    if card.choice.beats_constant:
+        yield f"  chosen: {card.choice.name}. {card.choice.reason}"
+        yield f"  gain over the constant: {card.choice.gain} {card.metric}"
+    else:
+        yield f"  {card.verdict}"
     yield f"  incomplete window dropped: {card.dropped}; intended for {card.intended}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from instep.cli.progress import say
 from instep.cli.project import open_project
 from instep.cli.review import review_of
 from instep.clock import format_instant
-from instep.errors import InvalidError
+from instep.errors import InvalidError, RefusedError
 from instep.history.commits import Commit
 from instep.history.repository import Repository
 from instep.ingest.quarantine import QuarantinedRow, quarantined_rows
+from instep.models.card import card_of
 from instep.tables.content import TableContent
 from instep.tables.read import file_count, metadata_path, row_count, schema_of
 
@@ -49,7 +51,8 @@ def _summary(facts: JsonObject) -> str:
     if "rows" in facts:
         return f"{facts['rows']:,} rows in {facts['files']} files, {facts['metadata_location']}"
     if "version" in facts:
-        return f"version {facts['version']}"
+        verdict = facts.get("verdict")
+        return f"version {facts['version']}" + (f": {verdict}" if verdict else "")
     return str(facts.get("blob") or "")[:12]
 
 
@@ -110,11 +113,21 @@ def show(
     keys: dict[str, JsonObject] = {}
     for key, content in repo.entries(commit.id).items():
         say(f"reading {key}")
-        keys[key] = _facts(repo, content) if key.startswith("table/") else content
+        keys[key] = _facts(repo, key, content)
     emit(Shown(what, commit, keys), as_json)
 
 
-def _facts(repo: Repository, content: JsonObject) -> dict[str, Json]:
+def _facts(repo: Repository, key: str, content: JsonObject) -> JsonObject:
+    match key.partition("/")[0]:
+        case "table":
+            return _table_facts(repo, content)
+        case "model":
+            with suppress(RefusedError):  # its card was erased
+                return {**content, "verdict": card_of(repo.objects, content).verdict}
+    return content
+
+
+def _table_facts(repo: Repository, content: JsonObject) -> dict[str, Json]:
     table_content = TableContent.from_content(content)
     return {
         **content,

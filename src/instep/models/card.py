@@ -13,7 +13,15 @@ from datetime import datetime
 from instep.canonical import Json, JsonObject
 from instep.clock import Window, format_instant, parse_instant
 from instep.history.objects import Objects
-from instep.models.choice import CandidateScores, Choice, Gain, WindowScore
+from instep.models.choice import (
+    NO_MODEL,
+    CandidateScores,
+    Choice,
+    Gain,
+    WindowScore,
+    beats,
+    no_model,
+)
 from instep.models.spec import AcceptableError, Metric, MetricName, Outside
 from instep.models.windows import Fold
 
@@ -66,6 +74,19 @@ class Card:
         return next(scores for scores in self.candidates if scores.name == self.choice.name)
 
     @property
+    def verdict(self) -> str:
+        """Why this candidate was chosen, or that there is no model and what may be done."""
+        if self.choice.beats_constant:
+            return self.choice.reason
+        said = self.choice.reason
+        if not said.startswith(NO_MODEL):  # a version that did not ask chose it
+            said = f"{no_model(self.candidates, self.metric)}."
+        return (
+            f'{said} "{self.choice.name}" is published in its place, and may not be released '
+            "unless that is forced with a reason."
+        )
+
+    @property
     def tested(self) -> tuple[Window, ...]:
         return tuple(window.fold.test for window in self.chosen.windows)
 
@@ -92,7 +113,7 @@ class Card:
                 "at": self.acceptable_error.metric.at,
                 "bound": self.acceptable_error.bound,
                 "why": self.acceptable_error.why,
-                "is_met": self.choice.is_releasable,
+                "is_met": self.chosen.is_eligible,
             },
             "candidates": [_candidate_json(scores) for scores in self.candidates],
             "choice": self.choice.to_json(),
@@ -106,6 +127,8 @@ class Card:
 
     @classmethod
     def from_json(cls, json: JsonObject) -> Card:
+        metric = Metric(MetricName(str(json["metric"])), _number(json["metric_at"]))
+        candidates = tuple(_candidate(_object(one)) for one in _list(json["candidates"]))
         acceptable, counts = _object(json["acceptable_error"]), _object(json["counts"])
         return cls(
             model=str(json["model"]),
@@ -122,14 +145,14 @@ class Card:
             known_at=str(json["known_at"]),
             outside=Outside(str(json["outside"])),
             seed=_int(json["seed"]),
-            metric=Metric(MetricName(str(json["metric"])), _number(json["metric_at"])),
+            metric=metric,
             acceptable_error=AcceptableError(
                 Metric(MetricName(str(acceptable["metric"])), _number(acceptable["at"])),
                 _number(acceptable["bound"]) or 0.0,
                 str(acceptable["why"]),
             ),
-            candidates=tuple(_candidate(_object(one)) for one in _list(json["candidates"])),
-            choice=_choice(_object(json["choice"])),
+            candidates=candidates,
+            choice=_choice(_object(json["choice"]), candidates, metric),
             counts=Counts(
                 rows=_int(counts["rows"]),
                 unknown=_int(counts["unknown"]),
@@ -190,12 +213,20 @@ def _candidate(json: JsonObject) -> CandidateScores:
     )
 
 
-def _choice(json: JsonObject) -> Choice:
+def _choice(json: JsonObject, candidates: Sequence[CandidateScores], metric: Metric) -> Choice:
     gain = json["gain_over_constant"]
+    name = str(json["candidate"])
+    is_better = json.get("beats_constant")
+    if is_better is None:  # a card of a version that did not ask: its scores tell
+        constant, *others = candidates
+        is_better = any(
+            one.name == name and beats(one, constant, metric, len(others)) for one in others
+        )
     return Choice(
-        name=str(json["candidate"]),
+        name=name,
         best=str(json["best_worst_window"]),
-        is_releasable=bool(json["is_releasable"]),
+        is_releasable=bool(json["is_releasable"]) and bool(is_better),
+        beats_constant=bool(is_better),
         gain=None
         if gain is None
         else Gain(_number(_object(gain)["mean"]) or 0.0, _number(_object(gain)["standard_error"])),

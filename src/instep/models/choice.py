@@ -1,9 +1,12 @@
-"""Which candidate is chosen: the dullest that is good enough in every window.
+"""Which candidate is chosen: the dullest that is good enough in every window and no accident.
 
-A candidate is eligible when it kept the acceptable error in every window. The best of the eligible
-is the one whose worst window is best. The first listed, the constant before all, whose scores are
-within one standard error of the best's, window by window, wins. If none is eligible, the same rule
-chooses among all, and the choice may not be released. Pure.
+A candidate is good when it kept the acceptable error in every window and beats the constant by more
+than chance: three standard errors of the paired differences, and never so few that one of the
+candidates would come so far by chance more than once in twenty, which counts with few windows and
+many candidates. The best of the good is the one whose worst window is best. The first listed whose
+scores are within one standard error of the best's, window by window, wins. If none is good there is
+no model: the same rule chooses among those that kept the acceptable error, or else among all, the
+constant before all, and the choice may not be released. Pure.
 """
 
 from __future__ import annotations
@@ -16,6 +19,14 @@ from statistics import fmean, stdev
 from instep.canonical import Json
 from instep.models.spec import AcceptableError, Metric, Params
 from instep.models.windows import Fold
+
+STANDARD_ERRORS = 3.0
+"""By how many standard errors of the paired differences the constant must be beaten."""
+
+CHANCE = 0.05
+"""How often one of the candidates may come that far by chance: once in twenty."""
+
+NO_MODEL = "No model: nothing beats the constant by more than chance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +73,27 @@ class Gain:
     mean: float
     standard_error: float | None
 
+    def to_json(self) -> dict[str, Json]:
+        return {"mean": self.mean, "standard_error": self.standard_error}
+
+    def __str__(self) -> str:
+        error = "" if self.standard_error is None else f" ± {self.standard_error:.3f}"
+        return f"{self.mean:+.3f}{error}"
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The candidate that was chosen, and the sentence that says why.
 
-    `best` had the best worst window; `gain` is that of the chosen over the constant.
+    `best` had the best worst window; `gain` is that of the chosen over the constant, and
+    `beats_constant` says whether that is more than chance. Releasable is what does so and kept the
+    acceptable error in every window.
     """
 
     name: str
     best: str
     is_releasable: bool
+    beats_constant: bool
     gain: Gain | None
     reason: str
 
@@ -81,9 +102,8 @@ class Choice:
             "candidate": self.name,
             "best_worst_window": self.best,
             "is_releasable": self.is_releasable,
-            "gain_over_constant": None
-            if self.gain is None
-            else {"mean": self.gain.mean, "standard_error": self.gain.standard_error},
+            "beats_constant": self.beats_constant,
+            "gain_over_constant": None if self.gain is None else self.gain.to_json(),
             "reason": self.reason,
         }
 
@@ -100,17 +120,46 @@ def choose(
 
     All candidates have the same windows, at least one.
     """
-    eligible = [candidate for candidate in candidates if candidate.is_eligible]
-    among = eligible or list(candidates)
+    constant, *others = candidates
+    beating = [c.name for c in others if beats(c, constant, metric, len(others))]
+    eligible = [c for c in candidates if c.is_eligible]
+    good = [c for c in eligible if c.name in beating]
+    among = good or eligible or list(candidates)
     best = max(among, key=lambda scores: _oriented(worst_window(scores, metric), metric))
     chosen = next(scores for scores in among if _is_close(gain(best, scores, metric)))
     return Choice(
         name=chosen.name,
         best=best.name,
-        is_releasable=bool(eligible),
-        gain=gain(chosen, candidates[0], metric),
-        reason=_reason(chosen, best, bool(eligible), metric, acceptable),
+        is_releasable=bool(good),
+        beats_constant=chosen.name in beating,
+        gain=gain(chosen, constant, metric),
+        reason=_reason(chosen, best, metric, acceptable)
+        if chosen.name in beating
+        else _no_model(candidates, bool(beating), bool(eligible), metric, acceptable),
     )
+
+
+def beats(
+    scores: CandidateScores, constant: CandidateScores, metric: Metric, candidates: int
+) -> bool:
+    """Says whether one of so many `candidates` is better than the constant by more than chance.
+
+    One window has no standard error, and a score that is undefined has no difference: neither can
+    tell, and what is not known to be better is not.
+    """
+    lead = gain(scores, constant, metric)
+    if lead is None or lead.standard_error is None or lead.mean <= 0:
+        return False
+    if not lead.standard_error:
+        return True
+    errors = lead.mean / lead.standard_error
+    by_chance = _student_tail(errors, len(scores.windows) - 1)
+    return errors >= STANDARD_ERRORS and by_chance * candidates <= CHANCE
+
+
+def no_model(candidates: Sequence[CandidateScores], metric: Metric) -> str:
+    """Returns that nothing beats the constant, with the best that there was, in words."""
+    return f"{NO_MODEL} ({_best_gain(candidates, metric)})"
 
 
 def gain(ours: CandidateScores, theirs: CandidateScores, metric: Metric) -> Gain | None:
@@ -139,12 +188,24 @@ def _oriented(window: WindowScore, metric: Metric) -> float:
     return -math.inf if window.metric is None else metric.oriented(window.metric)
 
 
+def _student_tail(t: float, degrees: int) -> float:
+    """Returns how often Student's t of so many degrees of freedom is at least `t`, above 0.
+
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
+    """
+    angle = math.atan(t / math.sqrt(degrees))
+    is_odd = degrees % 2 == 1
+    term = math.cos(angle) if is_odd else 1.0
+    total = 0.0
+    for place in range(1 + is_odd, degrees, 2):
+        total += term
+        term *= place / (place + 1) * math.cos(angle) ** 2
+    within = math.sin(angle) * total
+    return (1 - (2 / math.pi * (angle + within) if is_odd else within)) / 2
+
+
 def _reason(
-    chosen: CandidateScores,
-    best: CandidateScores,
-    is_releasable: bool,
-    metric: Metric,
-    acceptable: AcceptableError,
+    chosen: CandidateScores, best: CandidateScores, metric: Metric, acceptable: AcceptableError
 ) -> str:
     worst = worst_window(chosen, metric).metric
     figure = "undefined" if worst is None else f"{worst:.3f}"
@@ -155,6 +216,35 @@ def _reason(
             f'"{chosen.name}" (worst {metric.name} {figure}) is listed before "{best.name}" and '
             "within one standard error of it"
         )
-    if is_releasable:
+    if chosen.is_eligible:
         return f"{why}; {acceptable} was kept in every window."
     return f"{why}, but no candidate kept {acceptable} in every window: it may not be released."
+
+
+def _no_model(
+    candidates: Sequence[CandidateScores],
+    any_beats: bool,
+    any_eligible: bool,
+    metric: Metric,
+    acceptable: AcceptableError,
+) -> str:
+    """Returns why what was chosen is no model."""
+    if any_beats:
+        return f"{NO_MODEL} and kept {acceptable} in every window."
+    also = "" if any_eligible else f", and no candidate kept {acceptable} in every window"
+    return f"{no_model(candidates, metric)}{also}."
+
+
+def _best_gain(candidates: Sequence[CandidateScores], metric: Metric) -> str:
+    constant, *others = candidates
+    gains = [(found, c.name) for c in others if (found := gain(c, constant, metric)) is not None]
+    if not gains:
+        return f"{metric} is undefined in a window"
+    best, name = max(gains, key=lambda pair: pair[0].mean)
+    shown = f'best "{name}" {best} {metric}'
+    if best.standard_error is None:
+        return f"{shown}, in one window, which cannot tell"
+    if best.mean >= STANDARD_ERRORS * best.standard_error and best.mean > 0:
+        windows = len(constant.windows)
+        return f"{shown}, which chance alone may give in {windows} windows"
+    return shown

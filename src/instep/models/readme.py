@@ -32,7 +32,7 @@ def render_card(card: Card, signature: Signature) -> str:
         f"- {counts.unknown:,} of {counts.rows:,} rows have no `{card.target}`: counted, neither "
         "trained on nor scored.",
         f"- Acceptable error: {card.acceptable_error}. {card.acceptable_error.why}",
-        f"- Chosen: {card.choice.reason}",
+        f"- Chosen: {card.verdict}" if card.choice.beats_constant else f"- {card.verdict}",
         "",
         "## Scores per window",
         "",

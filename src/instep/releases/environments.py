@@ -9,7 +9,7 @@ from itertools import chain as chained
 
 from instep.canonical import Json, JsonObject
 from instep.clock import format_instant
-from instep.errors import NotFoundError, RefusedError
+from instep.errors import InvalidError, NotFoundError, RefusedError
 from instep.findings import Finding, stops
 from instep.history import tree
 from instep.history.commits import load_commit
@@ -22,6 +22,9 @@ from instep.history.store import Transaction
 from instep.history.tips import move_ref
 from instep.history.verify import blobs_of
 from instep.pipelines.project import lake_config
+
+NOTHING_BEATS_CONSTANT = "nothing-beats-constant"
+"""The kind of the one finding that stops a release unless it is forced with a reason."""
 
 Judge = Callable[[str], tuple[Finding, ...]]
 """Gives what the gates of a release find on a commit."""
@@ -89,17 +92,27 @@ def release(
     actor: str,
     why: str,
     judge: Judge,
+    force: bool = False,
 ) -> Moved:
     """Moves an environment to a commit of main.
 
-    `judge` gives what the gates find on a commit; a finding that asks for a stop refuses it.
+    `judge` gives what the gates find on a commit; a finding that asks for a stop refuses it. With
+    `force` and a reason, that a model does not beat the constant is told and refuses nothing.
 
     Raises:
+        InvalidError (kind "needs-reason"): it is forced without one.
         NotFoundError (kind "no-such-environment").
-        RefusedError (kinds "not-on-main", "release-refused", "already-released").
+        RefusedError (kinds "not-on-main", "release-refused", "nothing-beats-constant",
+            "already-released").
         RefusedError (kind "erased"): bytes of a content of the commit are gone on purpose.
     """
     _refuse_undeclared(repo, tx, environment)
+    if force and not why.strip():
+        raise InvalidError(
+            f"The release to {environment} is forced without a reason: expected one, which is kept "
+            "with the move. Add --why.",
+            kind="needs-reason",
+        )
     if not has_been_at(tx, MAIN, commit):
         # What a merged branch held on its way is an ancestor of main, and nobody approved it.
         raise RefusedError(
@@ -112,14 +125,18 @@ def release(
     _refuse_erased(tx, repo, commit)
     verdicts = judge(commit)
     against = stops(verdicts)
-    if against:
+    forced = [finding for finding in against if force and finding.kind == NOTHING_BEATS_CONSTANT]
+    if len(forced) < len(against):
         reasons = tuple(finding.message for finding in against)
+        is_forceable = all(finding.kind == NOTHING_BEATS_CONSTANT for finding in against)
         raise RefusedError(
             f"Commit {commit[:12]} cannot be released to {environment}: {' '.join(reasons)}",
-            kind="release-refused",
+            kind=NOTHING_BEATS_CONSTANT if is_forceable else "release-refused",
             environment=environment,
             reasons=reasons,
         )
+    if forced:
+        why = f"{why} (forced: {', '.join(one.subject for one in forced)} beats no constant)"
     found = find_ref(tx, environment)
     at = repo.clock()
     lived = _lived(tx, operations(tx, environment), load_commit(tx, commit).tree)

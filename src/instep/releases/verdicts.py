@@ -2,47 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from instep.canonical import JsonObject
 from instep.findings import Finding, Severity
 from instep.history.repository import Repository
-from instep.models.card import card_of
+from instep.models.card import Card, card_of
+from instep.models.choice import no_model
 from instep.pipelines.records import load_run
+from instep.releases.environments import NOTHING_BEATS_CONSTANT
 
 
 def model_verdicts(repo: Repository, commit: str) -> tuple[Finding, ...]:
     """Returns what is found of each model of a commit.
 
-    A stop where its acceptable error was not met; a warning where the commit holds another state
-    of the pipeline than the one that made the model.
+    A stop where its acceptable error was not met, or where it is not better than a constant; a
+    warning where the commit holds another state of the pipeline than the one that made the model.
     """
     found: list[Finding] = []
     for key, content in repo.entries(commit, "model").items():
-        found.append(_verdict(repo, key, content))
+        found.extend(_verdicts(key, card_of(repo.objects, content)))
         found.extend(_made_otherwise(repo, commit, key, content))
     return tuple(found)
 
 
-def _verdict(repo: Repository, key: str, content: JsonObject) -> Finding:
-    card = card_of(repo.objects, content)
+def _verdicts(key: str, card: Card) -> Iterator[Finding]:
     chosen, error = card.chosen, card.acceptable_error
     missed = [window for window in chosen.windows if not window.is_acceptable]
-    if card.choice.is_releasable:
-        return Finding(
+    if missed:
+        windows = ", ".join(str(window.fold.test) for window in missed)
+        yield Finding(
+            "acceptable-error-missed",
+            key,
+            Severity.STOP,
+            f"{key} missed its acceptable error ({error}) in {len(missed)} of "
+            f"{len(chosen.windows)} test windows: {windows}. Train a better one, or change "
+            "acceptable_error by review.",
+        )
+    else:
+        yield Finding(
             "acceptable-error-met",
             key,
             Severity.NOTE,
             f"{key} met {error} in all {len(chosen.windows)} test windows.",
         )
-    windows = ", ".join(str(window.fold.test) for window in missed)
-    return Finding(
-        "acceptable-error-missed",
-        key,
-        Severity.STOP,
-        f"{key} missed its acceptable error ({error}) in {len(missed)} of {len(chosen.windows)} "
-        f"test windows: {windows}. Train a better one, or change acceptable_error by review.",
-    )
+    if not card.choice.beats_constant:
+        yield Finding(
+            NOTHING_BEATS_CONSTANT,
+            key,
+            Severity.STOP,
+            f"{key}: {no_model(card.candidates, card.metric)}. Train on features that tell more, "
+            'or on more windows; or release it all the same with "--force --why REASON".',
+        )
 
 
 def _made_otherwise(
