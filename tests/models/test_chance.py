@@ -48,19 +48,17 @@ def choice(seed: int, windows: int, candidates: int, effect: float = 0.0) -> Cho
     rows = days * PER_DAY
     wind = generator.uniform(0, 1, rows)
     at = [START + timedelta(days=n // PER_DAY, hours=n % PER_DAY) for n in range(rows)]
-    table = pa.table(
-        {
-            "flight": np.arange(rows),
-            "time_hour": pa.array(at, pa.timestamp("us", "UTC")),
-            "hour": generator.integers(0, 24, rows),
-            "carrier": generator.choice(["A", "B", "C"], rows),
-            "wind": wind,
-            "known_at": pa.array([one + timedelta(hours=1) for one in at]),
-            "late": generator.random(rows) < 1 / (1 + np.exp(-effect * (wind - 0.5))),
-        }
-    )
+    values: dict[str, Any] = {
+        "flight": np.arange(rows),
+        "time_hour": pa.array(at, pa.timestamp("us", "UTC")),
+        "hour": generator.integers(0, 24, rows),
+        "carrier": generator.choice(["A", "B", "C"], rows),
+        "wind": wind,
+        "known_at": pa.array([one + timedelta(hours=1) for one in at]),
+        "late": generator.random(rows) < 1 / (1 + np.exp(-effect * (wind - 0.5))),
+    }
     return trained(
-        table,
+        pa.table(values),
         fit,
         days,
         features=("hour", "carrier", "wind"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -41,6 +42,7 @@ def test_every_value_says_the_line_it_comes_from_or_default() -> None:
     assert origins["steps.orders.every"] == "pipelines/bread.yaml:9"
     assert origins["steps.late.windows.step"] == "default"
     assert origins["steps.late.outside"] == "default"
+    assert origins["steps.late.outside_period"] == "default"
 
 
 def test_only_values_that_reach_a_step_count_for_it() -> None:
@@ -54,6 +56,27 @@ def test_only_values_that_reach_a_step_count_for_it() -> None:
     digests = [seeded.configuration_digest(step) for step in seeded.steps]
     assert digests[0] == before.configuration_digest(before.steps[0])
     assert digests[1] != before.configuration_digest(before.steps[1])
+
+
+def test_what_happens_outside_the_intended_period_is_read_and_by_default_changes_no_digest() -> (
+    None
+):
+    before = parsed()
+    plain = before.steps[1]
+    assert isinstance(plain, TrainStep) and plain.spec.outside_period == "answer"
+    names = {value.name for value in before.values_of(plain)}
+    assert "steps.late.outside_period" in names
+    refusing = parsed(
+        (SALES_ONLY + TRAINING).replace("seed: 3", "seed: 3\n    outside_period: refuse")
+    )
+    late = refusing.steps[1]
+    assert isinstance(late, TrainStep) and late.spec.outside_period == "refuse"
+    older = replace(
+        before,
+        values=tuple(one for one in before.values if one.name != "steps.late.outside_period"),
+    )
+    assert before.configuration_digest(plain) == older.configuration_digest(plain)
+    assert before.configuration_digest(plain) != refusing.configuration_digest(late)
 
 
 def test_floats_become_their_shortest_text() -> None:

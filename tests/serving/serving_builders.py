@@ -147,10 +147,10 @@ def put_lake(repo: Repository) -> str:
     return commit
 
 
-def learn(repo: Repository, version: str, seed: int) -> str:
+def learn(repo: Repository, version: str, seed: int, spec: TrainingSpec = SPEC) -> str:
     """Trains a small model on made-up departures, publishes it on main, returns the commit."""
     within = Window(datetime(2013, 4, 1, tzinfo=UTC), datetime(2013, 7, 1, tzinfo=UTC))
-    training = train(_departures(seed), _fit, SPEC, within, lambda _: None)
+    training = train(_departures(seed), _fit, spec, within, lambda _: None)
     with tempfile.TemporaryDirectory() as folder:
         saved = save_bundle(training, Path(folder), repo.clock(), "run_test")
         files = {name: repo.objects.put_file(Path(folder) / name) for name in saved.names}

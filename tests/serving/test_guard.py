@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
 from serving_builders import DEST, HOUR, WIND, question
@@ -100,8 +101,14 @@ def test_a_missing_key_field_is_refused() -> None:
         ("double", [7, 7.5], ["7.5", False]),
         ("string", ["UA"], [7, True]),
         ("boolean", [True], ["true", 1]),
-        ("date", ["2013-09-03"], [20130903, "soon"]),
-        ("timestamptz", ["2013-09-03T10:00:00Z"], [0, "soon"]),
+        ("date", ["2013-09-03"], [20130903, "soon", "2013-09-03T00:00:00Z", "20130903"]),
+        ("timestamptz", ["2013-09-03T10:00:00Z", "2013-09-03 12:00+02:00"], [0, "soon"]),
+        ("int", [7], [2**31]),
+        ("long", [2**31], [2**63]),
+        ("decimal(9,2)", [7, 7.25], [7.125, "7.25"]),
+        ("time", ["10:30:00"], ["10:30", 1030]),
+        ("uuid", [f"{UUID(int=171)}"], [f"{UUID(int=171)}".upper(), UUID(int=171).hex]),
+        ("binary", [], ["QUI="]),
     ],
 )
 def test_a_key_is_of_the_type_of_its_column_or_refused(
@@ -119,6 +126,14 @@ def test_a_key_is_of_the_type_of_its_column_or_refused(
         assert f"expected a value of type {type_}" in reason.message
 
 
+def test_a_date_that_is_sent_as_an_instant_is_refused_with_the_date_that_was_meant() -> None:
+    guard = replace(GUARD, key_types={"flight": "date"})
+    asked = replace(question(), key={"carrier": "UA", "flight": "2024-03-01T00:00:00Z"})
+    verdict = check(guard, asked)
+    assert isinstance(verdict, Refused)
+    assert verdict.reasons[0].message.endswith('Write it as "2024-03-01".')
+
+
 def test_every_reason_is_said_at_once() -> None:
     kinds = [reason.kind for reason in refused(GUARD, hour="x", dest="ILM", nonsense=1).reasons]
     assert kinds == ["unknown-feature", "wrong-type", "unseen-category"]
@@ -130,6 +145,15 @@ def test_an_event_outside_the_intended_period_is_answered_and_flagged() -> None:
         "time 2013-09-03T10:00:00Z outside the period the model is intended for: "
         "2013-07-01 to 2013-09-01",
     )
+
+
+def test_an_event_outside_the_intended_period_is_refused_when_the_model_says_so() -> None:
+    until = Window(datetime(2013, 7, 1, tzinfo=UTC), datetime(2013, 9, 1, tzinfo=UTC))
+    guard = replace(GUARD, intended=until, refuses_outside_period=True)
+    (reason,) = refused(guard).reasons
+    assert (reason.kind, reason.subject) == ("outside-intended-period", "time")
+    assert "2013-09-03T10:00:00Z, outside the period" in reason.message
+    assert isinstance(check(replace(guard, intended=None), question()), Admitted)
 
 
 @pytest.mark.parametrize(

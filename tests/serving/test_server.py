@@ -8,24 +8,27 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from commands import KILLED, Running, start
-from serving_builders import JULY, learn, move, put_lake
+from serving_builders import JULY, SPEC, learn, move, put_lake
 
+from instep.canonical import Json
 from instep.clock import system_clock
 from instep.errors import InvalidError, NotFoundError, UnavailableError
 from instep.history.repository import Repository, create_repository, open_repository
+from instep.models.spec import Outside
 from instep.serving.flush import flush
-from instep.serving.guard import Plain
+from instep.serving.guard import Admitted, Plain, check
 from instep.serving.http import bind
 from instep.serving.log_files import find_receipt, read_predictions, recover
 from instep.serving.process import predictions_folder
-from instep.serving.records import Predicted, Refused
+from instep.serving.records import Predicted, Question, Refused
 from instep.serving.served import load_served
 
 SECONDS = 60
@@ -84,7 +87,7 @@ def server(project: Path) -> Iterator[Server]:
         yield running
 
 
-FITTING = {"hour": 9, "dest": "BOS", "wind_speed": 4.5}
+FITTING: dict[str, Json] = {"hour": 9, "dest": "BOS", "wind_speed": 4.5}
 
 
 def test_an_answer_names_its_model_version_and_commit_and_carries_a_receipt(
@@ -197,6 +200,22 @@ def test_two_servers_on_one_port_are_told_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UnavailableError) as error:
         bind("127.0.0.1", taken.getsockname()[1])
     assert error.value.kind == "port-in-use"
+
+
+def test_what_the_training_step_says_of_other_periods_is_what_is_served(repo: Repository) -> None:
+    put_lake(repo)
+    answered = load_served(repo, "prod").model("delay")
+    spec = replace(SPEC, outside_period=Outside.REFUSE)
+    move(repo, learn(repo, version="2", seed=2, spec=spec))
+    refused = load_served(repo, "prod").model("delay")
+    asked = Question({"flight": 1}, datetime(2014, 1, 1, tzinfo=UTC), FITTING)
+
+    assert isinstance(check(answered.guard, asked), Admitted)
+    verdict = check(refused.guard, asked)
+    assert isinstance(verdict, Refused)
+    assert [reason.kind for reason in verdict.reasons] == ["outside-intended-period"]
+    shown = [model.to_json()["outside_period"] for model in (answered, refused)]
+    assert shown == ["answer", "refuse"]
 
 
 def test_a_branch_is_not_served(lake: Repository) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -97,6 +98,42 @@ def test_events_outside_the_intended_period_are_told_by_event_time(model: Loaded
     # The model was trained until 2013-03-22 and is intended for 30 days from then.
     assert found.outside_period == 24 * len(range(21, 31)) + 24 * 9
     assert any("outside the period" in sentence for sentence in alert.sentences)
+
+
+@pytest.mark.parametrize(("days", "is_kept"), [(30, True), (31, False), (90, False)])
+def test_a_model_is_kept_until_no_day_that_the_events_have_passed(
+    model: LoadedModel, days: int, is_kept: bool
+) -> None:
+    # It is intended for 30 days.
+    _, alert = watched(model, newer(days=days, base=0.05), days=days)
+
+    said = [decision for decision, _ in alert.decisions]
+    assert any(one.startswith("Keep it, intended until 2013-04-21") for one in said) == is_kept
+    assert ("the events have passed 2013-04-21" in said[0]) != is_kept
+
+
+def test_every_kind_of_key_that_serving_takes_is_joined(model: LoadedModel) -> None:
+    def joined(sent: object, value: object, kind: pa.DataType) -> int:
+        table = newer(days=1).slice(0, 1)
+        key = pa.array([value], kind)
+        table = table.set_column(table.column_names.index("flight"), "flight", key)
+        at = SINCE.isoformat()
+        window = Window(SINCE, SINCE + timedelta(days=1))
+        scored = score_events(model, table)
+        found = join_receipts([record(sent, at, 0.5)], model.card, "prod", "d", window, scored)
+        return found.answered
+
+    day = datetime(2024, 3, 1)
+    assert joined(7.0, 7, pa.int64()) == 1
+    assert joined(0.1, 0.1, pa.float32()) == 1
+    assert joined(7.5, Decimal("7.50"), pa.decimal128(9, 2)) == 1
+    assert joined(10**16, 1e16, pa.float64()) == 1
+    assert joined(True, True, pa.bool_()) == 1
+    assert joined("2024-03-01", day.date(), pa.date32()) == 1
+    assert joined("10:30:00", time(10, 30), pa.time64("us")) == 1
+    assert joined("2024-03-01", day, pa.timestamp("us")) == 1
+    assert joined("2024-03-01 01:00+01:00", day, pa.timestamp("us", "UTC")) == 1
+    assert joined(True, 1, pa.int64()) == 0
 
 
 def test_what_serving_would_refuse_and_what_is_unknown_is_counted_and_not_scored(

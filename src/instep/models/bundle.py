@@ -273,6 +273,7 @@ def _card(training: Training, made_at: datetime, run: str, digest: str) -> Card:
         time=spec.time,
         known_at=spec.known_after.column,
         outside=spec.outside,
+        outside_period=spec.outside_period,
         seed=spec.seed,
         metric=spec.choose,
         acceptable_error=spec.acceptable_error,

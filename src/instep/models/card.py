@@ -57,6 +57,7 @@ class Card:
     time: str
     known_at: str
     outside: Outside
+    outside_period: Outside
     seed: int
     metric: Metric
     acceptable_error: AcceptableError
@@ -105,6 +106,7 @@ class Card:
             "time": self.time,
             "known_at": self.known_at,
             "outside": self.outside.value,
+            "outside_period": self.outside_period.value,
             "seed": self.seed,
             "metric": self.metric.name.value,
             "metric_at": self.metric.at,
@@ -144,6 +146,7 @@ class Card:
             time=str(json["time"]),
             known_at=str(json["known_at"]),
             outside=Outside(str(json["outside"])),
+            outside_period=Outside(str(json.get("outside_period", Outside.ANSWER.value))),
             seed=_int(json["seed"]),
             metric=metric,
             acceptable_error=AcceptableError(

@@ -123,7 +123,8 @@ class Candidate:
 
 
 class Outside(StrEnum):
-    """What serving does with a value outside the range of training: answer and flag, or refuse."""
+    """What serving does with a value outside the range of training, or with an event outside the
+    period that the model is intended for: answer and flag, or refuse."""
 
     ANSWER = "answer"
     REFUSE = "refuse"
@@ -145,6 +146,7 @@ class TrainingSpec:
     acceptable_error: AcceptableError
     intended_for: Duration
     outside: Outside = Outside.ANSWER
+    outside_period: Outside = Outside.ANSWER
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 DEFAULT = "default"
 
+_ADDED = frozenset({"outside_period"})
+"""Keys of a step that are younger than lakes: by default they change no digest of before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Value:
@@ -114,7 +117,11 @@ class PipelineConfig:
         """Returns the digest of the values that reach a step: origins and reasons do not count."""
         return digest_of(
             "instep.configuration.v1",
-            {value.name: exact(value.value) for value in self.values_of(step)},
+            {
+                value.name: exact(value.value)
+                for value in self.values_of(step)
+                if not _is_added_default(value)
+            },
         )
 
     def resolved(self) -> JsonObject:
@@ -147,6 +154,11 @@ def parse_pipeline(text: str, path: str) -> PipelineConfig:
         data=tuple(shape.data),
         values=tuple(_values(shape, tree, path)),
     )
+
+
+def _is_added_default(value: Value) -> bool:
+    """Says whether it stands for what every step did before there was such a key."""
+    return value.origin == DEFAULT and value.name.rpartition(".")[2] in _ADDED
 
 
 def output_key(step: Step) -> str:
@@ -227,6 +239,7 @@ def _spec(step: TrainStepShape, acceptable: AcceptableErrorShape) -> TrainingSpe
         acceptable_error=_acceptable_error(acceptable),
         intended_for=step.intended_for,
         outside=Outside(step.outside),
+        outside_period=Outside(step.outside_period),
         seed=step.seed,
     )
 

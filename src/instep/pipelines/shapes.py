@@ -263,6 +263,7 @@ class TrainStepShape(Shape):
     choose: ChooseShape
     intended_for: Span
     outside: Literal["answer", "refuse"] = "answer"
+    outside_period: Literal["answer", "refuse"] = "answer"
     seed: int = Field(default=0, ge=0)
 
 

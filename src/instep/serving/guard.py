@@ -3,9 +3,9 @@
 Pure. A guard is made once per model version from its signature, the contracts of the tables its
 features came from, and its card; then each question is admitted, perhaps with flags, or refused for
 every reason that holds. Refused: an unknown or missing feature, a wrong type of it or of a key
-field, a category that training never saw, a value that breaks a contract, and a value outside the
-training range when the card says so. Flagged: other values outside that range, a missing value
-where training had some, an event time outside the period the model is intended for.
+field, a category that training never saw, a value that breaks a contract, and, when the card says
+so, a value outside the training range or an event time outside the period the model is intended
+for. Flagged: other values and times outside of these, a missing value where training had some.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
 from math import isfinite
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from instep.canonical import Json
 from instep.clock import Window, format_instant, parse_instant
@@ -62,6 +64,7 @@ class Guard:
     """The Iceberg types of key fields; what is not known is not held."""
     intended: Window | None = None
     refuses_outside: bool = False
+    refuses_outside_period: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +101,16 @@ def check(guard: Guard, question: Question) -> Admitted | Refused:
                 reasons.append(_outside(feature, read))
             else:
                 flags.append(f"{feature.name} outside training range {_range(feature)}: {read}")
+    if guard.intended is not None and question.event_at not in guard.intended:
+        if guard.refuses_outside_period:
+            reasons.append(_outside_period(guard.intended, question.event_at))
+        else:
+            flags.append(
+                f"time {format_instant(question.event_at)} outside the period the model is "
+                f"intended for: {guard.intended}"
+            )
     if reasons:
         return Refused(tuple(reasons))
-    if guard.intended is not None and question.event_at not in guard.intended:
-        flags.append(
-            f"time {format_instant(question.event_at)} outside the period the model is intended "
-            f"for: {guard.intended}"
-        )
     return Admitted(tuple(row), tuple(flags))
 
 
@@ -149,33 +155,77 @@ def _key_faults(guard: Guard, question: Question) -> Iterator[Reason]:
                 "wrong-key-type",
                 name,
                 f'Key field "{name}" is {_shown(value)}: expected a value of type {type_}, as in '
-                "the table, so that the outcome can be joined later. Correct the value.",
+                f"the table, so that the outcome can be joined later. {_mend(type_, value)}",
             )
 
 
 def _is_of(type_: str, value: Json) -> bool:
-    """Says whether a key's value is what a column of this Iceberg type holds, nothing coerced."""
-    match type_.partition("(")[0]:
+    """Says whether a key's value is what a column of this Iceberg type holds, nothing coerced.
+
+    What is a text in JSON has the one spelling by which its row is found; an instant may have any.
+    """
+    kind, _, sizes = type_.partition("(")
+    match kind:
         case "int" | "long":
-            return isinstance(value, int) and not isinstance(value, bool)
-        case "float" | "double" | "decimal":
+            bits = 31 if kind == "int" else 63
+            is_whole = isinstance(value, int) and not isinstance(value, bool)
+            return is_whole and -(2**bits) <= value < 2**bits
+        case "float" | "double":
             return isinstance(value, int | float) and not isinstance(value, bool)
+        case "decimal":
+            scale = int(sizes.rstrip(") ").rpartition(",")[2])
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            return is_number and _places(str(value)) <= scale
         case "boolean":
             return isinstance(value, bool)
-        case "date" | "timestamp" | "timestamptz":
-            return isinstance(value, str) and _is_instant(value)
-        case "string" | "uuid" | "time":
+        case "timestamp" | "timestamptz":
+            return isinstance(value, str) and _instant(value) is not None
+        case "date" | "time" | "uuid":
+            return isinstance(value, str) and _is_spelled(kind, value)
+        case "string":
             return isinstance(value, str)
         case _:
-            return True
+            return not kind  # what is not known is not held; no JSON value is a row of the others
 
 
-def _is_instant(text: str) -> bool:
+_SPELLED: Mapping[str, Callable[[str], object]] = {
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "uuid": UUID,
+}
+_EXAMPLES = {
+    "date": "2024-03-01",
+    "time": "10:30:00",
+    "uuid": "0f8fad5b-d9cb-469f-a165-70867728950e",
+    "timestamp": "2024-03-01T10:30:00",
+    "timestamptz": "2024-03-01T10:30:00Z",
+}
+
+
+def _is_spelled(kind: str, text: str) -> bool:
     try:
-        parse_instant(text)
-    except InvalidError:
+        return str(_SPELLED[kind](text)) == text
+    except ValueError:
         return False
-    return True
+
+
+def _places(number: str) -> int:
+    """Returns the digits after the decimal point."""
+    exponent = Decimal(number).normalize().as_tuple().exponent
+    return -exponent if isinstance(exponent, int) else 0
+
+
+def _mend(type_: str, value: Json) -> str:
+    at = _instant(value) if type_ == "date" and isinstance(value, str) else None
+    example = at.date().isoformat() if at is not None else _EXAMPLES.get(type_)
+    return f'Write it as "{example}".' if example else "Correct the value."
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        return parse_instant(text)
+    except InvalidError:
+        return None
 
 
 def _missing(feature: Feature) -> Reason:
@@ -224,6 +274,16 @@ def _outside(feature: Feature, value: Plain) -> Reason:
         f'Feature "{feature.name}" is {_shown(value)}, outside the training range '
         f"{_range(feature)}, and the model says outside: refuse. Decide this one without the "
         "model.",
+    )
+
+
+def _outside_period(intended: Window, at: datetime) -> Reason:
+    return Reason(
+        "outside-intended-period",
+        "time",
+        f"The event is at {format_instant(at)}, outside the period the model is intended for "
+        f"({intended}), and the model says outside_period: refuse. Decide this one without the "
+        "model, or train it again on newer data.",
     )
 
 

@@ -62,6 +62,7 @@ class ServedModel:
             },
             "intended_for": str(guard.intended) if guard.intended else None,
             "outside": "refuse" if guard.refuses_outside else "answer",
+            "outside_period": "refuse" if guard.refuses_outside_period else "answer",
         }
 
 
@@ -164,6 +165,7 @@ def _guard(
         key_types={name: types[name.lower()] for name in card.key if name.lower() in types},
         intended=card.intended,
         refuses_outside=card.outside == "refuse",
+        refuses_outside_period=card.outside_period == "refuse",
     )
 
 

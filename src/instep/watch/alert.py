@@ -270,8 +270,13 @@ def _decisions(
     card: Card, found: Comparison, environment: str, pipeline: str, has_version_before: bool
 ) -> Iterator[tuple[str, str]]:
     until = format_instant(found.window.end)
+    past = (
+        f": the events have passed {format_instant(card.intended.end)}, until when it is intended"
+        if found.window.end > card.intended.end
+        else ""
+    )
     yield (
-        f"Train again on data to {until}, then propose and release",
+        f"Train again on data to {until}, then propose and release{past}",
         f"instep config set {pipeline} slice.to {until} && "
         f"instep run {pipeline} --branch {pipeline}-{until}",
     )
@@ -280,11 +285,12 @@ def _decisions(
             "Go back to the version before",
             f"instep rollback {environment} --only model/{card.model} --why ...",
         )
-    yield (
-        "Keep it, intended until "
-        f"{format_instant(card.intended.end)}, and watch what is decided from the scores",
-        f"instep watch {environment}",
-    )
+    if found.window.end <= card.intended.end:
+        yield (
+            f"Keep it, intended until {format_instant(card.intended.end)}, and watch what is "
+            "decided from the scores",
+            f"instep watch {environment}",
+        )
 
 
 def _period(card: Card) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -75,6 +77,8 @@ def _asked(key: Any, names: tuple[str, ...], schema: pa.Schema) -> Key:  # a map
 
 
 def _sent(value: Json, kind: pa.DataType) -> str:
+    if pa.types.is_float32(kind) and isinstance(value, int | float):
+        return _text(np.float32(value))
     if pa.types.is_timestamp(kind) and isinstance(value, str):
         try:
             return _text(parse_instant(value))
@@ -88,8 +92,10 @@ def _text(value: object) -> str:
     match value:
         case datetime():
             return parse_instant(value).isoformat()
-        case float() if value.is_integer():
-            return str(int(value))
+        case bool():
+            return str(value)
+        case int() | float() | Decimal() if isfinite(value):
+            return format(Decimal(str(value)).normalize(), "f")
         case np.generic():
             return _text(value.item())
         case _:
