@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from instep.errors import InvalidError
-from instep.models.metrics import measure
+from instep.models.metrics import measure, noise
 from instep.models.spec import AcceptableError, Metric, MetricName, parse_metric
 
 OBSERVED = np.array([1, 0, 1, 0])
@@ -62,3 +62,30 @@ def test_a_metric_that_makes_no_sense_is_refused(name: str, at: float | None) ->
         parse_metric(name, at)
 
     assert error.value.kind == "bad-metric"
+
+
+@pytest.mark.parametrize("name", [MetricName.ROC_AUC, MetricName.BRIER, MetricName.LOG_LOSS])
+def test_noise_is_how_far_the_lead_over_a_constant_strays_where_scores_tell_nothing(
+    name: MetricName,
+) -> None:
+    generator = np.random.default_rng(1)
+    metric = Metric(name)
+    leads, errors = [], []
+    for _ in range(400):
+        observed = (generator.random(150) < 0.3).astype(np.int64)
+        predicted = generator.uniform(0.25, 0.35, 150)
+        ours, theirs = (measure(metric, observed, one) for one in (predicted, np.full(150, 0.3)))
+        assert ours is not None and theirs is not None
+        leads.append(ours - theirs)
+        errors.append(noise(metric, observed, predicted, 0.3))
+
+    assert np.mean([one for one in errors if one is not None]) == pytest.approx(
+        np.std(leads), rel=0.1
+    )
+
+
+def test_rows_of_one_outcome_and_metrics_that_count_decisions_have_no_noise() -> None:
+    same, scored = np.ones(9, np.int64), np.full(9, 0.5)
+    assert noise(Metric(MetricName.ROC_AUC), same, scored, 0.5) is None
+    assert noise(Metric(MetricName.PRECISION, 0.5), same, scored, 0.5) is None
+    assert noise(Metric(MetricName.BRIER), same[:1], scored[:1], 0.5) is None

@@ -19,6 +19,7 @@ from instep.models.choice import (
     Choice,
     Gain,
     WindowScore,
+    auc_noise,
     beats,
     no_model,
 )
@@ -130,7 +131,7 @@ class Card:
     @classmethod
     def from_json(cls, json: JsonObject) -> Card:
         metric = Metric(MetricName(str(json["metric"])), _number(json["metric_at"]))
-        candidates = tuple(_candidate(_object(one)) for one in _list(json["candidates"]))
+        candidates = tuple(_candidate(_object(one), metric) for one in _list(json["candidates"]))
         acceptable, counts = _object(json["acceptable_error"]), _object(json["counts"])
         return cls(
             model=str(json["model"]),
@@ -188,13 +189,14 @@ def _candidate_json(scores: CandidateScores) -> Json:
                 "positives": window.positives,
                 "unknown": window.unknown,
                 "unseen": window.unseen,
+                "noise": window.noise,
             }
             for window in scores.windows
         ],
     }
 
 
-def _candidate(json: JsonObject) -> CandidateScores:
+def _candidate(json: JsonObject, metric: Metric) -> CandidateScores:
     windows = (_object(window) for window in _list(json["windows"]))
     return CandidateScores(
         name=str(json["name"]),
@@ -210,10 +212,17 @@ def _candidate(json: JsonObject) -> CandidateScores:
                 positives=_int(window["positives"]),
                 unknown=_int(window["unknown"]),
                 unseen=_int(window["unseen"]),
+                noise=_noise(window, metric),
             )
             for window in windows
         ),
     )
+
+
+def _noise(window: JsonObject, metric: Metric) -> float | None:
+    if "noise" not in window and metric.name is MetricName.ROC_AUC:  # a card from before noise
+        return auc_noise(_int(window["tested"]), _int(window["positives"]))
+    return _number(window.get("noise"))
 
 
 def _choice(json: JsonObject, candidates: Sequence[CandidateScores], metric: Metric) -> Choice:
@@ -222,9 +231,7 @@ def _choice(json: JsonObject, candidates: Sequence[CandidateScores], metric: Met
     is_better = json.get("beats_constant")
     if is_better is None:  # a card of a version that did not ask: its scores tell
         constant, *others = candidates
-        is_better = any(
-            one.name == name and beats(one, constant, metric, len(others)) for one in others
-        )
+        is_better = any(one.name == name and beats(one, constant, metric) for one in others)
     return Choice(
         name=name,
         best=str(json["best_worst_window"]),

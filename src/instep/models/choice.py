@@ -1,12 +1,12 @@
 """Which candidate is chosen: the dullest that is good enough in every window and no accident.
 
 A candidate is good when it kept the acceptable error in every window and beats the constant by more
-than chance: three standard errors of the paired differences, and never so few that one of the
-candidates would come so far by chance more than once in twenty, which counts with few windows and
-many candidates. The best of the good is the one whose worst window is best. The first listed whose
-scores are within one standard error of the best's, window by window, wins. If none is good there is
-no model: the same rule chooses among those that kept the acceptable error, or else among all, the
-constant before all, and the choice may not be released. Pure.
+than chance: by three standard errors of the paired differences from window to window, and by three
+of those that the rows within the windows leave. The best of the good is the one whose worst window
+is best. The first listed whose scores are within one standard error of the best's, window by
+window, wins. If none is good there is no model: the same rule chooses among those that kept the
+acceptable error, or else among all, the constant before all, and the choice may not be released.
+Pure.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ from instep.models.windows import Fold
 STANDARD_ERRORS = 3.0
 """By how many standard errors of the paired differences the constant must be beaten."""
 
-CHANCE = 0.05
-"""How often one of the candidates may come that far by chance: once in twenty."""
-
 NO_MODEL = "No model: nothing beats the constant by more than chance"
 
 
@@ -36,7 +33,9 @@ class WindowScore:
     `metric` is what the choice is made by, `acceptable` the figure of the acceptable error; each is
     None where undefined. `trained` rows were fitted and `tested` rows scored, of which `positives`
     happened. `unknown` rows of the test window have no target, and `unseen` rows a category that
-    training had not met, which serving refuses: both are counted and not scored.
+    training had not met, which serving refuses: both are counted and not scored. `noise` is the
+    standard error of the metric's lead over the constant, as the rows of the window tell it; None
+    where they cannot.
     """
 
     fold: Fold
@@ -48,6 +47,7 @@ class WindowScore:
     positives: int
     unknown: int
     unseen: int
+    noise: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def choose(
     All candidates have the same windows, at least one.
     """
     constant, *others = candidates
-    beating = [c.name for c in others if beats(c, constant, metric, len(others))]
+    beating = [c.name for c in others if beats(c, constant, metric)]
     eligible = [c for c in candidates if c.is_eligible]
     good = [c for c in eligible if c.name in beating]
     among = good or eligible or list(candidates)
@@ -139,22 +139,35 @@ def choose(
     )
 
 
-def beats(
-    scores: CandidateScores, constant: CandidateScores, metric: Metric, candidates: int
-) -> bool:
-    """Says whether one of so many `candidates` is better than the constant by more than chance.
+def beats(scores: CandidateScores, constant: CandidateScores, metric: Metric) -> bool:
+    """Says whether a candidate is better than the constant by more than chance.
 
-    One window has no standard error, and a score that is undefined has no difference: neither can
-    tell, and what is not known to be better is not.
+    Few windows are alike by chance too easily, and the rows of one month know nothing of others: so
+    both must tell. One window is judged by its rows alone. What nothing can tell is not better.
     """
     lead = gain(scores, constant, metric)
-    if lead is None or lead.standard_error is None or lead.mean <= 0:
+    if lead is None or lead.mean <= 0:
         return False
-    if not lead.standard_error:
-        return True
-    errors = lead.mean / lead.standard_error
-    by_chance = _student_tail(errors, len(scores.windows) - 1)
-    return errors >= STANDARD_ERRORS and by_chance * candidates <= CHANCE
+    errors = [one for one in (lead.standard_error, _noise(scores)) if one is not None]
+    return bool(errors) and lead.mean >= STANDARD_ERRORS * max(errors)
+
+
+def auc_noise(rows: int, positives: int) -> float | None:
+    """Returns the standard error of roc_auc where scores tell nothing of the outcomes.
+
+    Source: Mann and Whitney, On a test of whether one of two random variables is stochastically
+    larger than the other (1947). Ties make it smaller.
+    """
+    pairs = positives * (rows - positives)
+    return math.sqrt((rows + 1) / (12 * pairs)) if pairs else None
+
+
+def _noise(scores: CandidateScores) -> float | None:
+    """Returns the standard error of the mean lead, as the rows within the windows tell it."""
+    squares = [one.noise**2 for one in scores.windows if one.noise is not None]
+    if len(squares) < len(scores.windows):
+        return None
+    return math.sqrt(math.fsum(squares)) / len(squares)
 
 
 def no_model(candidates: Sequence[CandidateScores], metric: Metric) -> str:
@@ -186,22 +199,6 @@ def _is_close(lead: Gain | None) -> bool:
 
 def _oriented(window: WindowScore, metric: Metric) -> float:
     return -math.inf if window.metric is None else metric.oriented(window.metric)
-
-
-def _student_tail(t: float, degrees: int) -> float:
-    """Returns how often Student's t of so many degrees of freedom is at least `t`, above 0.
-
-    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
-    """
-    angle = math.atan(t / math.sqrt(degrees))
-    is_odd = degrees % 2 == 1
-    term = math.cos(angle) if is_odd else 1.0
-    total = 0.0
-    for place in range(1 + is_odd, degrees, 2):
-        total += term
-        term *= place / (place + 1) * math.cos(angle) ** 2
-    within = math.sin(angle) * total
-    return (1 - (2 / math.pi * (angle + within) if is_odd else within)) / 2
 
 
 def _reason(
@@ -242,9 +239,7 @@ def _best_gain(candidates: Sequence[CandidateScores], metric: Metric) -> str:
         return f"{metric} is undefined in a window"
     best, name = max(gains, key=lambda pair: pair[0].mean)
     shown = f'best "{name}" {best} {metric}'
-    if best.standard_error is None:
-        return f"{shown}, in one window, which cannot tell"
-    if best.mean >= STANDARD_ERRORS * best.standard_error and best.mean > 0:
-        windows = len(constant.windows)
-        return f"{shown}, which chance alone may give in {windows} windows"
-    return shown
+    noise = _noise(next(one for one in others if one.name == name))
+    if noise is not None:
+        return f"{shown}; its rows alone leave ± {noise:.3f}"
+    return shown if best.standard_error is not None else f"{shown}, in one window, that cannot tell"

@@ -7,6 +7,7 @@ from typing import assert_never
 import numpy as np
 import numpy.typing as npt
 
+from instep.models.choice import auc_noise
 from instep.models.spec import Metric, MetricName
 
 Scores = npt.NDArray[np.float64]
@@ -39,6 +40,33 @@ def measure(metric: Metric, observed: Outcomes, predicted: Scores) -> float | No
             return _share(predicted[observed == 1] >= _threshold(metric))
         case _:
             assert_never(metric.name)
+
+
+def noise(metric: Metric, observed: Outcomes, predicted: Scores, constant: float) -> float | None:
+    """Returns the standard error of `metric`'s lead over a constant score, as the rows tell it.
+
+    None where they cannot, and for metrics that count decisions.
+    """
+    match metric.name:
+        case MetricName.ROC_AUC:
+            return auc_noise(len(observed), int(observed.sum()))
+        case MetricName.BRIER:
+            losses = (constant - observed) ** 2 - (predicted - observed) ** 2
+        case MetricName.LOG_LOSS:
+            losses = _log_losses(observed, np.full(len(observed), constant))
+            losses -= _log_losses(observed, predicted)
+        case MetricName.PRECISION | MetricName.RECALL:
+            return None
+        case _:
+            assert_never(metric.name)
+    return float(losses.std(ddof=1) / np.sqrt(len(losses))) if len(losses) > 1 else None
+
+
+def _log_losses(observed: Outcomes, predicted: Scores) -> Scores:
+    least = np.finfo(np.float64).eps  # as scikit-learn bounds them
+    held = np.clip(predicted, least, 1 - least)
+    losses: Scores = -np.log(np.where(observed == 1, held, 1 - held))
+    return losses
 
 
 def _share(hits: npt.NDArray[np.bool_] | Outcomes) -> float | None:

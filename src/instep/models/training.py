@@ -23,7 +23,7 @@ from instep.clock import Window, format_instant
 from instep.errors import InvalidError
 from instep.models.card import Counts
 from instep.models.choice import CandidateScores, Choice, WindowScore, choose
-from instep.models.metrics import Outcomes, Scores, measure
+from instep.models.metrics import Outcomes, Scores, measure, noise
 from instep.models.profile import TrainingProfile, profile_training
 from instep.models.signature import Matrix, Signature, learn_signature
 from instep.models.spec import CONSTANT, Candidate, TrainingSpec
@@ -212,6 +212,7 @@ def _score(candidate: Candidate, split: _Split, fit: Fit, spec: TrainingSpec) ->
         positives=int(split.observed.sum()),
         unknown=split.unknown,
         unseen=split.unseen,
+        noise=noise(spec.choose, split.observed, predicted, float(split.train.target.mean())),
     )
     return _Scored(score, split.time, split.observed, predicted)
 
