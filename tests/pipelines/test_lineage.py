@@ -207,3 +207,31 @@ def test_a_condition_depends_on_the_rows_alone(condition: str, kind: str) -> Non
     assert caught.value.kind == kind
     assert caught.value.message.startswith("--where:")
     check_condition("id = 7 and at < '2013-01-01' -- now", "--where")
+
+
+@pytest.mark.parametrize(
+    ("sql", "first", "copies"),
+    [
+        ("select sold_at as at, date_trunc('day', sold_at) as day from sales", "sales",
+         {"at": "sales.sold_at"}),
+        ("with s as (select *, sold_at as t from sales) select s.t, w.seen_at from (from s) s "
+         "left join weather w on true", "sales",
+         {"t": "sales.sold_at", "seen_at": "weather.seen_at"}),
+        ("select sold_at from sales union all select sold_at from sales", "sales",
+         {"sold_at": "sales.sold_at"}),
+        ("select sold_at as at from sales union all select seen_at from weather", "sales", {}),
+        ("select sold_at as at from sales union all select sold_at + interval 1 hour from sales",
+         "sales", {}),
+        ("select max(sold_at) as at, lag(sold_at) over () as b from sales group by sold_at",
+         "sales", {}),
+        ("select range as n from range(3)", "", {}),
+        ("select 1 as n", "", {}),
+    ],
+)  # fmt: skip
+def test_what_is_copied_as_it_is_is_told_from_what_is_computed_and_whose_the_rows_are(
+    sql: str, first: str, copies: dict[str, str]
+) -> None:
+    found = read(sql)
+
+    assert found.first == first
+    assert found.copies == copies

@@ -7,12 +7,14 @@ from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pipeline_builders import SALES_ONLY
 
 from instep.clock import Window, parse_instant
 from instep.engines.schema import Column
+from instep.errors import InvalidError
 from instep.pipelines.config import PipelineConfig, SqlStep, parse_pipeline
 from instep.pipelines.lineage import Lineage
 from instep.pipelines.plan import (
@@ -25,6 +27,7 @@ from instep.pipelines.plan import (
     StepPlan,
     TableFacts,
     plan_step,
+    row_time,
 )
 
 CONFIG = parse_pipeline(SALES_ONLY, "pipelines/bread.yaml")
@@ -174,3 +177,43 @@ def test_a_period_outside_the_slice_is_dropped() -> None:
 def test_nothing_that_was_computed_before_is_reused_without_a_past() -> None:
     found = plan([], None)
     assert {str(one) for piece in found.pieces for one in piece.reasons} == {"not computed before"}
+
+
+@pytest.mark.parametrize(
+    ("slices", "first", "copies", "column"),
+    [
+        # The rows are of sales; the weather before them is only joined.
+        ("sales: sold_at, weather: {time: seen_at, lookback: 1 day}", "sales",
+         {"sold_at": "sales.sold_at", "seen_at": "weather.seen_at"}, None),
+        ("sales: {time: sold_at, lookback: 1 day}, weather: seen_at", "sales",
+         {"at": "sales.sold_at", "seen_at": "weather.seen_at"}, "at"),
+        ("sales: {time: sold_at, lookback: 1 day}", "sales",
+         {"sold_at": "sales.sold_at", "earlier": "sales.sold_at"}, "sold_at"),
+        # Whose the rows are cannot be told: a table that is read whole stands first.
+        ("sales: {time: sold_at, lookback: 1 day}, weather: seen_at", "shops",
+         {"at": "sales.sold_at"}, None),
+        ("sales: {time: sold_at, lookback: 1 day}", "shops", {"at": "sales.sold_at"}, "at"),
+        ("sales: {time: sold_at, lookback: 1 day}", "sales", {}, "refused"),
+        ("sales: {time: sold_at, lookback: 1 day}", "sales",
+         {"a": "sales.sold_at", "b": "sales.sold_at"}, "refused"),
+        ("sales: sold_at, weather: seen_at", "sales", {}, None),
+    ],
+)  # fmt: skip
+def test_the_column_that_tells_of_which_period_a_row_is(
+    slices: str, first: str, copies: dict[str, str], column: str | None
+) -> None:
+    old = "sales: sold_at, weather: {time: seen_at, lookback: 2 hours}"
+    assert old in SALES_ONLY
+    config = parse_pipeline(SALES_ONLY.replace(old, slices), "pipelines/bread.yaml")
+    step = config.steps[0]
+    assert isinstance(step, SqlStep)
+    found = replace(LINEAGE, copies=copies, first=first)
+
+    if column == "refused":
+        with pytest.raises(InvalidError) as caught:
+            row_time(step, config, found)
+        assert caught.value.kind == "rows-without-time"
+        assert row_time(replace(step, every=None), config, found) is None
+    else:
+        assert row_time(step, config, found) == column
+    assert row_time(replace(step, time="day"), config, found) == "day"

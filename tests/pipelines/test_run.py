@@ -9,6 +9,7 @@ import pytest
 from pipeline_builders import ORDERS, SALES_ONLY, Bakery
 
 from instep.clock import Window, parse_instant
+from instep.engines.duckdb import DuckDB
 from instep.engines.engine import Slice
 from instep.errors import ConflictError, InstepError, InvalidError, RefusedError, UnavailableError
 from instep.history.edits import Edit, publish
@@ -24,7 +25,7 @@ from instep.pipelines.records import (
 from instep.pipelines.reproduce import reproduce_run
 from instep.pipelines.run import RunRequest, run_pipeline
 from instep.tables.content import TableContent
-from instep.tables.read import data_files, schema_of
+from instep.tables.read import data_files, file_set, schema_of
 
 
 def head(bakery: Bakery, name: str) -> str | None:
@@ -134,6 +135,90 @@ def test_month_by_month_gives_the_same_table_as_the_whole(bakery: Bakery) -> Non
     bakery.run("whole")
     assert len(bakery.files("whole", "orders")) == 1
     assert bakery.rows("monthly", "orders") == bakery.rows("whole", "orders")
+
+
+OWN_PAST = """\
+select id, sold_at, shop, amount,
+    count(*) over (partition by shop order by sold_at
+        range between interval 7 day preceding and interval 1 hour preceding) as before
+from sales
+"""
+"""A history of one's own as a feature: how much the shop sold in the week before a sale."""
+
+
+def of_own_past(bakery: Bakery, *, every: str = "every: 1 month", sql: str = OWN_PAST) -> None:
+    text = SALES_ONLY.replace("sales: sold_at, ", "sales: {time: sold_at, lookback: 7 days}, ")
+    text = text.replace(", weather: {time: seen_at, lookback: 2 hours}", "")
+    bakery.write("pipelines/bread.yaml", text.replace("every: 1 month", every))
+    bakery.write("steps/orders.sql", sql)
+
+
+@pytest.mark.parametrize("every", ["every: 1 month", "every: 10 days", "why: in one go"])
+@pytest.mark.parametrize("start", ["2013-01-01", "2013-02-03"])
+def test_ones_own_past_is_the_same_by_periods_as_in_one_go_and_no_row_is_written_twice(
+    bakery: Bakery, every: str, start: str
+) -> None:
+    of_own_past(bakery, every=every)
+    bakery.edit(
+        "pipelines/bread.yaml",
+        "    why: One row per sale, with the weather of the hour before.\n",
+        "",
+    )
+    bakery.edit("pipelines/bread.yaml", "from: 2013-01-01", f"from: {start}")
+    bakery.run()
+
+    content = bakery.repo.content(bakery.repo.resolve("main"), "table/sales")
+    with DuckDB(bakery.folder / "scratch") as engine:
+        engine.view(file_set(bakery.repo.root, TableContent.from_content(content), "sales"))
+        whole = engine.rows(
+            f"select * from ({OWN_PAST}) where sold_at >= '{start}' and sold_at < '2013-04-01' "
+            "order by all"
+        )
+    assert bakery.rows("try", "orders") == whole
+    assert max(int(str(row[4])) for row in whole) == 56, "a week of every third hour"
+
+
+def test_rows_of_a_period_that_are_computed_are_told_by_the_column_that_is_named(
+    bakery: Bakery,
+) -> None:
+    daily = """\
+select *, sum(sold) over (partition by shop order by day
+    range between interval 7 day preceding and interval 1 day preceding) as before
+from (select shop, date_trunc('day', sold_at) as day, sum(amount) as sold from sales group by all)
+"""
+    of_own_past(bakery, sql=daily)
+    error = fails_before_it_starts(bakery, "rows-without-time")
+    assert "Select sales.sold_at as it is, or name the column with `time`" in str(error)
+    bakery.edit("pipelines/bread.yaml", "every: 1 month", "every: 1 month\n    time: dya")
+    assert 'Did you mean "day"?' in str(fails_before_it_starts(bakery, "no-such-column"))
+    bakery.edit("pipelines/bread.yaml", "time: dya", "time: day")
+
+    bakery.run()
+
+    rows = bakery.rows("try", "orders")
+    assert len(rows) == 3 * 90 == len({row[:2] for row in rows})
+    february = [row for row in rows if str(row[1]).startswith("2013-02-01")]
+    assert all(row[3] is not None for row in february), "January was read, and not written again"
+
+
+def test_a_period_that_was_written_with_its_lookback_is_computed_again(bakery: Bakery) -> None:
+    of_own_past(bakery)
+    bakery.run()
+    assert bakery.run().steps[0].reused == 3
+    bakery.edit("steps/orders.sql", "id, sold_at,", "id, sold_at + interval 0 day as moment,")
+    bakery.edit("pipelines/bread.yaml", "every: 1 month", "every: 1 month\n    time: moment")
+    bakery.edit("steps/orders.sql", "order by sold_at", "order by moment")
+    assert bakery.run().steps[0].computed == 3
+    rows = bakery.rows("try", "orders")
+    assert len(rows) == len({row[0] for row in rows})
+
+
+def fails_before_it_starts(bakery: Bakery, kind: str) -> InstepError:
+    with pytest.raises(InstepError) as caught:
+        bakery.run()
+    assert caught.value.kind == kind
+    assert head(bakery, "try") is None
+    return caught.value
 
 
 def test_weather_before_the_slice_is_read_as_far_as_the_lookback(bakery: Bakery) -> None:

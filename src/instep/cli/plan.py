@@ -64,6 +64,9 @@ def step_lines(step: StepPlan) -> Iterator[str]:
         return
     part = f"{computed} of {total} periods computed" if total > 1 else "computed"
     yield f"  {step.step.name} -> {step.output}: {part}"
+    column = next((piece.writes.column for piece in step.pieces if piece.writes), None)
+    if column is not None:
+        yield f"    writes the rows whose {column} lies in the period; others are only read"
     for reason, pieces in _by_reason(step.computed).items():
         where = f" in {_periods(pieces)}" if total > 1 else ""
         yield f"    {reason}{where}"

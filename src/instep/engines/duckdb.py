@@ -27,14 +27,14 @@ from instep.engines.conform import bare, conforming
 from instep.engines.copying import check_copied, copied, copied_as_one
 from instep.engines.deletes import position_files, positions_sql, vector_positions
 from instep.engines.duckdb_errors import damaged, failed_on, translated
-from instep.engines.engine import FileSet, WrittenFile
+from instep.engines.engine import FileSet, Slice, WrittenFile
 from instep.engines.exact import write_rows_of
 from instep.engines.fixed import has_fixed, write_fixed
 from instep.engines.held import Footer, Held, columns_of, columns_sql, held_alike, layouts_sql
 from instep.engines.layout import PLAIN, Layout
 from instep.engines.publish import published
 from instep.engines.reading import alone
-from instep.engines.scan import deleted_rows, scan, where
+from instep.engines.scan import deleted_rows, scan, slice_condition, where
 from instep.engines.schema import Schema, check_names, literal, quoted
 from instep.engines.splice import TakenApart, spliced
 from instep.engines.types import column_of
@@ -283,6 +283,15 @@ class DuckDB:
         columns = tuple(map(column_of, relation.types, relation.columns))
         check_names(zip(relation.columns, relation.columns, strict=True))
         return Schema(columns)
+
+    def part_of(self, text: str, part: Slice) -> str:
+        """Returns the SELECT of those rows of one SELECT that lie in a slice of its columns.
+
+        Raises:
+            InvalidError (kind "no-such-column", "not-a-time"), and as `describe`.
+        """
+        condition = slice_condition(self.describe(text), part)
+        return f"SELECT * FROM ({bare(text)}\n) WHERE {condition}"
 
     def write(
         self,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from instep.canonical import JsonObject
 from instep.clock import Window
-from instep.engines.engine import FileSet, WrittenFile
+from instep.engines.engine import FileSet, Slice, WrittenFile
 from instep.engines.layout import PLAIN, Layout
 from instep.engines.schema import Schema
 from instep.errors import InvalidError
@@ -35,13 +35,18 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class TableWork:
-    """One SQL step: the file sets of each period, in order, and what progress calls them."""
+    """One SQL step: the file sets of each period, in order, and what progress calls them.
+
+    `writes` has for each period the part of its rows that is written; None stands for all, and so
+    does nothing at all.
+    """
 
     sql: str
     pieces: tuple[tuple[FileSet, ...], ...]
     labels: tuple[str, ...]
     folder: Path
     scratch: Path
+    writes: tuple[Slice | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +94,13 @@ def compute_table(
         for piece in work.pieces:
             for file_set in piece:
                 engine.allow_files(file_set)
-        for label, piece in zip(work.labels, work.pieces, strict=True):
+        writes = work.writes or (None,) * len(work.pieces)
+        for label, piece, part in zip(work.labels, work.pieces, writes, strict=True):
             progress(label)
             for file_set in piece:
                 engine.view(file_set)
-            written.append(engine.write(work.sql, schema, work.folder, layout=layout))
+            sql = engine.part_of(work.sql, part) if part else work.sql
+            written.append(engine.write(sql, schema, work.folder, layout=layout))
     return tuple(written)
 
 

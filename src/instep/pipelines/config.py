@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "default"
 
-_ADDED = frozenset({"outside_period"})
+_ADDED = frozenset({"outside_period", "time"})
 """Keys of a step that are younger than lakes: by default they change no digest of before."""
 
 
@@ -54,13 +54,17 @@ class TableSlice:
 
 @dataclass(frozen=True, slots=True)
 class SqlStep:
-    """One `select` over tables by name, written as one table; by period if `every` is given."""
+    """One `select` over tables by name, written as one table; by period if `every` is given.
+
+    `time` is the column of that table which says of which period a row is.
+    """
 
     name: str
     sql: str
     writes: str
     every: Duration | None
     why: str = ""
+    time: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +193,7 @@ def _step(step: Any, shape: PipelineShape, tree: Tree, path: str) -> Step:  # on
     from instep.pipelines.shapes import SqlStepShape
 
     if isinstance(step, SqlStepShape):
-        return SqlStep(step.step, step.sql, step.writes, step.every, step.why or "")
+        return SqlStep(step.step, step.sql, step.writes, step.every, step.why or "", step.time)
     return _train_step(step, shape, tree, path)
 
 

@@ -164,6 +164,7 @@ class Execution:
                 [messages.file_set_json(self._set(one, set_of)) for one in piece.inputs]
                 for piece in pieces
             ],
+            "writes": [messages.slice_json(as_slice(piece.writes)) for piece in pieces],
             "labels": list(labels([piece.window for piece in pieces])),
             "folder": str(self._staging / "tables" / step.writes),
             "scratch": str(self._staging / "tmp"),

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from instep.errors import InvalidError
 if TYPE_CHECKING:
     from sqlglot import exp
 
-_VERSION = "2"
+_VERSION = "3"
 """Raise it when this module finds something else in the same SQL."""
 
 CLOCKS = frozenset(
@@ -55,18 +55,23 @@ class Lineage:
     """`columns` maps each output column to the "table.column" it is made of.
 
     `reads` are all columns that matter, those that only join or filter too. Names of output
-    columns are in lower case.
+    columns are in lower case. `copies` names for an output column the "table.column" that it is as
+    it is; `first` is the table that stands first after FROM, of whose rows the output is made.
     """
 
     tables: tuple[str, ...]
     columns: Mapping[str, tuple[str, ...]]
     reads: tuple[str, ...]
+    copies: Mapping[str, str] = field(default_factory=dict)
+    first: str = ""
 
     def to_json(self) -> dict[str, Json]:
         return {
             "tables": list(self.tables),
             "columns": {name: list(inputs) for name, inputs in self.columns.items()},
             "reads": list(self.reads),
+            "copies": dict(self.copies),
+            "first": self.first,
         }
 
 
@@ -216,13 +221,17 @@ def _follow(tree: exp.Query, path: str, schemas: Mapping[str, Sequence[str]]) ->
         qualified = qualify(tree.copy(), schema=types, dialect="duckdb")
         scope = build_scope(qualified)
         names = [name for name in qualified.named_selects if name != "*"]
-        columns = {
-            name.lower(): _leaves(trace(name, qualified, types, scope=scope), schemas)
-            for name in names
-        }
+        traced = {name.lower(): trace(name, qualified, types, scope=scope) for name in names}
     except errors.SqlglotError as error:
         raise _unresolved(tree, path, schemas, error) from None
-    return Lineage(tuple(schemas), columns, _all_columns(qualified, schemas))
+    copies = {name: _copied(node, schemas) for name, node in traced.items()}
+    return Lineage(
+        tuple(schemas),
+        {name: _leaves(node, schemas) for name, node in traced.items()},
+        _all_columns(qualified, schemas),
+        {name: copied for name, copied in copies.items() if copied},
+        _first_table(scope),
+    )
 
 
 def _leaves(node: Any, schemas: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
@@ -234,6 +243,32 @@ def _leaves(node: Any, schemas: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
         if isinstance(one.expression, exp.Table) and one.source.name.lower() in schemas
     }
     return tuple(sorted(found))
+
+
+def _copied(node: Any, schemas: Mapping[str, Sequence[str]]) -> str:
+    """Returns the "table.column" that an output column is as it is; empty where it is computed."""
+    from sqlglot import exp
+
+    if isinstance(node.expression, exp.Table):
+        table = node.source.name.lower()
+        return f"{table}.{_bare(node.name)}" if table in schemas else ""
+    if not isinstance(node.expression.unalias(), exp.Column):
+        return ""
+    found = {_copied(one, schemas) for one in node.downstream}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _first_table(scope: Any) -> str:
+    """Returns the table that stands first after FROM, through subqueries; empty without one."""
+    from sqlglot import exp
+
+    while scope is not None and not isinstance(scope, exp.Table):
+        if scope.set_operation_scopes:
+            scope = scope.set_operation_scopes[0]
+            continue
+        found = scope.expression.args.get("from_")
+        scope = scope.sources.get(found.this.alias_or_name) if found is not None else None
+    return scope.name.lower() if scope is not None else ""
 
 
 def _bare(name: str) -> str:
@@ -418,6 +453,8 @@ def _kept(file: Path, columns_of: SchemaOf) -> Lineage | None:
             tuple(body["tables"]),
             {name: tuple(inputs) for name, inputs in body["columns"].items()},
             tuple(body["reads"]),
+            dict(body["copies"]),
+            str(body["first"]),
         )
         return found if body["schemas"] == _schemas(found.tables, columns_of) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -24,7 +24,7 @@ def file_set_json(one: FileSet) -> dict[str, Json]:
         "name": one.name,
         "files": list(one.files),
         "schema": schema_json(one.schema),
-        "slice": [one.slice.column, *window_json(one.slice.window)] if one.slice else None,
+        "slice": slice_json(one.slice),
         "deletes": {
             path: [
                 [d.path, d.rows, d.size_bytes, d.digest, d.data_file, d.offset, d.length]
@@ -36,17 +36,24 @@ def file_set_json(one: FileSet) -> dict[str, Json]:
 
 
 def parse_file_set(body: Message) -> FileSet:
-    part = body["slice"]
     return FileSet(
         body["name"],
         tuple(body["files"]),
         parse_schema(body["schema"]),
-        Slice(part[0], parse_window(part[1:])) if part else None,
+        parse_slice(body["slice"]),
         {
             path: tuple(DeleteFile(*delete) for delete in deletes)
             for path, deletes in body["deletes"].items()
         },
     )
+
+
+def slice_json(part: Slice | None) -> list[Json] | None:
+    return [part.column, *window_json(part.window)] if part else None
+
+
+def parse_slice(body: list[Any] | None) -> Slice | None:
+    return Slice(body[0], parse_window(body[1:])) if body else None
 
 
 def schema_json(schema: Schema) -> list[Json]:

@@ -98,6 +98,7 @@ class Cause(StrEnum):
     CODE = "code changed"
     CONFIGURATION = "configuration changed"
     CONTRACT = "the contract of the output changed"
+    ROWS = "only rows of the period are written now"
     RUNTIME = "runtime changed"
 
 
@@ -144,13 +145,17 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One period of a step: `reused` is the past piece that stands for it."""
+    """One period of a step: `reused` is the past piece that stands for it.
+
+    `writes` is the part of its rows that is written; None where all are.
+    """
 
     window: Window | None
     inputs: tuple[Input, ...]
     key: str | None
     reused: PastPiece | None
     reasons: tuple[Reason, ...]
+    writes: Cut | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +206,7 @@ class StepPlan:
             "pieces": [
                 {
                     "window": window_json(piece.window) if piece.window else None,
+                    "writes_by": piece.writes.column if piece.writes else None,
                     "inputs": [one.to_json() for one in piece.inputs],
                     "key": piece.key,
                     "reused": piece.reused is not None,
@@ -270,21 +276,70 @@ def plan_step(
     `expected` guesses the rows and bytes of tables that are yet to be made; `runtime_change` says
     what is other in the runtime than when `past` was computed.
     """
+    found = list(_pieces(step, config, lineage, facts_of))
+    column = row_time(step, config, lineage) if isinstance(step, SqlStep) and lineage else None
     pieces = tuple(
-        _piece(window, inputs, basis, past, accept_runtime, runtime_change)
-        for window, inputs in _pieces(step, config, lineage, facts_of)
+        _piece(
+            window,
+            inputs,
+            Cut(column, window) if column and window else None,
+            basis,
+            past,
+            accept_runtime,
+            runtime_change,
+        )
+        for window, inputs in found
     )
     work = _work(step, pieces, expected)
     return StepPlan(step, basis, code, pieces, past, lineage, estimate(work, actuals))
 
 
-def piece_key(step_inputs: Sequence[Input], basis: Basis, window: Window | None) -> str | None:
+def row_time(step: SqlStep, config: PipelineConfig, lineage: Lineage) -> str | None:
+    """Returns the column of a step's output by which it writes only the rows of its window.
+
+    None where nothing from before the window is read, or no more than is joined to what is in it:
+    the rows are those of the first table after FROM, if that is cut by time.
+
+    Raises:
+        InvalidError (kind "rows-without-time"): periods would write the same rows, and no column
+            of the output tells of which of them a row is.
+    """
+    if step.time is not None:
+        return step.time
+    cuts = {table: config.slices[table] for table in lineage.tables if table in config.slices}
+    longer = [table for table, cut in cuts.items() if cut.lookback]
+    tables = [lineage.first] if lineage.first in cuts else list(cuts)
+    if not longer or not set(tables) <= set(longer):
+        return None
+    sources = {f"{table}.{cuts[table].time.lower()}" for table in tables}
+    found = [name for name, source in lineage.copies.items() if source in sources]
+    named = [name for name in found if name in {cuts[table].time.lower() for table in tables}]
+    if len(found) == 1 or len(named) == 1:
+        return (found if len(found) == 1 else named)[0]
+    if step.every is None:
+        return None
+    table = tables[0]
+    raise InvalidError(
+        f'{config.path}: step "{step.name}" is computed every {step.every} and reads "{table}" '
+        f"with a lookback, so two periods would write the rows of the time before one: expected "
+        f"one column of its output that tells of which period a row is. Select "
+        f"{table}.{cuts[table].time} as it is, or name the column with `time`.",
+        kind="rows-without-time",
+        path=config.path,
+        table=table,
+    )
+
+
+def piece_key(
+    step_inputs: Sequence[Input], basis: Basis, window: Window | None, writes: Cut | None = None
+) -> str | None:
     """Returns the digest of all that may reach a piece; None while an input is not made yet."""
     if any(one.digest is None for one in step_inputs):
         return None
     return digest_of(
         "instep.piece.v1",
         {
+            **({"writes": writes.column} if writes else {}),
             "inputs": [one.to_json() for one in step_inputs],
             "window": window_json(window) if window else None,
             "code": basis.code_digest,
@@ -316,16 +371,17 @@ def _pieces(
 
 def _windows(step: SqlStep, config: PipelineConfig, tables: Sequence[str]) -> list[Window | None]:
     is_cut = any(table in config.slices for table in tables)
-    if step.every is None:
-        return [config.slice if is_cut else None]
-    if not is_cut:
+    if not is_cut and (step.every is not None or step.time is not None):
+        what = f"computed every {step.every}" if step.every else f'cut by its column "{step.time}"'
         raise InvalidError(
-            f'{config.path}: step "{step.name}" is computed every {step.every}, but none of its '
+            f'{config.path}: step "{step.name}" is {what}, but none of its '
             f"tables ({', '.join(tables) or 'none'}) is in `slices`: expected a table that is cut "
-            "by time. Add it to `slices`, or remove `every`.",
+            f"by time. Add it to `slices`, or remove `{'every' if step.every else 'time'}`.",
             kind="nothing-to-cut",
             path=config.path,
         )
+    if step.every is None:
+        return [config.slice if is_cut else None]
     return list(split(config.slice, step.every))
 
 
@@ -349,18 +405,19 @@ def _input(
 def _piece(
     window: Window | None,
     inputs: tuple[Input, ...],
+    writes: Cut | None,
     basis: Basis,
     past: Past | None,
     accept_runtime: bool,
     runtime_change: str,
 ) -> Piece:
-    key = piece_key(inputs, basis, window)
+    key = piece_key(inputs, basis, window, writes)
     known = next((one for one in past.pieces if one.window == window), None) if past else None
     reasons = tuple(_reasons(inputs, basis, known, past is not None, runtime_change))
     only_runtime = accept_runtime and {reason.cause for reason in reasons} == {Cause.RUNTIME}
     if known is not None and key is not None and (known.key == key or only_runtime):
-        return Piece(window, inputs, known.key, known, ())
-    return Piece(window, inputs, key, None, reasons)
+        return Piece(window, inputs, known.key, known, (), writes)
+    return Piece(window, inputs, key, None, reasons or (Reason(Cause.ROWS),), writes)
 
 
 def _reasons(

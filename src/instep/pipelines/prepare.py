@@ -298,6 +298,9 @@ class Planner:
         )
         self._refuse_later(step, found.tables)
         self._check_slices(found)
+        if step.time is not None and step.time.lower() not in found.columns:
+            path = self.source.config.path
+            self._unknown(path, f"steps.{step.name}.time", step.time, tuple(found.columns))
         return found
 
     def _refuse_order(self, step: Step) -> None:

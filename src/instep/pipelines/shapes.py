@@ -224,6 +224,7 @@ class SqlStepShape(Shape):
     sql: str
     writes: Name
     every: Span | None = None
+    time: str | None = None
 
 
 class KnownAfterShape(Shape):

@@ -86,6 +86,7 @@ def _table_work(request: messages.Message) -> compute.TableWork:
             tuple(messages.parse_file_set(one) for one in piece) for piece in request["pieces"]
         ),
         labels=tuple(request["labels"]),
+        writes=tuple(messages.parse_slice(one) for one in request["writes"]),
         folder=Path(request["folder"]),
         scratch=Path(request["scratch"]),
     )
