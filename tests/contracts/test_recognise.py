@@ -14,7 +14,7 @@ import pytest
 
 from instep.contracts.infer import guess_columns
 from instep.contracts.renames import name_likeness, renames
-from instep.contracts.units import Conversion, distribution_changes, unit_change
+from instep.contracts.units import FEWEST_BATCHES, Conversion, distribution_changes, unit_change
 from instep.engines.schema import Column
 from instep.engines.types import iceberg_column
 from instep.findings import Severity
@@ -188,12 +188,37 @@ def test_another_column_is_no_rename(year: Year, missing: str, unknown: str) -> 
     assert renames([before[missing]], [replace(after[unknown], name="new_one")], known) == ()
 
 
-def test_a_change_of_distribution_is_a_note_and_never_a_stop(year: Year) -> None:
-    found = distribution_changes(
-        year.month("weather", 3), tuple(year.month("weather", 7).values()), "weather"
-    )
+def months(year: Year, table: str, first: int, last: int) -> list[Profiles]:
+    return [year.month(table, number) for number in range(first, last + 1)]
+
+
+@pytest.mark.parametrize("table", ["weather", "flights"])
+def test_a_season_is_no_news(year: Year, table: str) -> None:
+    """A year of real months, none of which changed its meaning: at most one note a column."""
+    told: dict[str, int] = {}
+    for month in range(2, 13):
+        earlier = months(year, table, 1, month - 1)
+        found = distribution_changes(earlier, tuple(year.month(table, month).values()), table)
+        assert not found or len(earlier) >= FEWEST_BATCHES
+        for finding in found:
+            told[finding.subject] = told.get(finding.subject, 0) + 1
+    assert max(told.values(), default=0) <= 1, told
+    assert len(told) <= 2, told
+
+
+def test_what_moves_further_than_it_ever_did_is_a_note_and_never_a_stop(year: Year) -> None:
+    earlier = months(year, "weather", 1, 9)
+    after = year.month("weather", 10)
+    humid, wind = after["humid"], after["wind_speed"]
+    moved = replace(humid, quantiles=tuple(value + 60 for value in humid.quantiles), frequent=())
+    empty = replace(wind, nulls=wind.count // 2)
+    found = distribution_changes(earlier, [moved, empty, after["temp"]], "weather")
     assert {finding.severity for finding in found} == {Severity.NOTE}
-    assert "table/weather.temp" in {finding.subject for finding in found}
+    assert [finding.subject for finding in found] == [
+        "table/weather.humid",
+        "table/weather.wind_speed",
+    ]
+    assert distribution_changes(earlier[: FEWEST_BATCHES - 1], [moved, empty], "weather") == ()
 
 
 def report(day: str) -> Profiles:

@@ -1,8 +1,9 @@
 """Recognises that a column of an arriving batch is in another unit, or else moved.
 
-A pure reading of column profiles: the batch against an accepted one. It proposes, with
+A pure reading of column profiles: the batch against accepted ones. It proposes, with
 evidence in a sentence, and never repairs. A change of distribution alone is no change of unit:
-unless the old values are gone and a conversion brings them back, a column is only told of.
+unless the old values are gone and a conversion brings them back, a column is only told of, and only
+where it moved further than it ever did.
 
 The thresholds were set on New York flights and weather, 132 pairs of months and every column of
 numbers: without any conversion no pair is taken for one; of converted columns more than nine in
@@ -12,7 +13,7 @@ ten are named rightly. Not here: several units inside one column.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
@@ -27,6 +28,19 @@ FEWEST_VALUES = 8
 
 SHARE_CHANGE = 3.0
 """How far the share of one value may change between two batches and still count as the same."""
+
+
+FEWEST_BATCHES = 6
+"""Below so many earlier batches nobody knows how far a column usually moves."""
+
+BEYOND_USUAL = 1.5
+"""How many times as far as ever before a column has to move for a note."""
+
+LARGE_RANK_GAP = 0.2
+LARGE_NULL_GAP = 0.1
+"""Smaller moves, as shares of the rows, are never worth a note."""
+
+Gap = Callable[[ColumnProfile, ColumnProfile], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,37 +225,53 @@ def is_identifier(profile: ColumnProfile) -> bool:
 
 
 def distribution_changes(
-    before: Mapping[str, ColumnProfile], after: Sequence[ColumnProfile], table: str
+    earlier: Sequence[Mapping[str, ColumnProfile]], after: Sequence[ColumnProfile], table: str
 ) -> tuple[Finding, ...]:
-    """Returns notes on columns that look different from an accepted batch; never a stop."""
+    """Returns notes on columns that moved further than they did before; never a stop.
+
+    `earlier` are the columns of accepted batches, by name. How far a batch is from others is its
+    distance to the one most like it: a season that came before is no news. Of fewer than
+    `FEWEST_BATCHES` nothing is said.
+    """
     notes = []
     for profile in after:
-        last = before.get(profile.name)
-        if last is None or (is_identifier(last) and is_identifier(profile)):
+        own = [batch[profile.name] for batch in earlier if profile.name in batch]
+        if len(own) < FEWEST_BATCHES or all(map(is_identifier, (*own, profile))):
             continue
-        nulls = abs(profile.null_share - last.null_share)
-        if nulls > 0.1:
-            notes.append(
-                _note(
-                    table,
-                    profile.name,
-                    f"null in {profile.null_share:.0%} of rows, "
-                    f"{last.null_share:.0%} in the nearest accepted batch",
-                )
+        if _is_news(profile, own, _null_gap, LARGE_NULL_GAP):
+            shares = sorted(one.null_share for one in own)
+            usual = f"{shares[0]:.0%} to {shares[-1]:.0%}"
+            message = (
+                f"null in {profile.null_share:.0%} of rows, {usual} in {len(own)} batches before"
             )
-        if is_number(last) and is_number(profile):
-            gap = rank_gap(last.quantiles, profile.quantiles)
-            if gap > 0.2:
-                old, new = last.quantiles[50], profile.quantiles[50]
-                notes.append(
-                    _note(
-                        table,
-                        profile.name,
-                        f"median {new:.6g}, {old:.6g} in the nearest accepted batch; "
-                        f"{gap:.0%} of the rows moved",
-                    )
-                )
+            notes.append(_note(table, profile.name, message))
+        own = [one for one in own if is_number(one)]
+        if is_number(profile) and _is_news(profile, own, _quantile_gap, LARGE_RANK_GAP):
+            medians = sorted(one.quantiles[50] for one in own)
+            message = (
+                f"median {profile.quantiles[50]:.6g}, {medians[0]:.6g} to {medians[-1]:.6g} in "
+                f"{len(own)} batches before"
+            )
+            notes.append(_note(table, profile.name, message))
     return tuple(notes)
+
+
+def _is_news(profile: ColumnProfile, own: Sequence[ColumnProfile], gap: Gap, large: float) -> bool:
+    """Says whether a column is further from its earlier batches than any of them from the rest."""
+    if len(own) < FEWEST_BATCHES:
+        return False
+    found = min(gap(one, profile) for one in own)
+    return found > large and found > BEYOND_USUAL * max(
+        min(gap(one, other) for other in own if other is not one) for one in own
+    )
+
+
+def _null_gap(one: ColumnProfile, other: ColumnProfile) -> float:
+    return abs(one.null_share - other.null_share)
+
+
+def _quantile_gap(one: ColumnProfile, other: ColumnProfile) -> float:
+    return rank_gap(one.quantiles, other.quantiles)
 
 
 def _note(table: str, column: str, message: str) -> Finding:

@@ -82,7 +82,7 @@ class Arrived:
         return "\n".join([line, *effect, *self._notes(), *upkeep])
 
     def _notes(self) -> list[str]:
-        """What is worth a line; columns that moved share one, since seasons move many."""
+        """What is worth a line; columns that moved share one."""
         told = ("quarantined-rows", "distribution-change")
         lines = [
             f"  {_WORDS[finding.severity]}: {finding.message}"
@@ -96,7 +96,7 @@ class Arrived:
         )
         if moved:
             lines.append(
-                f"  note: {', '.join(moved)} moved since the nearest accepted batch "
+                f"  note: {', '.join(moved)} moved further than ever before "
                 f'("instep review {self.arrival.change}")'
             )
         return lines

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from instep.contracts.terms import Contract
 from instep.history.repository import Repository
 from instep.ingest.records import accepted_profiles, load_profile
 
+if TYPE_CHECKING:
+    from instep.tables.profile import ColumnProfile
+
 LOOKED_AT = 200
 """How many of the last arrivals of a table may be looked at."""
+
+COMPARED = 13
+"""Of how many arrivals the columns say how far they usually move: a year of months."""
 
 PATIENCE = 8
 """After so many in a row, newest first, that are no nearer, the nearest counts as found."""
@@ -29,6 +36,13 @@ def nearest_profile(repo: Repository, contract: Contract, first: str | None) -> 
         return next(iter(digests), None)
     starts = partial(_start_of, repo, contract.event_time)
     return nearest(((digest, starts(digest)) for digest in digests), first)
+
+
+def earlier_profiles(repo: Repository, table: str) -> list[tuple[ColumnProfile, ...]]:
+    """Returns the profiles of the last arrivals that were accepted, the latest first."""
+    with repo.store.reading() as tx:
+        digests = accepted_profiles(tx, table, COMPARED)
+    return [load_profile(repo.objects, digest) for digest in digests]
 
 
 def nearest(batches: Iterable[tuple[str, str | None]], first: str) -> str | None:

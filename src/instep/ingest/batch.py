@@ -18,6 +18,7 @@ from instep.engines.schema import quoted
 from instep.errors import InvalidError
 from instep.findings import Finding, stops
 from instep.history.repository import Repository
+from instep.ingest.base import earlier_profiles
 from instep.ingest.covered import count_effect, find_covered
 from instep.ingest.effect import EFFECT, Covered, Effect, judge_effect
 from instep.ingest.examine import (
@@ -210,7 +211,7 @@ def read_batch(
     stop = judge_effect(contract, examined.rows, after, effect, covered)
     findings = (
         *found,
-        *compare(contract, examined.profile, last),
+        *compare(contract, examined.profile, last, earlier_profiles(repo, contract.table)),
         *examined.findings,
         *([stop] if stop else []),
     )

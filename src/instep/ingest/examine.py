@@ -354,9 +354,15 @@ def _batch_findings(
 
 
 def compare(
-    contract: Contract, profile: Sequence[ColumnProfile], last: Sequence[ColumnProfile]
+    contract: Contract,
+    profile: Sequence[ColumnProfile],
+    last: Sequence[ColumnProfile],
+    earlier: Sequence[Sequence[ColumnProfile]],
 ) -> list[Finding]:
-    """Returns what columns look like against an accepted batch; keys only name rows."""
+    """Returns what columns look like against accepted batches; keys only name rows.
+
+    A unit is compared with `last`, a distribution with all `earlier` ones.
+    """
     before = {one.name: one for one in last if one.name not in contract.key}
     found = []
     for one in profile:
@@ -367,7 +373,8 @@ def compare(
                 found.append(change.finding(contract.table))
     if found:
         return found
-    return list(distribution_changes(before, profile, contract.table))
+    named = [{one.name: one for one in batch if one.name not in contract.key} for batch in earlier]
+    return list(distribution_changes(named, profile, contract.table))
 
 
 def first_time(engine: DuckDB, contract: Contract, staged: Staged) -> str | None:

@@ -29,8 +29,9 @@ from instep.ingest.kept import read_as, reading_again, without_contract
 from instep.ingest.records import Arrival, arrival_of_change, update_arrival
 from instep.ingest.upkeep import look_after
 
-_AGREED = ("findings", "file", "contract", "mapping", "reads")
-"""What of the evidence must be the same, besides the counts, for a reading to be the same."""
+_AGREED = ("file", "contract", "mapping", "reads")
+"""What of the evidence must be the same for a reading to be the same, besides the counts, and the
+findings that are more than notes."""
 
 
 def merge_arrival(repo: Repository, number: int, actor: str) -> Merged:
@@ -159,7 +160,12 @@ def _agreed(evidence: Mapping[str, Json]) -> list[Json]:
     keys = evidence.get("keys")
     listed = keys if isinstance(keys, list) else []
     facts: list[Json] = [one.get("facts") for one in listed if isinstance(one, dict)]
-    return [facts, *(evidence.get(name) for name in _AGREED)]
+    findings = evidence.get("findings")
+    told = findings if isinstance(findings, list) else []
+    binding: list[Json] = [
+        one for one in told if isinstance(one, dict) and one.get("severity") != "note"
+    ]
+    return [facts, binding, *(evidence.get(name) for name in _AGREED)]
 
 
 def _amend(

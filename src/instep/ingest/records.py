@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from instep.canonical import Json, to_microseconds
@@ -210,9 +211,14 @@ def save_profile(objects: Objects, profiles: Sequence[ColumnProfile]) -> str:
 
 
 def load_profile(objects: Objects, digest: str) -> tuple[ColumnProfile, ...]:
+    return _parsed_profile(objects.get(digest))
+
+
+@lru_cache(maxsize=64)  # the files of one command are compared with the same batches
+def _parsed_profile(data: bytes) -> tuple[ColumnProfile, ...]:
     from instep.tables.profile import ColumnProfile
 
-    return tuple(ColumnProfile.from_json(value) for value in json.loads(objects.get(digest)))
+    return tuple(ColumnProfile.from_json(value) for value in json.loads(data))
 
 
 def _from_row(row: Row) -> Arrival:
