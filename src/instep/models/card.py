@@ -83,9 +83,10 @@ class Card:
         said = self.choice.reason
         if not said.startswith(NO_MODEL):  # a version that did not ask chose it
             said = f"{no_model(self.candidates, self.metric)}."
+        unless = " unless that is forced with a reason" if self.chosen.is_eligible else ""
         return (
-            f'{said} "{self.choice.name}" is published in its place, and may not be released '
-            "unless that is forced with a reason."
+            f'{said} "{self.choice.name}" is published in its place, and may not be released'
+            f"{unless}."
         )
 
     @property
