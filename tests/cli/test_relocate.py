@@ -217,6 +217,25 @@ def with_deleted_rows(repo: Repository) -> TableContent:
     return table
 
 
+def test_a_delete_file_that_a_disk_changed_is_not_written_again_for_another_root(
+    repo: Repository, tmp_path: Path, clock: Clock
+) -> None:
+    table = with_deleted_rows(repo)
+    ((file,),) = file_set(repo.root, table, "t").deletes.values()
+    deletes = Path(file.path).relative_to(repo.root)
+    root = moved(repo, tmp_path)
+    right = (root / deletes).read_bytes()
+    (root / deletes).write_bytes(right[:10] + bytes([right[10] ^ 1]) + right[11:])
+
+    with pytest.raises(InternalError, match=str(deletes)) as caught:
+        relocate_lake(root, clock, "moved")
+
+    assert caught.value.kind == "damaged-object"
+    (root / deletes).write_bytes(right)
+    relocate_lake(root, clock, "moved")
+    check(open_repository(root, clock))
+
+
 @on_every
 def test_rows_that_were_deleted_by_position_stay_deleted_wherever_a_lake_goes(
     repo: Repository,

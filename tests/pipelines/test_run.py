@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from pipeline_builders import ORDERS, SALES_ONLY, Bakery
@@ -11,7 +12,14 @@ from pipeline_builders import ORDERS, SALES_ONLY, Bakery
 from instep.clock import Window, parse_instant
 from instep.engines.duckdb import DuckDB
 from instep.engines.engine import Slice
-from instep.errors import ConflictError, InstepError, InvalidError, RefusedError, UnavailableError
+from instep.errors import (
+    ConflictError,
+    InstepError,
+    InternalError,
+    InvalidError,
+    RefusedError,
+    UnavailableError,
+)
 from instep.history.edits import Edit, publish
 from instep.history.refs import RefKind, create_ref, find_ref
 from instep.models.sameness import Identical
@@ -670,3 +678,18 @@ def test_a_run_of_a_partitioned_table_is_reproduced(bakery: Bakery) -> None:
     run = bakery.run().run
     again = reproduce_run(bakery.repo, run.id, bakery.folder, lambda text: None)
     assert again.sameness == Identical()
+
+
+def test_a_run_reads_no_file_with_other_bytes_than_were_written(bakery: Bakery) -> None:
+    content = bakery.repo.content(bakery.repo.resolve("main"), "table/sales")
+    file = data_files(bakery.repo.root, TableContent.from_content(content))[0]
+    path = Path(file.path)
+    right = path.read_bytes()
+    path.write_bytes(right[:100] + bytes([right[100] ^ 1]) + right[101:])
+
+    error = fails(bakery, InternalError, "damaged-object")
+
+    assert error.facts["path"] == path.relative_to(bakery.repo.root).as_posix()
+    assert last_run_state(bakery) is RunState.FAILED
+    path.write_bytes(right)
+    assert bakery.run().changed == ("pipeline/bread", "table/orders")

@@ -24,7 +24,14 @@ SAMPLE = frozenset(
 """Tests that run on S3 in `make test` too; the others are long there."""
 
 SUITES_OF_FILES = frozenset(
-    {"test_erase", "test_erase_columns", "test_erase_shared", "test_round_trip", "test_size"}
+    {
+        "test_damage",
+        "test_erase",
+        "test_erase_columns",
+        "test_erase_shared",
+        "test_round_trip",
+        "test_size",
+    }
 )
 """Suites about files of this machine, their bytes or size, or that make a lake on S3 themselves."""
 

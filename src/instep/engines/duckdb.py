@@ -152,6 +152,16 @@ class DuckDB:
         for path in (*file_set.files, *position_files(file_set.deletes)):
             self.allow(self._lake / path)
 
+    def check_bytes(self, file_set: FileSet) -> None:
+        """Holds that files still have the bytes that were written, whatever is remembered of them.
+
+        For who is about to write from them: what is damaged must not be written as new.
+
+        Raises:
+            InternalError (kind "damaged-object").
+        """
+        brought(file_set, self._lake, self._folders[1], again=True)
+
     def view(self, file_set: FileSet, selected: str = "*") -> None:
         """Makes a file set readable under its SQL name; its slice is pushed down to the files.
 
@@ -171,6 +181,7 @@ class DuckDB:
         the session, under a name of the set's.
 
         Raises:
+            InternalError (kind "damaged-object"): a file has other bytes than were written.
             InvalidError (kind "damaged-file"): a file is missing, or is no Parquet file.
             InvalidError (kind "no-field-ids"): a file has a column without a field id.
             InvalidError (kind "type-mismatch"): a file holds a type that its table cannot read.

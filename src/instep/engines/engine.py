@@ -27,6 +27,8 @@ class FileSet:
     slice: Slice | None = None
     deletes: Mapping[str, tuple[DeleteFile, ...]] = field(default_factory=dict)
     """The delete files that apply, by the path of the data file."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """The SHA-256 of each data file by its path; of one without, nobody checks the bytes."""
 
     def only(self, paths: Iterable[str], name: str = "") -> FileSet:
         """Returns this set with only those of its files, perhaps under another name."""

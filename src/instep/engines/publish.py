@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from instep.engines.engine import WrittenFile
+from instep.history.intact import remember_written, written
 from instep.history.objects import file_digest, publish_all_durably
 
 _HASHED_AT_ONCE = 4
@@ -26,6 +27,7 @@ def published(files: Sequence[WrittenFile], folder: Path, stem: str = "") -> lis
     folder = folder.resolve()
     paths = [folder / f"{stem}{uuid.uuid4().hex}.parquet" for _ in files]
     publish_all_durably(dict(zip(paths, drafts, strict=True)))
+    remember_written(map(written, paths, digests))
     return [
         replace(file, path=str(path), digest=digest)
         for file, path, digest in zip(files, paths, digests, strict=True)

@@ -204,9 +204,9 @@ class Planner:
             NotFoundError (kind "no-such-key").
         """
         found = self._load(name)
-        files = tuple(file.path for file in found.files(part))
-        deletes = {path: found.deletes[path] for path in files if path in found.deletes}
-        return FileSet(name, files, found.schema, part, deletes)
+        digests = {file.path: file.digest for file in found.files(part)}
+        deletes = {path: found.deletes[path] for path in digests if path in found.deletes}
+        return FileSet(name, tuple(digests), found.schema, part, deletes, digests)
 
     def columns_of(self, name: str) -> tuple[str, ...] | None:
         """Returns the columns of a table as steps see it, or None where there is none."""

@@ -22,6 +22,7 @@ from instep.errors import InvalidError, RefusedError
 from instep.faults import reached
 from instep.history.edits import Edit
 from instep.history.ids import new_id
+from instep.history.intact import remember_written, written
 from instep.history.locks import writing
 from instep.history.objects import publish_durably
 from instep.history.repository import Repository
@@ -431,6 +432,7 @@ def _past_piece(piece: Piece, plan: StepPlan, files: tuple[str, ...]) -> PastPie
 def _moved(file: WrittenFile, folder: Path) -> WrittenFile:
     path = folder / Path(file.path).name
     publish_durably(Path(file.path), path)
+    remember_written([written(path, file.digest)])
     return replace(file, path=str(path))
 
 

@@ -16,10 +16,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from instep.engines.bring import brought
 from instep.engines.engine import WrittenFile
 from instep.engines.schema import Schema
 from instep.errors import InvalidError
+from instep.history.intact import remember_written, written
 from instep.history.objects import sync_folder
+from instep.history.places import on_s3
 from instep.tables.addresses import name_below, plain_address
 from instep.tables.columns import check_columns, current_schema
 from instep.tables.content import TableContent
@@ -44,6 +47,7 @@ from instep.tables.read import (
     LISTING_DIGEST,
     current_snapshot,
     data_file,
+    file_set,
     files_digest,
     load_listing,
 )
@@ -84,12 +88,14 @@ def adopt(root: Path, base: TableContent | None, metadata: Metadata) -> TableCon
         InvalidError (kind "type-mismatch"): a file holds a column otherwise than the table.
         InvalidError (kinds "unsupported-type", "repeated-column", "bad-column-name",
             "no-such-column", "bad-transform"): a column or partition is none that Instep has.
+        InternalError (kind "damaged-object"): files were replaced that had other bytes than when
+            they were written, which may be in those that take their place.
     """
     table = str(metadata["table-uuid"])
     folder = root / "tables" / table
     _check(folder, base, metadata)
     before = metadata_here(root, base) if base else None
-    adoption = _Adoption(root, folder, before, metadata)
+    adoption = _Adoption(root, folder, base, before, metadata)
     snapshots = adoption.snapshots()
     told = settled(folder, before, {**metadata, "snapshots": snapshots}, adoption.field_ids)
     after = _bounded(folder, told)
@@ -103,6 +109,7 @@ class _Adoption:
 
     root: Path
     folder: Path
+    base: TableContent | None
     before: Metadata | None
     metadata: Metadata
     beside: dict[Path, bytes] = field(default_factory=dict)
@@ -155,11 +162,12 @@ class _Adoption:
         gone = [one for one in old if one.path not in listed]
         self._remember(gone)
         manifests = tuple(self._manifest(name, one) for name, one in listed.items())
+        had = {one.path for one in old}
+        self._check_rewritten(gone, [one for one in manifests if one.path not in had])
         self.listings[snapshot["snapshot-id"]] = manifests
         listing = listing_bytes(manifests)
         name = f"{path.stem}-{uuid.uuid4().hex}.json"
         self.beside[place / name] = listing
-        had = {one.path for one in old}
         size = int(parent["summary"]["total-files-size"]) if parent else 0
         size += sum(self._size(one) for one in manifests if one.path not in had)
         size -= sum(self._size(one) for one in gone)
@@ -178,6 +186,33 @@ class _Adoption:
                 LIST_DIGEST: digest,
             },
         }
+
+    def _check_rewritten(self, gone: Sequence[Manifest], made: Sequence[Manifest]) -> None:
+        """Holds that files which others took new ones from had the bytes that were written.
+
+        Where data files go and others come, these may have been written from those. What the store
+        of a lake on S3 gave another writer nobody here can tell.
+
+        Raises:
+            InternalError (kind "damaged-object").
+        """
+        had, has = (
+            {name for one in manifests if not one.holds_deletes for name in self._names(one)}
+            for manifests in (gone, made)
+        )
+        left = had - has
+        if self.base is None or not left or not has - had or on_s3(self.folder):
+            return
+        paths = [f"{self.folder}/data/{name}" for name in left]
+        whole = file_set(self.root, self.base, "rewritten")
+        brought(whole.only(paths), self.root, self.root / "staging", again=True)
+
+    def _names(self, manifest: Manifest) -> Sequence[str]:
+        """Returns the names of a manifest's live files."""
+        if not manifest.live_files:
+            return ()
+        made = self.entries.get(manifest.path)
+        return (made.base if made else load_base(self.folder, manifest)).names
 
     def _name(self, address: str) -> str:
         """Returns the name of a manifest; of one that is known already the disk is not asked."""
@@ -271,6 +306,10 @@ class _Adoption:
         else:
             with ThreadPoolExecutor(max_workers=_READ_AT_ONCE) as pool:
                 looked_at = list(pool.map(look, told))
+        remember_written(
+            written(data / one.name, found.digest)
+            for one, found in zip(told, looked_at, strict=True)
+        )
         for one, found in zip(told, looked_at, strict=True):
             self.files[one.name] = written_file(self.folder, one, found, kinds)
             self.field_ids |= found.field_ids

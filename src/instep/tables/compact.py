@@ -259,7 +259,9 @@ def _group_made(
     layout: Layout,
 ) -> tuple[WrittenFile, ...]:
     paths = [file.path for file in group.files]
-    engine.view(whole.only(paths, "small"))
+    small = whole.only(paths, "small")
+    engine.check_bytes(small)
+    engine.view(small)
     # All in one file: a few small ones never make much more than the target.
     bytes_at_most = max(2 * group.size_bytes, target_bytes)
     written = written_again(

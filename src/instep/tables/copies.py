@@ -21,7 +21,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
-from instep.errors import InternalError, NotFoundError
+from instep.errors import NotFoundError
+from instep.history.intact import other_bytes
 from instep.history.places import at_hand
 from instep.tables.manifest import Applies, Base, Entries, Manifest, Statistics
 
@@ -155,12 +156,7 @@ def verified(path: Path, digest: str, start: int = 0, length: int = -1) -> bytes
             digest=digest,
         ) from None
     if hashlib.sha256(data).hexdigest() != digest:
-        raise InternalError(
-            f"Table file {path} has other bytes than when it was written: expected digest "
-            f"{digest}. Restore the file from a backup.",
-            kind="damaged-object",
-            digest=digest,
-        )
+        raise other_bytes(path, digest)
     return data
 
 

@@ -208,7 +208,9 @@ class _Table:
 
     def counts(self) -> dict[str, int]:
         """Returns how many rows of each file meet the condition, deleted ones too; no zeros."""
-        every = self._asked(*sorted({path for path, _ in self.variants()}))
+        every = self._asked(
+            {path: one.file.digest for (path, _), one in sorted(self.variants().items())}
+        )
         with DuckDB(self.root / "staging") as engine:
             found = rows_by_file(engine, every, f"WHERE {self.condition}")
             check_condition(engine, every.schema, self.condition)
@@ -274,20 +276,24 @@ class _Table:
             told[manifest.entries] = any(name.rpartition("/")[2] in names for name in listed)
         return told.get(manifest.entries, False)
 
-    def _asked(self, *paths: str) -> FileSet:
+    def _asked(self, digests: Mapping[str, str]) -> FileSet:
         """Files by the columns that a condition names: the newest state's, in the widest types.
 
         A row has the same value in whichever file it lies, and so the same verdict.
         """
-        return FileSet("asked", paths, _typed(self.newest, self.types))
+        schema = _typed(self.newest, self.types)
+        return FileSet("asked", tuple(digests), schema, digests=digests)
 
     def _without_rows(self, engine: DuckDB, variant: _Variant) -> WrittenFile | None:
         """Writes a file again without the rows; its columns stay as they are in it."""
         path = variant.file.path
         instants = {one: kind for one, kind in self.types.items() if kind == "timestamptz"}
+        deletes = {path: variant.deletes} if variant.deletes else {}
+        asked = replace(self._asked({path: variant.file.digest}), deletes=deletes)
+        engine.check_bytes(asked)
         return written_without(
             engine,
-            replace(self._asked(path), deletes={path: variant.deletes} if variant.deletes else {}),
+            asked,
             # A time without a zone is an instant where the table says so (`engines.types`).
             _typed(engine.columns_in(path), instants),
             self.condition,

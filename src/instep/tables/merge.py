@@ -114,6 +114,7 @@ def _files_merged(
         engine.view(renamed(files, name=name, schema=target.schema))
     gone = engine.run("SELECT count(*) FROM gone")[0][0]
     if taken is None:
+        engine.check_bytes(yours.after)
         taken = target.written("SELECT * FROM come")
     content = target.replaced(taken, set(yours.before.files) - both)
     return RowMerge(content, added=sum(file.rows for file in taken), removed=gone)
@@ -125,6 +126,7 @@ def _added_rows_merged(target: Target, yours: Side, both: Collection[str]) -> Ro
     find_apart_of(engine, columns, 0, yours)
     if engine.run("SELECT 1 FROM apart WHERE change = 'removed' LIMIT 1"):
         return RowMerge(None, conflicting=len(both), files=tuple(sorted(both)))
+    engine.check_bytes(yours.after)
     names = ", ".join(f"n{n} AS {quoted(one.name)}" for n, one in enumerate(columns))
     added = target.written(f"SELECT {names} FROM apart")
     return RowMerge(target.replaced(added, ()), added=sum(file.rows for file in added))

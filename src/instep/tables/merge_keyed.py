@@ -309,6 +309,7 @@ class KeyedMerge:
         )
 
     def _applied(self, ours: FileSet) -> TableContent:
+        self.engine.check_bytes(self.yours.after)
         return with_applied(self.target, ours, self.columns, len(self.keys), self.values)
 
     def _count(self, what: str) -> int:

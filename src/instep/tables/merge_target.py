@@ -121,7 +121,9 @@ def _with_columns(
 ) -> DataFile | None:
     """Returns a file with new values in some columns, those of `apply`; None if it cannot be."""
     place = free_name("place of the row", target.schema.names)
-    source = target.engine.source(ours.only([file.path]), row_number=place)
+    written_anew = ours.only([file.path])
+    target.engine.check_bytes(written_anew)
+    source = target.engine.source(written_anew, row_number=place)
     values = ", ".join(
         f"CASE WHEN p.place IS NULL THEN r.c{n} ELSE p.c{n} END AS {quoted(column.name)}"
         for n, column in changed.items()
@@ -146,6 +148,7 @@ def _rest(
     comes = engine.run("SELECT 1 FROM apply WHERE NOT had AND NOT gone LIMIT 1")
     if not ours.files and not comes:
         return ()
+    engine.check_bytes(ours)
     engine.view(renamed(ours, name="affected"))
     same = " AND ".join(f"p.c{n} IS NOT DISTINCT FROM r.c{n}" for n in range(keys))
     names = [quoted(column.name) for column in columns]

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from instep.history.objects import write_durably
-from instep.history.places import at_hand
 from instep.tables.addresses import plain_address
+from instep.tables.copies import verified
 from instep.tables.manifest import Entries
 
 _PATH_ID = b"2147483546"
@@ -31,7 +31,8 @@ def renamed(folder: Path, entries: Entries, before: str, after: str) -> Entries:
     for index, applies in enumerate(entries.base.applies):
         if applies.offset is not None:
             continue
-        data = _written(at_hand(folder / "data" / names[index]), before, after)
+        found = verified(folder / "data" / names[index], digests[index])
+        data = _written(found, before, after)
         digest = hashlib.sha256(data).hexdigest()
         # Named by its bytes: states that shared a file share the new one.
         write_durably(folder / "data" / f"{digest[:32]}-deletes.parquet", data)
@@ -43,11 +44,11 @@ def renamed(folder: Path, entries: Entries, before: str, after: str) -> Entries:
     )
 
 
-def _written(file: Path, before: str, after: str) -> bytes:
+def _written(file: bytes, before: str, after: str) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(file)
+    table = pq.read_table(io.BytesIO(file))
     place = next(
         number
         for number, field in enumerate(table.schema)

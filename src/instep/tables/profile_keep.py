@@ -213,7 +213,7 @@ class _Kept:
         return {_slot(column): self.merged(parts, column) for column in columns}
 
     def _compute(self, file: DataFile, columns: tuple[Column, ...]) -> Parts:
-        one = FileSet("f", (file.path,), Schema(columns))
+        one = FileSet("f", (file.path,), Schema(columns), digests={file.path: file.digest})
         place = free_name("place", one.schema.names)
         source = self.engine.source(one, row_number=place)
         found = parts_of_file(self.engine.connection, source, quoted(place), file.rows, columns)

@@ -136,7 +136,8 @@ def file_set(root: Path, content: TableContent, name: str, part: Slice | None = 
     planned = _planned(root, content, part)
     files = tuple(data + one.name for one in planned)
     deletes = _deletes(root, content, planned)
-    return FileSet(name, files, schema_of(root, content), part, deletes)
+    digests = _digests(root, content, planned)
+    return FileSet(name, files, schema_of(root, content), part, deletes, digests)
 
 
 def layout_of(root: Path, content: TableContent) -> Layout:
@@ -321,6 +322,15 @@ def _planned(root: Path, content: TableContent, part: Slice | None) -> list[_Pla
         ]
     found.sort(key=lambda one: one.sequence)
     return found
+
+
+def _digests(root: Path, content: TableContent, planned: Sequence[_Planned]) -> dict[str, str]:
+    folder = table_folder(root, content)
+    manifests = {one.manifest.entries: one.manifest for one in planned}
+    digests = {name: load_digests(folder, one) for name, one in manifests.items()}
+    return {
+        f"{folder}/data/{one.name}": digests[one.manifest.entries][one.index] for one in planned
+    }
 
 
 def data_file(folder: Path, entries: Entries, index: int) -> DataFile:

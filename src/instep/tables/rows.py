@@ -129,7 +129,7 @@ def upsert_files(
     names = ", ".join(quoted(name) for name in schema.names)
     candidates = files_between(data_files(root, content), columns, arrived)
     with _engine(root) as engine:
-        engine.view(FileSet(ARRIVING, tuple(file.path for file in arrived), schema))
+        engine.view(_arriving(arrived, schema))
         whole = _only(root, content, candidates)
         hits = rows_by_file(engine, whole, f"SEMI JOIN {ARRIVING} USING ({keys})")
         kept = _rewritten(
@@ -178,7 +178,9 @@ def _rewritten(
 ) -> list[WrittenFile]:
     if not files:
         return []
-    source = engine.source(whole.only(files))
+    rewritten = whole.only(files)
+    engine.check_bytes(rewritten)
+    source = engine.source(rewritten)
     return list(
         engine.write(
             f"SELECT {names} FROM {source} {what}",
@@ -195,6 +197,8 @@ def _only(root: Path, content: TableContent, files: Sequence[DataFile]) -> FileS
 
 def _written(root: Path, content: TableContent, rows: Rows) -> tuple[WrittenFile, ...]:
     with _engine(root) as engine:
+        for table in rows.tables:
+            engine.check_bytes(table)
         _prepare(engine, rows)
         return engine.write(
             rows.select,
@@ -221,7 +225,7 @@ def _check_inside(
     root: Path, content: TableContent, arrived: Sequence[WrittenFile], where: str | Slice
 ) -> None:
     schema = schema_of(root, content)
-    files = FileSet(ARRIVING, tuple(file.path for file in arrived), schema)
+    files = _arriving(arrived, schema)
     with _engine(root) as engine:
         engine.view(files)
         ((count,),) = engine.rows(
@@ -242,7 +246,7 @@ def _check_key(
 ) -> None:
     names = ", ".join(quoted(name) for name in key)
     missing = " OR ".join(f"{quoted(name)} IS NULL" for name in key)
-    files = FileSet(ARRIVING, tuple(file.path for file in arrived), schema_of(root, content))
+    files = _arriving(arrived, schema_of(root, content))
     with _engine(root) as engine:
         engine.view(files)
         ((count,),) = engine.rows(f"SELECT count(*) FROM {ARRIVING} WHERE {missing}")
@@ -264,6 +268,11 @@ def _check_key(
             "a key. Keep one of them.",
             kind="duplicate-key",
         )
+
+
+def _arriving(files: Sequence[WrittenFile], schema: Schema) -> FileSet:
+    digests = {file.path: file.digest for file in files}
+    return FileSet(ARRIVING, tuple(digests), schema, digests=digests)
 
 
 def _engine(root: Path) -> DuckDB:
