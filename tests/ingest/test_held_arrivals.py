@@ -11,7 +11,7 @@ from arrival_builders import HEADER, READINGS, merge_contract, month, rows_of, s
 from instep.changes.records import State, load_change
 from instep.cli.accept import PreviewedArrival
 from instep.cli.review import review_of
-from instep.errors import RefusedError
+from instep.errors import InternalError, RefusedError
 from instep.history.repository import MAIN, Repository
 from instep.ingest.accept import accept, preview
 from instep.ingest.arrive import ingest
@@ -238,3 +238,23 @@ def test_only_as_many_batches_are_looked_at_as_it_takes() -> None:
 
     assert nearest(batches(), "1001") == "b1000"
     assert len(asked) < 20
+
+
+def test_a_kept_file_that_a_disk_changed_is_not_accepted(repo: Repository, tmp_path: Path) -> None:
+    merge_contract(repo, READINGS)
+    arrive(repo, write(tmp_path / "readings-1.csv", month(1)))
+    renamed = write(tmp_path / "readings-2.csv", month(2), HEADER.replace("late", "delay"))
+    held = arrive(repo, renamed).arrival
+    before = repo.resolve(MAIN)
+    kept = repo.objects.path(held.file_digest)
+    right = kept.read_bytes()
+    kept.write_bytes(right[:-3] + bytes([right[-3] ^ 1]) + right[-2:])
+
+    with pytest.raises(InternalError, match=held.file_digest) as caught:
+        accept(repo, held.change, "ben", rename={"delay": "late"}, why="the same")
+
+    assert caught.value.kind == "damaged-object"
+    assert repo.resolve(MAIN) == before
+    kept.write_bytes(right)
+    accept(repo, held.change, "ben", rename={"delay": "late"}, why="the same")
+    assert rows_of(repo, "select count(*) from readings") == [(800,)]

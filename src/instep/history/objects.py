@@ -141,13 +141,19 @@ class Objects:
         except FileNotFoundError:
             raise self._missing(digest) from None
         if hashlib.sha256(data).hexdigest() != digest:
-            raise InternalError(
-                f"Object {digest} has other bytes than when it was written: expected its own "
-                "digest. Restore the file from a backup.",
-                kind="damaged-object",
-                digest=digest,
-            )
+            raise _other_bytes(digest)
         return data
+
+    def checked(self, digest: str) -> Path:
+        """Returns a file as `existing` does, after its bytes were hashed: for who copies from it.
+
+        Raises:
+            NotFoundError, InternalError: as `get`.
+        """
+        path = self.existing(digest)
+        if file_digest(path) != digest:
+            raise _other_bytes(digest)
+        return path
 
     def text(self, digest: str) -> str:
         """Returns the blob as text; bytes that are not UTF-8 show as the replacement character.
@@ -241,6 +247,16 @@ class Objects:
             kind="no-such-object",
             digest=digest,
         )
+
+
+def _other_bytes(digest: str) -> InternalError:
+    return InternalError(
+        f"Object {digest} has other bytes than when it was written: expected its own digest. "
+        'Restore the file from a backup; "instep doctor" says what needs it, and whether more is '
+        "damaged.",
+        kind="damaged-object",
+        digest=digest,
+    )
 
 
 def blob_of(name: str) -> str:

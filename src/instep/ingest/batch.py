@@ -183,7 +183,7 @@ def read_batch(
     before = table_at(repo, base, contract.table)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        path = repo.objects.existing(delivery.digest)
+        path = repo.objects.checked(delivery.digest)
         raw = open_raw(path, delivery.file_name, delivery.source, folder)
         check_delimiter(raw, (*contract.names, *reading.mapping))
         with DuckDB(repo.root / "staging") as engine, translating(raw):
