@@ -200,7 +200,9 @@ def test_act_11_the_old_run_is_the_same_again(walk: Walk) -> None:
     reproduced = output(walk[11], "instep reproduce")
     assert reproduced["run"] == output(walk[2], "instep run")["run"]
     assert reproduced["verdict"] == "identical"
-    assert output(walk[11], "instep status")["waiting"] == []
+    status = output(walk[11], "instep status")
+    assert status["waiting"] == []
+    assert status["next"] == "instep watch prod", "what was rolled back is not released again"
 
 
 LEAVING = """

@@ -45,7 +45,7 @@ class Status:
     """Files in the project folder that look like data."""
     environments: tuple[Live, ...]
     behind: tuple[str, ...]
-    """Environments without a release, or with another version of a model than main."""
+    """Environments without a release, or with other models than main that nobody went back to."""
 
     def to_json(self) -> dict[str, Json]:
         return {
@@ -143,8 +143,9 @@ class Status:
 
 
 def _is_behind(live: Live, models: Mapping[str, JsonObject]) -> bool:
-    shown = {model.key: model.content for model in live.models}
-    return live.commit is None or shown != dict(models)
+    if live.operation is None or live.operation.kind == "rollback":
+        return live.operation is None  # whoever went back has a reason not to go on yet
+    return {model.key: model.content for model in live.models} != dict(models)
 
 
 LOOK = "instep log main --limit 5"
