@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from instep.contracts.document import parse
 from instep.errors import InvalidError
-from instep.ingest.in_force import Near, may_match, near_table, table_name
+from instep.ingest.in_force import Near, may_match, named_paths, near_table, table_name
 
 PATH = 'path: "readings-*.csv"\n'
 
@@ -94,22 +94,29 @@ def test_a_table_is_named_by_its_file() -> None:
 @pytest.mark.parametrize(
     ("file", "tables", "pattern"),
     [
-        ("trips2.csv", {"trips", "zones"}, "trips*.csv"),
-        ("trips-2024-02.csv.gz", {"trips"}, "trips*.csv.gz"),
-        ("trips-2024.csv", {"trips_2023"}, "trips*.csv"),
-        ("Trips (1).csv", {"trips"}, "Trips*.csv"),
-        ("trips2.csv", {"trips2", "trips"}, None),
-        ("trip.csv", {"trips"}, None),
-        ("zones2.csv", {"trips"}, None),
-        ("2024.csv", {"t_2023"}, None),
-        ("trips.csv", {"trips"}, None),
+        ("trips2.csv", {"trips": ["trips.csv"], "zones": ["zones.csv"]}, "trips*.csv"),
+        ("trips-2024-02.csv.gz", {"trips": []}, "trips*.csv.gz"),
+        ("trips-2024.csv", {"trips_2023": []}, "trips*.csv"),
+        ("Trips (1).csv", {"trips": []}, "Trips*.csv"),
+        ("my trips 3.csv", {"my_trips": []}, "my trips*.csv"),
+        ("orders2.csv", {"sales": ["in/orders1.csv"]}, "orders*.csv"),
+        ("2020-03-20.csv", {"cases": ["2020-03-19.csv"]}, "????-??-??.csv"),
+        ("20200320.csv", {"cases": ["2020-03-19.csv"]}, None),
+        ("trips2.csv", {"trips2": [], "trips": []}, None),
+        ("trip.csv", {"trips": []}, None),
+        ("zones2.csv", {"trips": []}, None),
+        ("trips.csv", {"trips": []}, None),
     ],
 )
-def test_a_file_is_near_a_table_when_their_names_differ_in_digits_at_the_end_alone(
-    file: str, tables: set[str], pattern: str | None
+def test_a_file_is_near_a_table_when_their_names_differ_in_digits_alone(
+    file: str, tables: dict[str, list[str]], pattern: str | None
 ) -> None:
     near = near_table(file, tables)
     assert (near.pattern if near else None) == pattern
     if near is not None:
         assert fnmatchcase(file, near.pattern)
-        assert near == Near(next(iter(sorted(tables))), table_name(file) or "", near.pattern)
+        assert near == Near(next(iter(tables)), table_name(file) or "", near.pattern)
+
+
+def test_the_paths_of_a_contract_are_seen_without_parsing_it() -> None:
+    assert named_paths(READINGS) == ["readings-*.csv"]

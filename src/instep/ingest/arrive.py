@@ -13,13 +13,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from instep.canonical import Json
 from instep.changes import gate
 from instep.changes.gate import open_change
 from instep.changes.records import Change, Kind, State, end_change, load_change
 from instep.contracts.terms import Format, MergePolicy, Source
-from instep.errors import InvalidError, RefusedError
+from instep.errors import InvalidError, RefusedError, some_of
 from instep.faults import reached
 from instep.findings import Finding, Severity, stops
 from instep.history.edits import Edit
@@ -41,7 +42,7 @@ from instep.ingest.files import (
     translating,
     unexpected,
 )
-from instep.ingest.in_force import find_contract, named_table, near_table
+from instep.ingest.in_force import find_contract, named_paths, named_table, near_table
 from instep.ingest.merge import judge_again
 from instep.ingest.records import (
     Arrival,
@@ -52,6 +53,9 @@ from instep.ingest.records import (
 )
 from instep.ingest.upkeep import look_after
 from instep.tables.write import check_table_name
+
+if TYPE_CHECKING:
+    from instep.contracts.infer import Guess
 
 Say = Callable[[str], None]
 
@@ -173,9 +177,13 @@ def judged_again(repo: Repository, arrival: Arrival, state: State, actor: str) -
 
 def _check_own_table(repo: Repository, project: Path, file_name: str) -> None:
     """Holds that a file without a contract is not named like the files of a table that has one."""
-    merged = repo.entries(repo.resolve(MAIN), "contract")
-    drafted = (path.stem for path in (project / "contracts").glob("*.yaml"))
-    near = near_table(file_name, {*(key.partition("/")[2] for key in merged), *drafted})
+    texts = {
+        path.stem: path.read_text(encoding="utf-8", errors="replace")
+        for path in (project / "contracts").glob("*.yaml")
+    }
+    for key, content in repo.entries(repo.resolve(MAIN), "contract").items():
+        texts[key.partition("/")[2]] = repo.objects.text(str(content["blob"]))
+    near = near_table(file_name, {table: named_paths(text) for table, text in texts.items()})
     if near is not None:
         raise InvalidError(
             f"{file_name} comes by no contract, but is named like the files of table "
@@ -274,13 +282,18 @@ def _hold_without_contract(
     repo: Repository, project: Path, delivery: Delivery, table: str, actor: str
 ) -> Arrived:
     """Drafts a contract on disk, unless there is one, and holds the file until one is merged."""
+    from instep.contracts.infer import draft_contract
+
     path = project / "contracts" / f"{table}.yaml"
-    rows, text, kept = _drafted(repo, delivery, table)
+    draft = f"contracts/{path.name}"
+    rows, guesses = _looked_at(repo, delivery)
+    kept = [guess.why for guess in guesses if guess.why]
+    columns = some_of([f"{guess.name} ({guess.logical})" for guess in guesses])
     if not path.exists():
-        write_durably(path, text.encode())
-        told = f"a draft was written to contracts/{path.name}."
+        write_durably(path, draft_contract(table, delivery.source, guesses).encode())
+        told = f"a draft was written to {draft}, from {rows:,} rows of {columns}."
     else:
-        told = f"the draft contracts/{path.name} is on disk, but not in the lake."
+        told = f"the draft {draft} is on disk, but not in the lake."
     encoding = delivery.source.encoding
     if encoding != "utf-8":
         told += (
@@ -294,7 +307,7 @@ def _hold_without_contract(
         f"table/{table}",
         Severity.STOP,
         f'Table "{table}" has no contract: {told}',
-        {"draft": f"contracts/{path.name}", "encoding": encoding, "read_as": list(kept)},
+        {"draft": draft, "encoding": encoding, "read_as": list(kept)},
     )
     identifier = new_id("arr")
     evidence: dict[str, Json] = {
@@ -396,9 +409,9 @@ def _refuse_unreadable(
     )
 
 
-def _drafted(repo: Repository, delivery: Delivery, table: str) -> tuple[int, str, tuple[str, ...]]:
-    """Returns the rows of a file, a draft of its contract, and why columns have unusual types."""
-    from instep.contracts.infer import draft_contract, guess_columns
+def _looked_at(repo: Repository, delivery: Delivery) -> tuple[int, tuple[Guess, ...]]:
+    """Returns how many rows a file has, and what its columns look like."""
+    from instep.contracts.infer import guess_columns
     from instep.engines.duckdb import DuckDB
     from instep.ingest.files import RAW
 
@@ -412,5 +425,4 @@ def _drafted(repo: Repository, delivery: Delivery, table: str) -> tuple[int, str
             guesses = guess_columns(engine.connection, RAW, rows.types)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    whys = tuple(guess.why for guess in guesses if guess.why)
-    return rows.rows, draft_contract(table, delivery.source, guesses), whys
+    return rows.rows, guesses

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -21,9 +21,6 @@ from instep.history.repository import Repository
 
 _TAIL = re.compile(r"[\W_]*\d[\d\W_]*$")
 """The digits at the end of a name, with what parts them: of "trips-2024-01" the "-2024-01"."""
-
-SHORTEST_ROOT = 2
-"""Names that share fewer letters than these are not alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +95,35 @@ class Near:
     """What would match the file and others named so."""
 
 
-def near_table(file_name: str, tables: Iterable[str]) -> Near | None:
+def near_table(file_name: str, tables: Mapping[str, Sequence[str]]) -> Near | None:
     """Returns of which of the `tables` a file looks like more: `trips2.csv` of `trips`.
 
-    Names are alike where they differ in the digits at their ends alone.
+    `tables` are names with the patterns of their files. Names are alike where they differ in the
+    digits at their ends alone, or are nothing but digits that stand alike, such as dates.
     """
-    own, root = table_name(file_name), _TAIL.sub("", file_name.split(".")[0])
-    if own is None or len(root) < SHORTEST_ROOT:
+    own, shape = table_name(file_name), _shape(file_name)
+    if own is None or own in tables or not shape:
         return None
-    ending = file_name[len(file_name.split(".")[0]) :]
-    alike = [name for name in sorted(tables) if _TAIL.sub("", name) == _TAIL.sub("", own)]
-    return None if own in alike or not alike else Near(alike[0], own, f"{root}*{ending}")
+    for name, patterns in sorted(tables.items()):
+        if shape in map(_shape, (name, *(pattern.rpartition("/")[2] for pattern in patterns))):
+            stem, dot, ending = file_name.partition(".")
+            root = _TAIL.sub("", stem)
+            return Near(
+                name, own, (f"{root}*" if root else re.sub(r"\d", "?", stem)) + dot + ending
+            )
+    return None
+
+
+def _shape(name: str) -> str:
+    """Returns what is alike in the names of files of one table: the root, or how digits stand."""
+    stem = name.split(".")[0].casefold()
+    root = re.sub(r"[\W_]+", "_", _TAIL.sub("", stem)).strip("_")
+    return root or re.sub(r"\d", "0", stem)
+
+
+def named_paths(text: str) -> list[str]:
+    """Returns the paths that a contract's text names, unparsed: those on one line of their own."""
+    return re.findall(r"""^[ -]*path: *["']?([^"'\s]+)""", text, re.MULTILINE)
 
 
 def named_table(file_name: str) -> str:
