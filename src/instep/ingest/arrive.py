@@ -8,25 +8,21 @@ what was written; after it everything does. A file that a table has is not taken
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from instep.canonical import Json
 from instep.changes import gate
 from instep.changes.gate import open_change
 from instep.changes.records import Change, Kind, State, end_change, load_change
 from instep.contracts.terms import Format, MergePolicy, Source
-from instep.errors import InvalidError, RefusedError, some_of
+from instep.errors import InvalidError, RefusedError
 from instep.faults import reached
-from instep.findings import Finding, Severity, stops
+from instep.findings import stops
 from instep.history.edits import Edit
 from instep.history.ids import new_id
 from instep.history.locks import writing
-from instep.history.objects import write_durably
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
 from instep.ingest.arrived import NO_CONTRACT, Arrived, effect_of, findings_of
@@ -36,10 +32,7 @@ from instep.ingest.files import (
     UNREADABLE,
     check_filled,
     check_there,
-    load_rows,
-    open_raw,
     sniffed_source,
-    translating,
     unexpected,
 )
 from instep.ingest.in_force import find_contract, named_paths, named_table, near_table
@@ -51,16 +44,11 @@ from instep.ingest.records import (
     mappings_of,
     same_file,
 )
+from instep.ingest.unread import hold_without_contract, refuse_unreadable, seen_before
 from instep.ingest.upkeep import look_after
 from instep.tables.write import check_table_name
 
-if TYPE_CHECKING:
-    from instep.contracts.infer import Guess
-
 Say = Callable[[str], None]
-
-_TOLD = 10
-"""How many columns of an unusual type a message tells of."""
 
 
 def ingest(
@@ -144,14 +132,14 @@ def _ingest(
         if arrived is not None:
             return arrived
         say(f"{file.name}: {name} has no contract, drafting one")
-        return _hold_without_contract(repo, project, delivery(None), name, actor)
+        return hold_without_contract(repo, project, delivery(None), name, actor)
     except InvalidError as error:
         if error.kind not in UNREADABLE:
             raise
         source = Source(file.name, Format.CSV)  # of which nothing is known but the name
         unread = Delivery(file.name, digest, size, source)
         contract = in_force.digest if in_force else None
-        raise _refuse_unreadable(repo, unread, name, contract, actor, error) from None
+        raise refuse_unreadable(repo, unread, name, contract, actor, error) from None
 
 
 def judged_again(repo: Repository, arrival: Arrival, state: State, actor: str) -> Arrived:
@@ -161,14 +149,14 @@ def judged_again(repo: Repository, arrival: Arrival, state: State, actor: str) -
     """
     if state is not State.HELD:
         with repo.store.reading() as tx:
-            return _seen_before(tx, arrival, state)
+            return seen_before(tx, arrival, state)
     judge_again(repo, arrival.change)
     with repo.store.transaction() as tx:
         change = load_change(tx, arrival.change)
         arrival = arrival_of_change(tx, arrival.change)
         findings = findings_of(change)
         if change.state is not State.HELD or stops(findings):
-            return _seen_before(tx, arrival, change.state)
+            return seen_before(tx, arrival, change.state)
         gate.release_hold(tx, change.number)
         commit = merge_if_allowed(tx, repo, change, actor)
         state = load_change(tx, change.number).state
@@ -207,7 +195,7 @@ def _record(repo: Repository, identifier: str, actor: str, outcome: Outcome) -> 
     with repo.store.transaction() as tx:
         again = same_file(tx, table, delivery.digest, reading.contract.merge_policy)
         if again is not None and not _awaits_contract(*again):
-            return _seen_before(tx, *again)
+            return seen_before(tx, *again)
         change = open_change(
             tx,
             repo,
@@ -264,165 +252,3 @@ def merge_if_allowed(tx: Transaction, repo: Repository, change: Change, actor: s
 def _awaits_contract(arrival: Arrival, state: State) -> bool:
     """Whether it was only held because its table had no contract."""
     return arrival.held_for == NO_CONTRACT and state is State.HELD
-
-
-def _seen_before(tx: Transaction, arrival: Arrival, state: State) -> Arrived:
-    change = load_change(tx, arrival.change)
-    return Arrived(
-        arrival,
-        state,
-        findings_of(change),
-        change.merged_commit,
-        was_here=True,
-        effect=effect_of(change),
-    )
-
-
-def _hold_without_contract(
-    repo: Repository, project: Path, delivery: Delivery, table: str, actor: str
-) -> Arrived:
-    """Drafts a contract on disk, unless there is one, and holds the file until one is merged."""
-    from instep.contracts.infer import draft_contract
-
-    path = project / "contracts" / f"{table}.yaml"
-    draft = f"contracts/{path.name}"
-    rows, guesses = _looked_at(repo, delivery)
-    kept = [guess.why for guess in guesses if guess.why]
-    columns = some_of([f"{guess.name} ({guess.logical})" for guess in guesses])
-    if not path.exists():
-        write_durably(path, draft_contract(table, delivery.source, guesses).encode())
-        told = f"a draft was written to {draft}, from {rows:,} rows of {columns}."
-    else:
-        told = f"the draft {draft} is on disk, but not in the lake."
-    encoding = delivery.source.encoding
-    if encoding != "utf-8":
-        told += (
-            f" The file is not UTF-8 and was read as {encoding}: see whether its letters are right."
-        )
-    if kept:
-        more = f"; and {len(kept) - _TOLD:,} more in the draft" if len(kept) > _TOLD else ""
-        told += f" So that nothing is lost: {'; '.join(kept[:_TOLD])}{more}."
-    finding = Finding(
-        NO_CONTRACT,
-        f"table/{table}",
-        Severity.STOP,
-        f'Table "{table}" has no contract: {told}',
-        {"draft": draft, "encoding": encoding, "read_as": list(kept)},
-    )
-    identifier = new_id("arr")
-    evidence: dict[str, Json] = {
-        "keys": [],
-        "findings": [finding.to_json()],
-        "file": {"name": delivery.file_name, "digest": delivery.digest},
-        "reads": [],
-    }
-    message = f"{delivery.file_name} arrives in {table}, which has no contract"
-    reached("ingest.record.before")
-    with repo.store.transaction() as tx:
-        again = same_file(tx, table, delivery.digest, MergePolicy.APPEND)
-        if again is not None:
-            return _seen_before(tx, *again)
-        change = open_change(
-            tx,
-            repo,
-            kind=Kind.ARRIVAL,
-            title=message,
-            edit=Edit(repo.resolve(MAIN), {}, actor, message, identifier),
-            evidence=evidence,
-            state=State.HELD,
-        )
-        arrival = Arrival(
-            id=identifier,
-            change=change.number,
-            table=table,
-            source=delivery.source.pattern,
-            file_name=delivery.file_name,
-            file_digest=delivery.digest,
-            file_size_bytes=delivery.size_bytes,
-            contract=None,
-            rows=rows,
-            quarantined=0,
-            profile=None,
-            quarantine=None,
-            held_for=NO_CONTRACT,
-        )
-        insert_arrival(tx, arrival)
-    reached("ingest.record.after")
-    return Arrived(arrival, State.HELD, (finding,), draft=path)
-
-
-def _refuse_unreadable(
-    repo: Repository,
-    delivery: Delivery,
-    table: str,
-    contract: str | None,
-    actor: str,
-    error: InvalidError,
-) -> InvalidError:
-    """Records that a file came and why it could not be read; returns the error that says so."""
-    title = f"{delivery.file_name} arrives in {table}, and cannot be read"
-    stop = Finding(error.kind, f"table/{table}", Severity.STOP, error.message)
-    evidence: dict[str, Json] = {
-        "keys": [],
-        "findings": [stop.to_json()],
-        "file": {"name": delivery.file_name, "digest": delivery.digest},
-        "reads": [],
-    }
-    identifier = new_id("arr")
-    reached("ingest.record.before")
-    with repo.store.transaction() as tx:
-        change = open_change(
-            tx,
-            repo,
-            kind=Kind.ARRIVAL,
-            title=title,
-            edit=Edit(repo.resolve(MAIN), {}, actor, title, identifier),
-            evidence=evidence,
-            state=State.HELD,
-        )
-        insert_arrival(
-            tx,
-            Arrival(
-                id=identifier,
-                change=change.number,
-                table=table,
-                source=delivery.source.pattern,
-                file_name=delivery.file_name,
-                file_digest=delivery.digest,
-                file_size_bytes=delivery.size_bytes,
-                contract=contract,
-                rows=0,
-                quarantined=0,
-                profile=None,
-                quarantine=None,
-                held_for=error.kind,
-            ),
-        )
-        end_change(
-            tx, change.number, State.REFUSED, actor=actor, at=repo.clock(), why=error.message
-        )
-    reached("ingest.record.after")
-    return InvalidError(
-        f"{error.message} It is recorded as change {change.number}, which is refused.",
-        kind=error.kind,
-        **{**error.facts, "change": change.number},
-    )
-
-
-def _looked_at(repo: Repository, delivery: Delivery) -> tuple[int, tuple[Guess, ...]]:
-    """Returns how many rows a file has, and what its columns look like."""
-    from instep.contracts.infer import guess_columns
-    from instep.engines.duckdb import DuckDB
-    from instep.ingest.files import RAW
-
-    folder = repo.here / "staging" / new_id("arr")
-    try:
-        raw = open_raw(
-            repo.objects.existing(delivery.digest), delivery.file_name, delivery.source, folder
-        )
-        with DuckDB(repo.root / "staging") as engine, translating(raw):
-            rows = load_rows(engine, raw)
-            guesses = guess_columns(engine.connection, RAW, rows.types)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return rows.rows, guesses
