@@ -147,7 +147,8 @@ def _served(world: World) -> None:
     number = str(world.must("propose", "try", "--json").json["change"])
     world.must("approve", number, actor="ben")
     world.must("merge", number)
-    world.must("release", "prod", actor="ben")
+    # Of so few rows nobody can tell that the model beats the constant.
+    world.must("release", "prod", "--force", "--why", "few rows are faster", actor="ben")
 
 
 def _ask(url: str) -> str:
