@@ -218,6 +218,9 @@ def test_what_moves_further_than_it_ever_did_is_a_note_and_never_a_stop(year: Ye
         "table/weather.humid",
         "table/weather.wind_speed",
     ]
+    same = [earlier[0]] * FEWEST_BATCHES  # a table that is delivered whole, and does not change
+    assert len(distribution_changes(same, [moved, empty], "weather")) == 2
+    assert distribution_changes(same, tuple(earlier[0].values()), "weather") == ()
     assert distribution_changes(earlier[: FEWEST_BATCHES - 1], [moved, empty], "weather") == ()
 
 

@@ -128,6 +128,15 @@ def test_a_parquet_file_with_two_columns_of_one_name_is_refused(
     assert (error.kind, 'has column "a" twice' in error.message) == ("bad-header", True)
 
 
+@pytest.mark.parametrize("last", [b"caf\xe9", b"\xe9", b"caf\xc3"])
+def test_a_letter_that_is_the_last_byte_of_a_file_tells_its_encoding_too(
+    tmp_path: Path, last: bytes
+) -> None:
+    file = tmp_path / "names.csv"
+    file.write_bytes(b"id,name\n1," + last)
+    assert read(file) == [("1", last.decode("latin-1"))]
+
+
 def test_fields_of_parquet_may_be_called_as_columns_are(tmp_path: Path) -> None:
     file = tmp_path / "nested.parquet"
     pq.write_table(pa.table({"n": pa.array([{"a": 1, "n": [1, 2]}]), "a": pa.array([1])}), file)

@@ -66,6 +66,38 @@ def test_one_person_alone_goes_from_a_file_to_rows_set_aside(tmp_path: Path) -> 
     assert refused["error"]["kind"] == "not-an-arrival"
 
 
+def test_accepting_a_draft_says_all_that_came_in_by_it(tmp_path: Path) -> None:
+    rows = "".join(f"{n},9\n" for n in range(90))
+    (tmp_path / "trips.csv").write_text(f"id,minutes\n{rows}")
+    (tmp_path / "more.csv").write_text(f"id,minutes\n{rows}1000,9\n")
+    instep(tmp_path, "init", "--as", "ana")
+    instep(tmp_path, "ingest", "trips.csv", exits=5)
+    instep(tmp_path, "ingest", "more.csv", "--table", "trips", exits=5)
+    renamed = instep(tmp_path, "accept", "1", "--rename", "a=b", exits=2)
+    assert renamed["error"]["kind"] == "bad-rename"
+    done = instep(tmp_path, "accept", "1", "--why", "read")
+    assert [one["change"] for one in done["arrivals"]] == [1, 2]
+    assert (done["state"], done["contract_change"], done["errors"]) == ("merged", 3, [])
+    assert "read" in instep(tmp_path, "review", "3")["title"]
+    assert instep(tmp_path, "show", "main")["keys"]["table/trips"]["rows"] == 181
+
+
+def test_a_contract_that_is_proposed_with_more_is_not_proposed_again(tmp_path: Path) -> None:
+    (tmp_path / "trips.csv").write_text("id,minutes\n" + "".join(f"{n},9\n" for n in range(90)))
+    instep(tmp_path, "init", "--as", "ana")
+    project = tmp_path / "instep.yaml"
+    project.write_text(project.read_text().replace("[ana]", "[ana, ben]"))
+    first = str(instep(tmp_path, "propose", "--as", "ana")["change"])
+    instep(tmp_path, "approve", first, "--as", "ben")
+    instep(tmp_path, "merge", first, "--as", "ana")
+    instep(tmp_path, "ingest", "trips.csv", "--as", "ana", exits=5)
+    project.write_text(project.read_text() + "prices: {currency: EUR, cpu_hour: 1, gb_month: 1}\n")
+    project.write_text(project.read_text().replace("0, pipeline", "1, pipeline"))
+    both = instep(tmp_path, "propose", "--as", "ana")["change"]
+    waits = instep(tmp_path, "accept", "2", "--as", "ana", exits=5)["error"]
+    assert (waits["kind"], waits["contract_change"]) == ("contract-waits", both)
+
+
 def test_a_draft_with_a_fault_is_named_and_nothing_comes_in(tmp_path: Path) -> None:
     (tmp_path / "trips.csv").write_text("id,minutes\n1,2\n2,3\n")
     instep(tmp_path, "init", "--as", "ana")

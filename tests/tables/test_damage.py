@@ -263,7 +263,7 @@ def test_no_row_is_merged_from_a_file_that_a_disk_changed(
 def test_a_file_is_read_once_to_be_checked_and_not_at_all_by_who_wrote_it(tmp_path: Path) -> None:
     table = upserted(tmp_path, created(tmp_path), 1, 7.0)
     rows = read(tmp_path, table)
-    memory = tmp_path / "cache" / "intact"
+    memory = tmp_path / "cache" / "checked" / table.uuid
     with checks() as seen:
         assert read(tmp_path, table) == rows
         assert seen == []
@@ -279,7 +279,7 @@ def test_a_file_is_read_once_to_be_checked_and_not_at_all_by_who_wrote_it(tmp_pa
 @pytest.mark.parametrize("told", [b"", b"x", b"x" * 16, b"x" * 33, None])
 def test_a_memory_that_is_damaged_is_an_empty_one(tmp_path: Path, told: bytes | None) -> None:
     table = upserted(tmp_path, created(tmp_path), 1, 7.0)
-    memory = tmp_path / "cache" / "intact"
+    memory = tmp_path / "cache" / "checked" / table.uuid
     memory.unlink()
     if told is None:
         memory.parent.rmdir()
@@ -295,7 +295,7 @@ def test_a_memory_that_is_damaged_is_an_empty_one(tmp_path: Path, told: bytes | 
 def test_processes_share_what_they_have_checked(tmp_path: Path) -> None:
     """Each has read the memory before another adds to it."""
     table = upserted(tmp_path, created(tmp_path), 1, 7.0)
-    (tmp_path / "cache" / "intact").unlink()
+    (tmp_path / "cache" / "checked" / table.uuid).unlink()
     script = (
         "import sys\nfrom pathlib import Path\nfrom test_damage import checks, read\n"
         "from instep.tables.content import TableContent\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from instep.changes.records import State
 from instep.cli.output import actor_option, emit, json_option, project_option, reason_option
 from instep.cli.progress import say
 from instep.cli.project import open_project
-from instep.errors import InvalidError
+from instep.errors import InstepError, InvalidError
 from instep.ingest import accept as acts
 from instep.ingest.arrived import Arrived, held_error
 from instep.ingest.batch import Outcome
+from instep.ingest.by_contract import AcceptedDraft, accept_draft, has_draft
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,65 @@ class DecidedArrival:
         if self.arrived.state is State.REFUSED:
             return f"{self.actor} refused change {arrival.change} ({arrival.file_name}): {self.why}"
         return f"{self.actor} accepted change {arrival.change}. {self.arrived.to_text()}"
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedContract:
+    """A drafted contract, accepted for the held arrival `change`, and what came in by it."""
+
+    change: int
+    draft: AcceptedDraft
+    actor: str
+    why: str
+
+    @property
+    def exit_code(self) -> int:
+        """That of why the arrival is not in, if it is not."""
+        match self.draft.settled.get(self.change):
+            case InstepError() as error:
+                return error.exit_code
+            case Arrived(is_held=True) as arrived:
+                return held_error(arrived).exit_code
+            case _:
+                return 0
+
+    def to_json(self) -> dict[str, Json]:
+        own = self.draft.settled.get(self.change)
+        return {
+            **(own.to_json() if isinstance(own, Arrived) else {"change": self.change}),
+            "by": self.actor,
+            "why": self.why,
+            "contract_change": self.draft.contract.number,
+            **settled_to_json(self.draft.settled),
+        }
+
+    def to_text(self) -> str:
+        contract = self.draft.contract
+        title = contract.title[0].lower() + contract.title[1:]
+        line = f"{self.actor} accepted {title}, as change {contract.number}."
+        return "\n".join([line, *settled_lines(self.draft.settled)])
+
+
+def settled_lines(settled: Mapping[int, Arrived | InstepError]) -> Iterator[str]:
+    """Yields a line for each held arrival of a table whose contract is another now."""
+    for number, one in settled.items():
+        match one:
+            case InstepError():
+                yield f"Change {number} stays held: {one.message}"
+            case Arrived():
+                yield one.to_text()
+
+
+def settled_to_json(settled: Mapping[int, Arrived | InstepError]) -> dict[str, Json]:
+    """Returns the arrivals as `instep ingest` shows them, and the errors of those not read."""
+    return {
+        "arrivals": [one.to_json() for one in settled.values() if isinstance(one, Arrived)],
+        "errors": [
+            {"change": number, "family": one.family, "kind": one.kind, "message": one.message}
+            for number, one in settled.items()
+            if isinstance(one, InstepError)
+        ],
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +153,7 @@ def accept(
     project: Path | None,
     actor: str | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Let a held arrival in: it counts as an approval, by somebody else than whoever ingested it.
 
     \b
@@ -105,14 +166,22 @@ def accept(
     pairs = _pairs(renames) if renames else None
     if dry_run:
         emit(PreviewedArrival(change, acts.preview(opened.repo, change, pairs)), as_json)
-        return
+        return 0
     name = opened.actor(actor)
-    arrived = acts.accept(
-        opened.repo, change, name, rename=pairs, why=why, project=opened.folder, say=say
-    )
-    if arrived.is_held:
-        raise held_error(arrived)
+    if has_draft(opened.repo, opened.folder, change):
+        if pairs is not None:
+            raise InvalidError(
+                f"Change {change} has no contract yet, so there is no column to rename: expected "
+                "none of --rename. Correct the draft instead.",
+                kind="bad-rename",
+            )
+        brought = accept_draft(opened.repo, opened.folder, change, name, why, say)
+        result = AcceptedContract(change, brought, name, why)
+        emit(result, as_json)
+        return result.exit_code
+    arrived = acts.accept(opened.repo, change, name, rename=pairs, why=why)
     emit(DecidedArrival(arrived, name, why), as_json)
+    return 0
 
 
 @click.command()

@@ -12,12 +12,13 @@ from instep.canonical import Json
 from instep.changes import gate
 from instep.changes.gate import Merged
 from instep.changes.records import Kind, load_change
+from instep.cli.accept import settled_lines, settled_to_json
 from instep.cli.output import actor_option, counted, emit, json_option, project_option
 from instep.cli.project import open_project
 from instep.errors import InstepError
 from instep.history.repository import Repository
-from instep.ingest.accept import let_in_what_fits
 from instep.ingest.arrived import Arrived
+from instep.ingest.by_contract import let_in_what_fits
 from instep.ingest.merge import merge_arrival
 
 
@@ -35,7 +36,7 @@ class MergedChange:
             "keys": list(self.keys),
             "approved_by": list(self.merged.approved_by),
             "upkeep": self.merged.upkeep,
-            "arrivals": [one.to_json() for one in self.held.values() if isinstance(one, Arrived)],
+            **settled_to_json(self.held),
         }
 
     def to_text(self) -> str:
@@ -47,13 +48,7 @@ class MergedChange:
         ]
         if self.merged.upkeep:
             lines.append(f"  note: {self.merged.upkeep}")
-        for number, one in self.held.items():
-            match one:
-                case InstepError():
-                    lines.append(f"Change {number} stays held: {one.message}")
-                case Arrived():
-                    lines.append(one.to_text())
-        return "\n".join(lines)
+        return "\n".join([*lines, *settled_lines(self.held)])
 
 
 @click.command()

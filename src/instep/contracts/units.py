@@ -258,12 +258,13 @@ def distribution_changes(
 
 def _is_news(profile: ColumnProfile, own: Sequence[ColumnProfile], gap: Gap, large: float) -> bool:
     """Says whether a column is further from its earlier batches than any of them from the rest."""
-    if len(own) < FEWEST_BATCHES:
+    if len(own) < FEWEST_BATCHES or any(gap(batch, profile) <= large for batch in own):
         return False
-    found = min(gap(one, profile) for one in own)
-    return found > large and found > BEYOND_USUAL * max(
-        min(gap(one, other) for other in own if other is not one) for one in own
+    usual = max(
+        min(gap(batch, other) for other in (*own[:place], *own[place + 1 :]))
+        for place, batch in enumerate(own)
     )
+    return min(gap(batch, profile) for batch in own) > BEYOND_USUAL * usual
 
 
 def _null_gap(one: ColumnProfile, other: ColumnProfile) -> float:

@@ -1,8 +1,9 @@
 """Does a file of a table still have the bytes that were written? What is remembered of the answer.
 
 A disk may change a bit and say nothing. So a file is hashed when it is first read on a machine, and
-again before anything is written from it. What was found right is remembered in the lake's `cache/`
-by the file's path, inode, size, times of change and digest: sixteen bytes that no other file gives.
+again before anything is written from it. What was found right is remembered in the lake's `cache/`,
+for each table, by the file's path, inode, size, times of change and digest: sixteen bytes that no
+other file gives.
 So a memory that is damaged or lost costs time, and is never believed wrongly.
 Of a lake on S3 the copies on this machine are what is read, and what is checked.
 """
@@ -24,14 +25,14 @@ from instep.faults import reached
 from instep.history.places import here, on_s3
 
 _MARK_BYTES = 16
-_MOST_BYTES = 64 << 20
-"""From this size on, four million files, the memory is begun anew: it has those that went, too."""
+_MOST_BYTES = 16 << 20
+"""From this size on, a million files, a table's memory is begun anew: it has those that went."""
 
 _HASHED_AT_ONCE = 4
 """Files hashed at the same time, by as many threads."""
 
-_TABLE_FILE = re.compile(r"(.*)/(tables/[0-9a-f-]{36}/.*)", re.DOTALL)
-"""A file of a table: the lake's folder on this machine, and the file's path in the lake."""
+_TABLE_FILE = re.compile(r"(.*)/(tables/([0-9a-f-]{36})/.*)", re.DOTALL)
+"""A file of a table: the lake's folder on this machine, the file's path in the lake, the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +140,9 @@ def _remember(marks: Iterable[tuple[Path, bytes]]) -> None:
 
 
 def _place(path: Path) -> Path | None:
-    """Returns where the lake of a file remembers; None for a file of no lake."""
+    """Returns where the files of a file's table are remembered; None for a file of no lake."""
     found = _TABLE_FILE.fullmatch(str(path))
-    return Path(found[1], "cache", "intact") if found else None
+    return Path(found[1], "cache", "checked", found[3]) if found else None
 
 
 @dataclass(slots=True)
@@ -169,7 +170,7 @@ class _Memory:
             self.known.update(new)
             if not self.inode:
                 self._load()
-                self.path.parent.mkdir(exist_ok=True)
+                self.path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
                 os.write(file, b"".join(new))

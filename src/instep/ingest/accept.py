@@ -2,29 +2,26 @@
 
 Accepting is an approval, so it is never by whoever ingested, unless they are the only person. The
 kept file is read again, with the mapping, against the contract that main has now; what then still
-stops needs a reason, and a missing column cannot be talked away. Where the table has no contract,
-accepting proposes the drafted one.
+stops needs a reason, and a missing column cannot be talked away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from instep.canonical import Json
 from instep.changes import gate
-from instep.changes.propose import propose_project
 from instep.changes.records import Change, State, load_change
 from instep.contracts.terms import Contract
-from instep.errors import InstepError, InvalidError, RefusedError
+from instep.errors import InvalidError, RefusedError
 from instep.faults import reached
 from instep.findings import Finding
 from instep.history.edits import Edit
 from instep.history.locks import writing
 from instep.history.repository import MAIN, Repository
-from instep.ingest.arrive import Say, judged_again, merge_if_allowed
+from instep.ingest.arrive import merge_if_allowed
 from instep.ingest.arrived import Arrived, findings_of
 from instep.ingest.attempts import on_newest_main
 from instep.ingest.base import nearest_profile
@@ -34,13 +31,10 @@ from instep.ingest.kept import read_as, reading_again, without_contract
 from instep.ingest.records import (
     Arrival,
     arrival_of_change,
-    held_arrivals,
     insert_mappings,
     update_arrival,
 )
 from instep.ingest.upkeep import look_after
-from instep.pipelines.project import KEY as CONFIG
-from instep.pipelines.project import lake_config
 
 _FINAL = ("missing-column", "renamed-column", "no-contract")
 """What a reason does not mend."""
@@ -53,24 +47,19 @@ def accept(
     *,
     rename: Mapping[str, str] | None = None,
     why: str = "",
-    project: Path | None = None,
-    say: Say = lambda text: None,
 ) -> Arrived:
     """Lets a held arrival in, and returns what became of it.
 
     `rename` maps the file's names to the table's; empty, it means the renames that were recognised;
-    None means none. The mapping is kept with the source, for later files. `project` is where the
-    draft of a contract is, if the table has none yet.
+    None means none. The mapping is kept with the source, for later files.
 
     Raises:
         RefusedError (kinds "own-arrival", "not-held", "still-held", "empty-result").
-        RefusedError (kind "contract-waits"): somebody else has to agree to its contract first.
         InvalidError (kinds "no-rename", "bad-rename", "needs-reason").
         NotFoundError (kind "erased"): the kept file was erased.
     """
     with writing(repo.root, repo.store):
-        drafted = _accept_draft(repo, project, number, actor, say) if project else None
-        arrived = drafted or _accept(repo, number, actor, rename, why)
+        arrived = _accept(repo, number, actor, rename, why)
     if arrived.commit is None:
         return arrived
     return replace(arrived, upkeep=look_after(repo, arrived.arrival.table))
@@ -96,66 +85,6 @@ def _accept(
     if arrived is None:
         raise without_contract(arrival)
     return arrived
-
-
-def _accept_draft(
-    repo: Repository, project: Path, number: int, actor: str, say: Say
-) -> Arrived | None:
-    """Brings the contract of a table that has none from its draft, and with it what waited for it.
-
-    Returns None where there is a contract already, or no draft.
-    """
-    with repo.store.reading() as tx:
-        change, arrival = load_change(tx, number), arrival_of_change(tx, number)
-    key = f"contract/{arrival.table}"
-    is_drafted = (project / "contracts" / f"{arrival.table}.yaml").is_file()
-    if repo.find(repo.resolve(MAIN), key) is not None or not is_drafted:
-        return None
-    _check_held(change)
-    title = f"The contract of {arrival.table}, as drafted for {arrival.file_name}"
-    only = {key} if lake_config(repo, repo.resolve(MAIN)) else {key, CONFIG}
-    proposed = propose_project(repo, project, actor, title, say, only).change
-    try:
-        with repo.store.transaction() as tx:
-            gate.merge(tx, repo, proposed.number, actor)
-    except RefusedError as error:
-        if error.kind != "not-mergeable":
-            raise
-        raise RefusedError(
-            f"Change {number} waits for its contract, which is now proposed as change "
-            f"{proposed.number}: {error.message} Once that is merged, {arrival.file_name} comes in "
-            "by itself if it fits.",
-            kind="contract-waits",
-            change=number,
-            contract_change=proposed.number,
-        ) from None
-    settled = let_in_what_fits(repo, [arrival.table], actor)[number]
-    if isinstance(settled, InstepError):
-        raise settled
-    return settled
-
-
-def let_in_what_fits(
-    repo: Repository, tables: Iterable[str], actor: str
-) -> dict[int, Arrived | InstepError]:
-    """Judges the held arrivals of tables again, as after a change of their contracts.
-
-    What fits now is merged by `actor`, where policy allows it; the rest stays held. Returns by
-    change what became of each, or why it cannot even be read.
-    """
-    found: dict[int, Arrived | InstepError] = {}
-    with writing(repo.root, repo.store):
-        for table in tables:
-            with repo.store.reading() as tx:
-                waiting = held_arrivals(tx, table)
-            for arrival in waiting:
-                try:
-                    settled = judged_again(repo, arrival, State.HELD, actor)
-                except InstepError as error:
-                    found[arrival.change] = error
-                else:
-                    found[arrival.change] = settled
-    return found
 
 
 def preview(repo: Repository, number: int, rename: Mapping[str, str] | None = None) -> Outcome:

@@ -102,7 +102,11 @@ def _ingest(
     with repo.store.reading() as tx:
         found = same_file(tx, name, digest, policy)
     if found is not None and not (in_force and _awaits_contract(*found)):
-        return judged_again(repo, *found, actor)
+        arrival, state = found
+        if state is State.HELD:
+            return merge_if_it_fits(repo, arrival, actor)
+        with repo.store.reading() as tx:
+            return seen_before(tx, arrival, state)
     size = file.stat().st_size
 
     def delivery(source: Source | None) -> Delivery:
@@ -142,14 +146,16 @@ def _ingest(
         raise refuse_unreadable(repo, unread, name, contract, actor, error) from None
 
 
-def judged_again(repo: Repository, arrival: Arrival, state: State, actor: str) -> Arrived:
-    """Returns how a file stands that is here; a held one is judged by what main is now.
+def read_again(repo: Repository, arrival: Arrival) -> Arrived:
+    """Reads a held file for what main is now, and returns how it stands; it stays held."""
+    judge_again(repo, arrival.change)
+    with repo.store.reading() as tx:
+        arrival = arrival_of_change(tx, arrival.change)
+        return seen_before(tx, arrival, load_change(tx, arrival.change).state)
 
-    It is merged by `actor` where it fits now and policy allows it.
-    """
-    if state is not State.HELD:
-        with repo.store.reading() as tx:
-            return seen_before(tx, arrival, state)
+
+def merge_if_it_fits(repo: Repository, arrival: Arrival, actor: str) -> Arrived:
+    """Reads a held file for what main is now; merges it by `actor` if it fits and policy allows."""
     judge_again(repo, arrival.change)
     with repo.store.transaction() as tx:
         change = load_change(tx, arrival.change)

@@ -108,6 +108,8 @@ def held_error(arrived: Arrived) -> RefusedError:
     number = arrival.change
     stops = [finding for finding in arrived.findings if finding.severity is Severity.STOP]
     evidence = " ".join(finding.message for finding in stops)
+    if not stops:
+        evidence = "It fits by now, but would take the place of rows that came in after it."
     if arrived.effect is not None and arrived.effect.before:
         evidence += f" Accepted, it makes {arrived.effect.sentence}."
     again = "is still held" if arrived.was_here else "is held"
@@ -123,6 +125,8 @@ def held_error(arrived: Arrived) -> RefusedError:
 def _next_step(arrival: Arrival, stops: list[Finding]) -> str:
     number = arrival.change
     turn_away = f'"instep refuse {number} --why REASON"'
+    if not stops:
+        return f'Next: "instep accept {number}", or {turn_away}.'
     if any(one.kind == EMPTY for one in stops):
         return f"Next: {_by_contract(arrival)}; or {turn_away}."
     match arrival.held_for:

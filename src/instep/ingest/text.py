@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from instep.errors import InvalidError
@@ -82,12 +83,12 @@ def sniffed_encoding(chunks: Iterable[bytes], name: str) -> str:
     decoder = codecs.getincrementaldecoder("utf-8")()
     is_utf_8 = is_latin_1 = is_windows = True
     lines = 1
-    for number, chunk in enumerate(chunks):
+    for number, chunk in enumerate(chain(chunks, [b""])):  # the end may cut a letter in two
         if number == 0 and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             return "utf-16"
         if is_utf_8:
             try:
-                decoder.decode(chunk)
+                decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError:
                 is_utf_8 = False
         is_latin_1 = is_latin_1 and not _CONTROLS.search(chunk)
