@@ -88,7 +88,7 @@ def test_the_same_file_arrives_once(lake: Repository, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("policy", "taken"), [("append", 2), ("replace", 3), ("keyed", 3)])
-def test_an_earlier_file_arrives_again_where_a_later_one_took_its_place(
+def test_an_earlier_file_is_taken_again_only_where_somebody_says_so(
     repo: Repository, tmp_path: Path, policy: str, taken: int
 ) -> None:
     merge_contract(repo, READINGS.replace("value: append", f"value: {policy}"))
@@ -96,8 +96,12 @@ def test_an_earlier_file_arrives_again_where_a_later_one_took_its_place(
     later = [[*row[:3], "777"] for row in month(1)] if policy == "keyed" else month(2)
     second = write(tmp_path / "readings-2.csv", later)
     arrived = [arrive(repo, file) for file in (first, first, second, second, first, first)]
-    assert sum(not one.was_here for one in arrived) == taken
-    assert arrived[1].was_here and arrived[3].was_here and arrived[5].was_here
+    assert [one.was_here for one in arrived] == [False, True, False, True, True, True]
+    assert arrived[-1].is_overtaken is (policy != "append")
+    assert ("--again" in arrived[-1].to_text()) is (policy != "append")
+    again = [ingest(repo, tmp_path, first, "ana", again=True) for _ in range(2)]
+    assert sum(not one.was_here for one in (*arrived, *again)) == taken
+    assert again[-1].was_here and not again[-1].is_overtaken
     [(is_first,)] = rows_of(repo, "select bool_or(\"at\" < timestamptz '2013-02-01') from readings")
     assert is_first
     if policy == "keyed":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import timedelta
 
 import duckdb
@@ -96,7 +97,8 @@ def test_rows_deleted_in_place_are_not_read_and_change_what_a_step_rests_on(
     files = planner.file_set("sales", None)
     facts = planner.facts_of("sales", None)
 
-    assert parse_file_set(file_set_json(files)) == files
+    # The bytes are checked before a set of files is handed to a worker.
+    assert parse_file_set(file_set_json(files)) == dataclasses.replace(files, digests={})
     assert files.deletes == {path: (deletes,)}
     assert len(bakery.read(files)) == row_count(root, table) - 1
     assert facts is not None

@@ -85,6 +85,7 @@ def decide(
     none are listed) who is not among its `authors`, counts. What was computed from inputs that
     `moved` since needs somebody to agree to that, even where its kind needs nobody.
     """
+    can_nobody = bool(people) and authors.issuperset(people)
     needed = max(needed, 1) if moved else needed
     match change.state:
         case State.MERGED | State.REFUSED:
@@ -106,19 +107,25 @@ def decide(
         return Merge(tuple(agreed))
     lapsed = [a.actor for a in approvals if a.binding != binding]
     others = [name for name in people if name not in authors and name not in agreed]
-    reasons = [
-        f"it has {len(agreed)} of {needed} approvals by somebody else than "
-        f"{', '.join(sorted(authors))}; "
-        f"{', '.join(others) or 'nobody else in people:'} may give one"
-    ]
+    # Alone one cannot agree to inputs that moved, but one can run on what they are now.
+    reasons = (
+        []
+        if can_nobody and moved
+        else [
+            f"it has {len(agreed)} of {needed} approvals by somebody else than "
+            f"{', '.join(sorted(authors))}; "
+            f"{', '.join(others) or 'nobody else in people:'} may give one"
+        ]
+    )
     if lapsed:
         reasons.append(
             f"what {', '.join(dict.fromkeys(lapsed))} approved is no longer what would be merged"
         )
     reasons += map(str, moved)
     if moved:
+        agree = f', or agree to it as it is ("instep approve {change.number}")'
         reasons.append(
             f'run it on what main is now ("instep run {moved[0].pipeline} --branch NEW") and '
-            f'propose that, or agree to it as it is ("instep approve {change.number}")'
+            f"propose that{'' if can_nobody else agree}"
         )
     return Wait(tuple(reasons))

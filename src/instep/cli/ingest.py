@@ -88,12 +88,14 @@ def _error_to_json(error: InstepError) -> dict[str, Json]:
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--table", metavar="NAME", help="The table; default: by the contract it matches.")
+@click.option("--again", is_flag=True, help="Take a file once more that later ones overtook.")
 @project_option
 @actor_option
 @json_option
 def ingest(
     files: tuple[Path, ...],
     table: str | None,
+    again: bool,
     project: Path | None,
     actor: str | None,
     as_json: bool,
@@ -109,10 +111,18 @@ def ingest(
     opened = open_project(project)
     name = opened.actor(actor)
     found: list[Arrived | InstepError] = []
+
+    def take(file: Path, table: str | None) -> Arrived:
+        return arrive(opened.repo, opened.folder, file, name, table=table, again=again, say=say)
+
     for file in files:
         try:
-            found.append(_arrived(opened, file, name, table, asks=not as_json))
+            found.append(take(file, table))
         except InstepError as error:
+            chosen = None if as_json else _asked_table(opened.folder, file, error)
+            if chosen is not None:
+                found.append(take(file, chosen))
+                continue
             if len(files) == 1 and not as_json:
                 raise
             found.append(error)

@@ -59,6 +59,8 @@ class Review:
             )
         if self.can_be_merged:
             return f'"instep merge {number}".'
+        if not self.others and self.moved:
+            return f"{self.waits_for[-1]}."
         return f'"instep approve {number} --to {self.binding[:12]}"{by or " by somebody else"}.'
 
     def to_json(self) -> dict[str, Json]:

@@ -27,6 +27,7 @@ from instep.ingest.attempts import on_newest_main
 from instep.ingest.base import nearest_profile
 from instep.ingest.batch import Outcome, Reading, read_batch
 from instep.ingest.effect import EMPTY
+from instep.ingest.in_force import contract_of
 from instep.ingest.kept import read_as, reading_again, without_contract
 from instep.ingest.records import (
     Arrival,
@@ -71,6 +72,8 @@ def _accept(
     with repo.store.reading() as tx:
         change = load_change(tx, number)
         arrival = arrival_of_change(tx, number)
+    if change.state is State.HELD and contract_of(repo, repo.resolve(MAIN), arrival.table) is None:
+        raise without_contract(arrival)
     _check_may_accept(repo, change, actor)
     pairs: dict[str, str] = {}
 

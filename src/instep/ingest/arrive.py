@@ -58,9 +58,13 @@ def ingest(
     actor: str,
     *,
     table: str | None = None,
+    again: bool = False,
     say: Say = lambda text: None,
 ) -> Arrived:
     """Lets one file arrive, by `actor`, in the table that its name leads to, or in `table`.
+
+    The same bytes are taken once. With `again` they are taken once more by a table in whose rows
+    other files took their place, under the policies `keyed` and `replace`.
 
     Raises:
         InvalidError (kind "bad-name"): no table can be called `table`.
@@ -75,7 +79,7 @@ def ingest(
     check_there(file)
     try:
         with writing(repo.root, repo.store):
-            arrived = _ingest(repo, project, file, actor, table, say)
+            arrived = _ingest(repo, project, file, actor, table, again, say)
     except Exception as error:
         told = unexpected(file.name, error)
         if told is None:
@@ -87,7 +91,13 @@ def ingest(
 
 
 def _ingest(
-    repo: Repository, project: Path, file: Path, actor: str, table: str | None, say: Say
+    repo: Repository,
+    project: Path,
+    file: Path,
+    actor: str,
+    table: str | None,
+    again: bool,
+    say: Say,
 ) -> Arrived:
     in_force, _ = find_contract(repo, repo.resolve(MAIN), file.name, table)
     if in_force is None and table is None:
@@ -100,13 +110,14 @@ def _ingest(
     reached("ingest.keep.after")
     policy = in_force.contract.merge_policy if in_force else MergePolicy.APPEND
     with repo.store.reading() as tx:
-        found = same_file(tx, name, digest, policy)
+        found = same_file(tx, name, digest, policy if again else MergePolicy.APPEND)
     if found is not None and not (in_force and _awaits_contract(*found)):
         arrival, state = found
         if state is State.HELD:
             return merge_if_it_fits(repo, arrival, actor)
         with repo.store.reading() as tx:
-            return seen_before(tx, arrival, state)
+            is_last = same_file(tx, name, digest, policy) is not None
+            return replace(seen_before(tx, arrival, state), is_overtaken=not is_last)
     size = file.stat().st_size
 
     def delivery(source: Source | None) -> Delivery:
@@ -130,7 +141,7 @@ def _ingest(
             repo,
             identifier,
             prepare,
-            partial(_record, repo, identifier, actor),
+            partial(_record, repo, identifier, actor, again),
             lambda: say(f"{file.name}: {name} moved meanwhile, trying again"),
         )
         if arrived is not None:
@@ -182,9 +193,9 @@ def _check_own_table(repo: Repository, project: Path, file_name: str) -> None:
         raise InvalidError(
             f"{file_name} comes by no contract, but is named like the files of table "
             f"{near.table}: expected which of both it is. Add --table {near.table} if it is more "
-            f"of the same, and write path: {json.dumps(near.pattern)} in "
-            f"contracts/{near.table}.yaml for later ones; or --table {near.own} for a table of "
-            "its own.",
+            f"of the same, or --table {near.own} for a table of its own. To let later ones in by "
+            f"themselves, write path: {json.dumps(near.pattern)} in contracts/{near.table}.yaml, "
+            'then "instep propose".',
             kind="which-table",
             table=near.table,
             own=near.own,
@@ -192,14 +203,17 @@ def _check_own_table(repo: Repository, project: Path, file_name: str) -> None:
         )
 
 
-def _record(repo: Repository, identifier: str, actor: str, outcome: Outcome) -> Arrived:
+def _record(
+    repo: Repository, identifier: str, actor: str, is_again: bool, outcome: Outcome
+) -> Arrived:
     """Records a read batch, and merges it when it fits and policy allows; one transaction."""
     reading, seen = outcome.reading, outcome.examined
     table, delivery = reading.contract.table, reading.delivery
     is_held = bool(outcome.stops)
     reached("ingest.record.before")
     with repo.store.transaction() as tx:
-        again = same_file(tx, table, delivery.digest, reading.contract.merge_policy)
+        policy = reading.contract.merge_policy if is_again else MergePolicy.APPEND
+        again = same_file(tx, table, delivery.digest, policy)
         if again is not None and not _awaits_contract(*again):
             return seen_before(tx, *again)
         change = open_change(

@@ -39,6 +39,8 @@ class Arrived:
     broken: Mapping[str, int] = field(default_factory=dict)
     upkeep: str = ""
     """What was done to the table's files after it, in words."""
+    is_overtaken: bool = False
+    """Whether it was here before, and other files took the place of its rows since."""
     effect: Effect | None = None
     """What becomes of the rows of its table; None where rows are only added, or none was read."""
 
@@ -52,6 +54,7 @@ class Arrived:
             "state": self.state.value,
             "commit": self.commit,
             "skipped": self.was_here,
+            "overtaken": self.is_overtaken,
             "broken": dict(self.broken),
             "effect": self.effect.to_json() if self.effect else None,
             "findings": [finding.to_json() for finding in self.findings],
@@ -62,9 +65,12 @@ class Arrived:
     def to_text(self) -> str:
         arrival = self.arrival
         if self.was_here and not self.is_held:
+            more = (
+                " Others came in after it: --again takes it once more." if self.is_overtaken else ""
+            )
             return (
                 f"{arrival.file_name}: the same file arrived before, as change {arrival.change} "
-                f"({self.state.value}): skipped."
+                f"({self.state.value}): skipped.{more}"
             )
         if self.is_held:
             return held_error(self).message

@@ -57,9 +57,10 @@ def accept_draft(
         arrival = arrival_of_change(tx, number)
     key = f"contract/{arrival.table}"
     only = {key} if lake_config(repo, repo.resolve(MAIN)) else {key, CONFIG}
-    open_already = _proposed_with_others(repo, key, only)
+    open_already = _proposed_otherwise(repo, key, only, actor)
     if open_already is not None:
-        raise _contract_waits(arrival, open_already, "It changes more than that.")
+        agree = f'Agree to it ("instep approve {open_already}"), then merge it.'
+        raise _contract_waits(arrival, open_already, agree)
     title = f"The contract of {arrival.table}, as drafted for {arrival.file_name}"
     proposed = propose_project(
         repo, project, actor, f"{title}: {why}" if why else title, say, only
@@ -74,12 +75,13 @@ def accept_draft(
     return AcceptedDraft(merged, let_in_what_fits(repo, [arrival.table], actor))
 
 
-def _proposed_with_others(repo: Repository, key: str, only: Container[str]) -> int | None:
-    """Returns the open change that brings `key` together with keys that are not in `only`."""
+def _proposed_otherwise(repo: Repository, key: str, only: Container[str], actor: str) -> int | None:
+    """Returns the open change that brings `key` and is by another, or brings more than `only`."""
     with repo.store.reading() as tx:
         for listed in list_changes(tx, State.OPEN):
             keys = gate.changed_contents(tx, repo, load_change(tx, listed.number))
-            if key in keys and any(other not in only for other in keys):
+            is_more = listed.author != actor or any(other not in only for other in keys)
+            if key in keys and is_more:
                 return listed.number
     return None
 

@@ -46,7 +46,8 @@ def without_contract(arrival: Arrival) -> RefusedError:
     """Returns why an arrival cannot be let in whose table main has no contract of."""
     return RefusedError(
         f'Table "{arrival.table}" has no contract in the lake: expected one before its data. '
-        f'Write contracts/{arrival.table}.yaml, then "instep propose".',
+        f"Write contracts/{arrival.table}.yaml, or ingest {arrival.file_name} again for a draft; "
+        f'then "instep accept {arrival.change}".',
         kind="still-held",
         change=arrival.change,
     )

@@ -113,8 +113,8 @@ def same_file(
 ) -> tuple[Arrival, State] | None:
     """Returns the latest arrival of this very file in a table, if the table has it.
 
-    It is open, held, or merged; under `replace` and `keyed` a later file takes the place of an
-    earlier one, so that among the merged ones only the last counts. What was undone is not there.
+    It is open, held, or merged; under the policies `replace` and `keyed` only the last file that
+    was merged counts, since its rows took the place of earlier ones. What was undone is not there.
     """
     named = ", ".join(f"a.{name.strip()}" for name in _COLUMNS.split(","))
     row = tx.row(
