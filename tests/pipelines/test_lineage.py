@@ -210,28 +210,39 @@ def test_a_condition_depends_on_the_rows_alone(condition: str, kind: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("sql", "first", "copies"),
+    ("sql", "rows", "copies"),
     [
-        ("select sold_at as at, date_trunc('day', sold_at) as day from sales", "sales",
+        ("select sold_at as at, date_trunc('day', sold_at) as day from sales", ["sales"],
          {"at": "sales.sold_at"}),
         ("with s as (select *, sold_at as t from sales) select s.t, w.seen_at from (from s) s "
-         "left join weather w on true", "sales",
+         "left join weather w on true", ["sales ?weather"],
          {"t": "sales.sold_at", "seen_at": "weather.seen_at"}),
-        ("select sold_at from sales union all select sold_at from sales", "sales",
+        ("select sold_at from sales union all select sold_at from sales", ["sales"],
          {"sold_at": "sales.sold_at"}),
-        ("select sold_at as at from sales union all select seen_at from weather", "sales", {}),
+        ("select sold_at as at from sales union all select seen_at from weather",
+         ["sales", "weather"], {}),
         ("select sold_at as at from sales union all select sold_at + interval 1 hour from sales",
-         "sales", {}),
+         ["sales"], {}),
         ("select max(sold_at) as at, lag(sold_at) over () as b from sales group by sold_at",
-         "sales", {}),
-        ("select range as n from range(3)", "", {}),
-        ("select 1 as n", "", {}),
+         ["sales"], {}),
+        ("select range as n from range(3)", [""], {}),
+        ("select 1 as n", [""], {}),
+        ("select max(id) as n from sales", [""], {}),
+        ("select w.rain from (weather w join sales s on true) full join shops on true",
+         ["sales weather ?shops", "shops ?sales ?weather"], {"rain": "weather.rain"}),
+        ("select a.id from sales a join sales b on true", ["sales ?sales"], {"id": "sales.id"}),
+        ("with j as (select s.id, w.rain as r from sales s join weather w on true) "
+         "select distinct r from j", ["weather ?sales"], {"r": "weather.rain"}),
     ],
 )  # fmt: skip
 def test_what_is_copied_as_it_is_is_told_from_what_is_computed_and_whose_the_rows_are(
-    sql: str, first: str, copies: dict[str, str]
+    sql: str, rows: list[str], copies: dict[str, str]
 ) -> None:
     found = read(sql)
 
-    assert found.first == first
+    said = [
+        " ".join([*sorted(row.always), *(f"?{table}" for table in sorted(row.maybe))])
+        for row in found.rows
+    ]
+    assert said == rows
     assert found.copies == copies

@@ -16,7 +16,7 @@ from instep.clock import Window, parse_instant
 from instep.engines.schema import Column
 from instep.errors import InvalidError
 from instep.pipelines.config import PipelineConfig, SqlStep, parse_pipeline
-from instep.pipelines.lineage import Lineage
+from instep.pipelines.lineage import Lineage, analyse
 from instep.pipelines.plan import (
     Basis,
     Cause,
@@ -179,41 +179,67 @@ def test_nothing_that_was_computed_before_is_reused_without_a_past() -> None:
     assert {str(one) for piece in found.pieces for one in piece.reasons} == {"not computed before"}
 
 
+OF_SALES = "sales: sold_at, weather: {time: seen_at, lookback: 1 day}"
+OWN = "sales: {time: sold_at, lookback: 1 day}"
+
+
 @pytest.mark.parametrize(
-    ("slices", "first", "copies", "column"),
+    ("slices", "sql", "column"),
     [
-        # The rows are of sales; the weather before them is only joined.
-        ("sales: sold_at, weather: {time: seen_at, lookback: 1 day}", "sales",
-         {"sold_at": "sales.sold_at", "seen_at": "weather.seen_at"}, None),
-        ("sales: {time: sold_at, lookback: 1 day}, weather: seen_at", "sales",
-         {"at": "sales.sold_at", "seen_at": "weather.seen_at"}, "at"),
-        ("sales: {time: sold_at, lookback: 1 day}", "sales",
-         {"sold_at": "sales.sold_at", "earlier": "sales.sold_at"}, "sold_at"),
-        # Whose the rows are cannot be told: a table that is read whole stands first.
-        ("sales: {time: sold_at, lookback: 1 day}, weather: seen_at", "shops",
-         {"at": "sales.sold_at"}, None),
-        ("sales: {time: sold_at, lookback: 1 day}", "shops", {"at": "sales.sold_at"}, "at"),
-        ("sales: {time: sold_at, lookback: 1 day}", "sales", {}, "refused"),
-        ("sales: {time: sold_at, lookback: 1 day}", "sales",
-         {"a": "sales.sold_at", "b": "sales.sold_at"}, "refused"),
-        ("sales: sold_at, weather: seen_at", "sales", {}, None),
+        # The rows are of sales, wherever they stand; the weather before them is only joined.
+        (OF_SALES, "select sold_at, seen_at from sales left join weather on true", None),
+        (OF_SALES, "select sold_at, seen_at from weather join sales on true", None),
+        (OF_SALES, "select sold_at, seen_at from weather left join sales on true", "refused"),
+        (OWN, "select sold_at as at, shop from sales", "at"),
+        (OWN, "select sold_at, sold_at as earlier from sales", "sold_at"),
+        (OWN, "select sold_at as a, sold_at as b from sales", "a"),
+        (OWN, "select sold_at as at from shops join sales on true", "at"),
+        (OWN, "select sold_at from sales left join shops on true "
+         "where exists (select 1 from sales s where s.shop = shops.shop)", "sold_at"),
+        # A row of shops has no time where it has no sale.
+        (OWN, "select sold_at from shops left join sales on true", "refused"),
+        (OWN, "select a.sold_at from sales a left join sales b on a.shop = b.shop", "refused"),
+        (OWN, "select shops.shop from shops", None),
+        (OWN, "select count(*) filter (shop = 'a') as n from sales", None),
+        (f"{OWN}, weather: seen_at", "select sold_at from weather right join sales on true",
+         "refused"),
+        (f"{OWN}, weather: seen_at", "select sold_at from weather join sales on true", None),
+        (f"{OWN}, weather: {{time: seen_at, lookback: 1 day}}",
+         "select sold_at, seen_at from sales join weather on true", "refused"),
+        ("sales: sold_at, weather: seen_at", "select id from sales full join weather on true",
+         None),
     ],
 )  # fmt: skip
-def test_the_column_that_tells_of_which_period_a_row_is(
-    slices: str, first: str, copies: dict[str, str], column: str | None
+def test_the_column_that_tells_of_which_period_a_row_is_or_that_one_has_to_be_named(
+    slices: str, sql: str, column: str | None
 ) -> None:
     old = "sales: sold_at, weather: {time: seen_at, lookback: 2 hours}"
     assert old in SALES_ONLY
     config = parse_pipeline(SALES_ONLY.replace(old, slices), "pipelines/bread.yaml")
     step = config.steps[0]
     assert isinstance(step, SqlStep)
-    found = replace(LINEAGE, copies=copies, first=first)
+    tables = {"sales": ("id", "sold_at", "shop"), "weather": ("seen_at",), "shops": ("shop",)}
+    found = analyse(sql, "orders.sql", tables.get)
 
-    if column == "refused":
-        with pytest.raises(InvalidError) as caught:
-            row_time(step, config, found)
-        assert caught.value.kind == "rows-without-time"
-        assert row_time(replace(step, every=None), config, found) is None
-    else:
-        assert row_time(step, config, found) == column
+    for every in (step.every, None):
+        now = replace(step, every=every)
+        if column == "refused":
+            with pytest.raises(InvalidError) as caught:
+                row_time(now, config, found)
+            assert caught.value.kind == "rows-without-time"
+            assert "`time: sold_at`" in str(caught.value)
+        else:
+            assert row_time(now, config, found) == column
     assert row_time(replace(step, time="day"), config, found) == "day"
+
+
+def test_groups_without_a_time_are_refused_by_periods_and_written_in_one_go() -> None:
+    config = parse_pipeline(SALES_ONLY.replace("sales: sold_at", OWN), "pipelines/bread.yaml")
+    step = config.steps[0]
+    assert isinstance(step, SqlStep)
+    columns = {"sales": ("id", "sold_at", "shop")}
+    found = analyse("select shop, count(*) as n from sales group by all", "o.sql", columns.get)
+    with pytest.raises(InvalidError, match=r"Select sales\.sold_at as it is") as caught:
+        row_time(step, config, found)
+    assert caught.value.kind == "rows-without-time"
+    assert row_time(replace(step, every=None), config, found) is None

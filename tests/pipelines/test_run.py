@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from instep.errors import (
 from instep.history.edits import Edit, publish
 from instep.history.refs import RefKind, create_ref, find_ref
 from instep.models.sameness import Identical
+from instep.pipelines.config import parse_pipeline
 from instep.pipelines.project import RunBudget
 from instep.pipelines.records import (
     RunState,
@@ -184,6 +186,83 @@ def test_ones_own_past_is_the_same_by_periods_as_in_one_go_and_no_row_is_written
         )
     assert bakery.rows("try", "orders") == whole
     assert max(int(str(row[4])) for row in whole) == 56, "a week of every third hour"
+
+
+JOINED = "w.seen_at = date_trunc('hour', s.sold_at) - interval 1 hour"
+OF_SALES = "sales: sold_at, weather: {time: seen_at, lookback: 2 hours}"
+OWN = "sales: {time: sold_at, lookback: 7 days}"
+OWN_AND_CUT = f"{OWN}, weather: seen_at"
+OWN_AND_LONGER = f"{OWN}, weather: {{time: seen_at, lookback: 8 days}}"
+BOTH = "select s.id, s.sold_at, w.seen_at, w.rain"
+
+
+@pytest.mark.parametrize(
+    ("slices", "sql", "is_refused"),
+    [
+        (OF_SALES, f"{BOTH} from sales s join weather w on {JOINED}", False),
+        (OF_SALES, f"{BOTH} from weather w join sales s on {JOINED}", False),
+        (OF_SALES, f"{BOTH} from weather w, sales s where {JOINED}", False),
+        (OF_SALES, f"{BOTH} from weather w right join sales s on {JOINED}", False),
+        (OF_SALES, f"{BOTH} from weather w left join sales s on {JOINED}", True),
+        (OF_SALES, f"{BOTH} from sales s full join weather w on {JOINED}", True),
+        (OF_SALES, f"with a as (from weather) {BOTH} from (from a) w join sales s on {JOINED}",
+         False),
+        (OF_SALES, f"with j as ({BOTH} from weather w join sales s on {JOINED}) select * from j "
+         "union all select id, sold_at, sold_at, 0 from sales", False),
+        (OF_SALES, "select sold_at, 1 as n from sales union all select seen_at, 2 from weather",
+         True),
+        (OF_SALES, "select seen_at as sold_at, 1 as n from weather union all "
+         "select sold_at, 2 from sales", True),
+        (OF_SALES, f"select s.id, s.sold_at, max(w.rain) as rain from weather w join sales s on "
+         f"{JOINED} group by all", False),
+        (OF_SALES, "select w.seen_at as sold_at, count(*) as n from weather w join sales s "
+         "on s.sold_at >= w.seen_at and s.sold_at < w.seen_at + interval 2 hour group by 1", True),
+        (OF_SALES, "select distinct w.seen_at as sold_at from weather w join sales s "
+         "on s.sold_at >= w.seen_at and s.sold_at < w.seen_at + interval 2 hour", True),
+        (OF_SALES, f"select s.id, s.sold_at from sales s semi join weather w on {JOINED}", False),
+        (OWN, "select *, lag(amount, 3) over (order by sold_at) as before from sales s", False),
+        (OWN, "with l as (select *, lag(amount, 3) over (order by sold_at) as before from sales) "
+         "select l.* from (values (1)) v(n) cross join l", False),
+        (OWN, f"{BOTH} from weather w right join sales s on {JOINED}", False),
+        (OWN, f"{BOTH} from weather w join sales s on {JOINED}", False),
+        (OWN, "select sold_at, 1 as n from sales union all select sold_at, 2 from sales", False),
+        (OWN, "select b.sold_at, a.id from sales a join sales b "
+         "on b.sold_at = a.sold_at - interval 1 day", True),
+        (OWN_AND_CUT, f"{BOTH} from weather w right join sales s on {JOINED}", True),
+        (OWN_AND_CUT, "select seen_at as sold_at, 1 as n from weather union all "
+         "select sold_at, 2 from sales", True),
+        (OWN_AND_CUT, "select seen_at as sold_at, 1 as n from weather union all "
+         "(select seen_at, 2 from weather except select sold_at, 2 from sales)", False),
+        (OWN_AND_LONGER, f"{BOTH} from weather w join sales s on {JOINED}", True),
+        (OWN_AND_LONGER, f"{BOTH} from sales s left join weather w on {JOINED}", True),
+        (OWN_AND_LONGER, f"{BOTH} from sales s positional join weather w", True),
+    ],
+)  # fmt: skip
+def test_months_write_each_row_of_the_slice_once_however_from_is_written_or_are_refused(
+    bakery: Bakery, slices: str, sql: str, is_refused: bool
+) -> None:
+    old = "sales: sold_at, weather: {time: seen_at, lookback: 2 hours}"
+    bakery.edit("pipelines/bread.yaml", old, slices)
+    bakery.write("steps/orders.sql", sql)
+    if is_refused:
+        error = fails_before_it_starts(bakery, "rows-without-time")
+        assert ("`time: sold_at`" in str(error)) == ("union" not in sql)
+        return
+    bakery.run()
+
+    config = parse_pipeline((bakery.folder / "pipelines/bread.yaml").read_text(), "p.yaml")
+    with DuckDB(bakery.folder / "scratch") as engine:
+        for table in ("sales", "weather"):
+            content = bakery.repo.content(bakery.repo.resolve("main"), f"table/{table}")
+            files = file_set(bakery.repo.root, TableContent.from_content(content), table)
+            cut = config.slice_of(table, config.slice)
+            engine.view(replace(files, slice=Slice(*cut) if cut else None))
+        whole = engine.rows(
+            f"select * from ({sql}) where sold_at >= '2013-01-01' and sold_at < '2013-04-01' "
+            "order by all"
+        )
+    assert bakery.rows("try", "orders") == whole
+    assert len(whole) >= 24 * 90
 
 
 def test_rows_of_a_period_that_are_computed_are_told_by_the_column_that_is_named(

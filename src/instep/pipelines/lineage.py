@@ -12,7 +12,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from instep.errors import InvalidError
 if TYPE_CHECKING:
     from sqlglot import exp
 
-_VERSION = "3"
+_VERSION = "4"
 """Raise it when this module finds something else in the same SQL."""
 
 CLOCKS = frozenset(
@@ -51,19 +51,52 @@ TABLE_FUNCTIONS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """One way in which a row of the output comes about: the tables of which it is made.
+
+    Of each table in `always` a row takes part, and of each in `maybe` there may be one. A table
+    that is in both takes part with several of its rows.
+    """
+
+    always: frozenset[str]
+    maybe: frozenset[str] = frozenset()
+
+    def __and__(self, other: Rows) -> Rows:
+        both = self._all & other._all
+        return Rows(self.always | other.always, self.maybe | other.maybe | both)
+
+    @property
+    def _all(self) -> frozenset[str]:
+        return self.always | self.maybe
+
+    def perhaps_with(self, others: Iterable[Rows]) -> Rows:
+        """Returns these rows where those of `others` are only joined if there are any."""
+        found = frozenset[str]().union(*(other._all for other in others))
+        return Rows(self.always, self.maybe | found)
+
+    def grouped_by(self, tables: frozenset[str]) -> Rows:
+        """Returns what groups are, whose keys are columns of `tables`."""
+        always = self.always & tables if tables else self.always
+        return Rows(always, self.maybe | (self.always - always))
+
+    def to_json(self) -> dict[str, Json]:
+        return {"always": sorted(self.always), "maybe": sorted(self.maybe)}
+
+
+@dataclass(frozen=True, slots=True)
 class Lineage:
     """`columns` maps each output column to the "table.column" it is made of.
 
     `reads` are all columns that matter, those that only join or filter too. Names of output
     columns are in lower case. `copies` names for an output column the "table.column" that it is as
-    it is; `first` is the table that stands first after FROM, of whose rows the output is made.
+    it is; `rows` are the ways in which a row of the output comes about.
     """
 
     tables: tuple[str, ...]
     columns: Mapping[str, tuple[str, ...]]
     reads: tuple[str, ...]
     copies: Mapping[str, str] = field(default_factory=dict)
-    first: str = ""
+    rows: tuple[Rows, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         return {
@@ -71,7 +104,7 @@ class Lineage:
             "columns": {name: list(inputs) for name, inputs in self.columns.items()},
             "reads": list(self.reads),
             "copies": dict(self.copies),
-            "first": self.first,
+            "rows": [one.to_json() for one in self.rows],
         }
 
 
@@ -220,6 +253,7 @@ def _follow(tree: exp.Query, path: str, schemas: Mapping[str, Sequence[str]]) ->
     try:
         qualified = qualify(tree.copy(), schema=types, dialect="duckdb")
         scope = build_scope(qualified)
+        rows = tuple(_rows(scope, frozenset(schemas)))
         names = [name for name in qualified.named_selects if name != "*"]
         traced = {name.lower(): trace(name, qualified, types, scope=scope) for name in names}
     except errors.SqlglotError as error:
@@ -230,7 +264,7 @@ def _follow(tree: exp.Query, path: str, schemas: Mapping[str, Sequence[str]]) ->
         {name: _leaves(node, schemas) for name, node in traced.items()},
         _all_columns(qualified, schemas),
         {name: copied for name, copied in copies.items() if copied},
-        _first_table(scope),
+        rows,
     )
 
 
@@ -258,17 +292,102 @@ def _copied(node: Any, schemas: Mapping[str, Sequence[str]]) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def _first_table(scope: Any) -> str:
-    """Returns the table that stands first after FROM, through subqueries; empty without one."""
+def _rows(scope: Any, tables: frozenset[str]) -> list[Rows]:
+    """Returns the ways in which a row of a scope comes about, each once."""
     from sqlglot import exp
 
-    while scope is not None and not isinstance(scope, exp.Table):
-        if scope.set_operation_scopes:
-            scope = scope.set_operation_scopes[0]
+    if isinstance(scope, exp.Table):
+        return [Rows(frozenset({scope.name.lower()} & tables))]
+    if isinstance(scope.expression, exp.SetOperation):
+        parts = scope.set_operation_scopes
+        if isinstance(scope.expression, exp.Except | exp.Intersect):
+            parts = parts[:1]
+        return _once(row for part in parts for row in _rows(part, tables))
+    if not isinstance(scope.expression, exp.Select):
+        named = {one.name.lower() for one in scope.expression.find_all(exp.Table)}
+        return [Rows(frozenset(), frozenset(named & tables))]
+    select = scope.expression
+    rows = _joined(select.args.get("from_"), select.args.get("joins"), scope, tables)
+    group = select.args.get("group")
+    if group is None and _is_aggregate(select):
+        return [Rows(frozenset())]
+    if group is not None or select.args.get("distinct") is not None:
+        keys = list(group.expressions) if group is not None else []
+        if not keys:
+            keys = [one for one in select.expressions if not one.find(exp.AggFunc)]
+        by = frozenset(name for key in keys for name in _tables_behind(key, scope))
+        rows = [row.grouped_by(by & tables) for row in rows]
+    return _once(rows)
+
+
+def _joined(first: Any, joins: Any, scope: Any, tables: frozenset[str]) -> list[Rows]:
+    """Returns the rows of FROM, or of what stands in parentheses there, with all of its joins."""
+    rows = _rows_of(first.this, scope, tables) if first is not None else [Rows(frozenset())]
+    for join in joins or ():
+        others = _rows_of(join.this, scope, tables)
+        side, kind = (join.side or "").upper(), (join.kind or "").upper()
+        with_left = [row.perhaps_with(others) for row in rows]
+        with_right = [other.perhaps_with(rows) for other in others]
+        if (join.method or "").upper() == "POSITIONAL":
+            side = "FULL"
+        if kind in ("SEMI", "ANTI"):
             continue
-        found = scope.expression.args.get("from_")
-        scope = scope.sources.get(found.this.alias_or_name) if found is not None else None
-    return scope.name.lower() if scope is not None else ""
+        if side == "FULL":
+            rows = with_left + with_right
+        elif side == "LEFT":
+            rows = with_left
+        elif side == "RIGHT":
+            rows = with_right
+        else:
+            rows = [row & other for row in rows for other in others]
+        rows = _once(rows)
+    return rows
+
+
+def _rows_of(item: Any, scope: Any, tables: frozenset[str]) -> list[Rows]:
+    from sqlglot import exp
+
+    if isinstance(item, exp.Subquery) and isinstance(item.this, exp.Table):
+        return _joined(item, item.this.args.get("joins"), scope, tables)
+    source = scope.sources.get(item.alias_or_name)
+    if source is None:
+        named = {one.name.lower() for one in item.find_all(exp.Table)}
+        return [Rows(frozenset(), frozenset(named & tables))]
+    return _rows(source, tables)
+
+
+def _once(rows: Iterable[Rows]) -> list[Rows]:
+    return list(dict.fromkeys(rows))
+
+
+def _is_aggregate(select: exp.Select) -> bool:
+    """Says whether a select without GROUP BY makes one row of all, which is of no table's rows."""
+    from sqlglot import exp
+
+    for column in select.expressions:
+        for node in column.walk(prune=lambda one: isinstance(one, exp.Query)):
+            if not isinstance(node, exp.AggFunc):
+                continue
+            while isinstance(node.parent, exp.Filter | exp.IgnoreNulls | exp.RespectNulls):
+                node = node.parent
+            if not (isinstance(node.parent, exp.Window) and node.parent.this is node):
+                return True
+    return False
+
+
+def _tables_behind(expression: Any, scope: Any) -> Iterator[str]:
+    """Gives the tables of whose columns an expression is made, through subqueries."""
+    from sqlglot import exp
+
+    for column in expression.find_all(exp.Column):
+        source = scope.sources.get(column.table)
+        if isinstance(source, exp.Table):
+            yield source.name.lower()
+        elif source is not None:
+            for part in source.set_operation_scopes or [source]:
+                for made in getattr(part.expression, "selects", ()):
+                    if made.alias_or_name == column.name:
+                        yield from _tables_behind(made, part)
 
 
 def _bare(name: str) -> str:
@@ -454,7 +573,7 @@ def _kept(file: Path, columns_of: SchemaOf) -> Lineage | None:
             {name: tuple(inputs) for name, inputs in body["columns"].items()},
             tuple(body["reads"]),
             dict(body["copies"]),
-            str(body["first"]),
+            tuple(Rows(frozenset(one["always"]), frozenset(one["maybe"])) for one in body["rows"]),
         )
         return found if body["schemas"] == _schemas(found.tables, columns_of) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

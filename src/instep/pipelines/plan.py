@@ -98,7 +98,7 @@ class Cause(StrEnum):
     CODE = "code changed"
     CONFIGURATION = "configuration changed"
     CONTRACT = "the contract of the output changed"
-    ROWS = "only rows of the period are written now"
+    ROWS = "other rows are of the period now"
     RUNTIME = "runtime changed"
 
 
@@ -297,36 +297,58 @@ def plan_step(
 def row_time(step: SqlStep, config: PipelineConfig, lineage: Lineage) -> str | None:
     """Returns the column of a step's output by which it writes only the rows of its window.
 
-    None where nothing from before the window is read, or no more than is joined to what is in it:
-    the rows are those of the first table after FROM, if that is cut by time.
+    None where no row is made without a table that is cut to the window itself, or none of a
+    table that is read with a lookback. Otherwise each row must be made of one row of one such
+    table and of no other that is cut by time: its time is that of the row.
 
     Raises:
-        InvalidError (kind "rows-without-time"): periods would write the same rows, and no column
-            of the output tells of which of them a row is.
+        InvalidError (kind "rows-without-time"): periods would write the same rows, and it cannot
+            be told for certain which column tells of which of them a row is.
     """
     if step.time is not None:
         return step.time
     cuts = {table: config.slices[table] for table in lineage.tables if table in config.slices}
-    longer = [table for table, cut in cuts.items() if cut.lookback]
-    tables = [lineage.first] if lineage.first in cuts else list(cuts)
-    if not longer or not set(tables) <= set(longer):
+    longer = {table for table, cut in cuts.items() if cut.lookback}
+    unbounded = [
+        row
+        for row in lineage.rows
+        if not row.always & (cuts.keys() - longer) and (row.always | row.maybe) & longer
+    ]
+    if not unbounded:
         return None
-    sources = {f"{table}.{cuts[table].time.lower()}" for table in tables}
-    found = [name for name, source in lineage.copies.items() if source in sources]
-    named = [name for name in found if name in {cuts[table].time.lower() for table in tables}]
-    if len(found) == 1 or len(named) == 1:
-        return (found if len(found) == 1 else named)[0]
-    if step.every is None:
+    named = {table for row in lineage.rows for table in row.always | row.maybe if table in cuts}
+    times = {table: f"{table}.{cuts[table].time.lower()}" for table in sorted(named)}
+    copies = [name for name, source in lineage.copies.items() if source in times.values()]
+    is_told = len(named) == 1 and all(row.always - row.maybe >= named for row in lineage.rows)
+    if is_told and copies:
+        own = [name for name in copies if f".{name}" in "".join(times.values())]
+        return (own or copies)[0]
+    if step.every is None and not copies:
         return None
-    table = tables[0]
-    raise InvalidError(
-        f'{config.path}: step "{step.name}" is computed every {step.every} and reads "{table}" '
-        f"with a lookback, so two periods would write the rows of the time before one: expected "
-        f"one column of its output that tells of which period a row is. Select "
-        f"{table}.{cuts[table].time} as it is, or name the column with `time`.",
+    raise _without_time(step, config, times, copies, is_told)
+
+
+def _without_time(
+    step: SqlStep,
+    config: PipelineConfig,
+    times: Mapping[str, str],
+    copies: Sequence[str],
+    is_told: bool,
+) -> InvalidError:
+    how = f"is computed every {step.every}" if step.every else "is computed for the slice"
+    tables = ", ".join(f'"{table}"' for table in times)
+    mend = (
+        f"Select {', '.join(times.values())} as it is, or name the column with `time`."
+        if is_told or not copies
+        else f"Name it in the step: {' or '.join(f'`time: {name}`' for name in copies)}."
+    )
+    return InvalidError(
+        f'{config.path}: step "{step.name}" {how} and makes rows of {tables} with a lookback, so '
+        "rows of the time before would be written too: expected one column of its output that "
+        f"tells of which period a row is. {mend}",
         kind="rows-without-time",
         path=config.path,
-        table=table,
+        table=next(iter(times)),
     )
 
 
