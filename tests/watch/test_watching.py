@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from instep.canonical import JsonObject, to_microseconds
-from instep.clock import Clock, parse_instant
+from instep.clock import Clock, Window, parse_instant
 from instep.engines.duckdb import DuckDB
+from instep.engines.engine import Slice
 from instep.errors import InvalidError, NotFoundError
 from instep.history.edits import Edit, publish
 from instep.history.refs import RefKind, create_ref, get_ref
@@ -22,9 +23,9 @@ from instep.serving import segments
 from instep.serving.prediction_log import LogMode, PredictionLog
 from instep.serving.records import Draft, Predicted, Question, Source
 from instep.tables.content import TableContent
-from instep.tables.read import schema_of
+from instep.tables.read import file_set, schema_of
 from instep.tables.write import append, create_table, data_folder
-from instep.watch.recompute import find_maker
+from instep.watch.recompute import compute_events, find_maker
 from instep.watch.watching import watch_environment
 
 FILES = {
@@ -249,6 +250,40 @@ def test_a_model_whose_run_is_not_recorded_cannot_be_watched(lake: Lake) -> None
     assert error.value.kind == "no-such-run"
 
 
+@pytest.mark.parametrize("windy", ["left_at", "{time: left_at, lookback: 1 day}"])
+def test_watched_events_are_those_that_training_read_whatever_was_looked_back_at(
+    tmp_path: Path, windy: str
+) -> None:
+    pipeline = FILES["pipelines/delay.yaml"]
+    cut = "flights: left_at, weather: {time: left_at, lookback: 1 hour}"
+    slices = f"flights: {{time: left_at, lookback: 2 days}}, windy: {windy}"
+    project = {
+        **FILES,
+        "pipelines/delay.yaml": pipeline.replace(cut, slices).replace(
+            "writes: departures}", "writes: departures, every: 1 month}"
+        ),
+        "steps/windy.sql": """select *, coalesce(sum(flight) over (order by left_at range between
+            interval 2 day preceding and interval 1 hour preceding), 0)::double as wind
+            from flights""",
+        "steps/departures.sql": """select *, left_at + interval 3 hour as known_at,
+            row_number() over (order by left_at) as place from windy""",
+    }
+    lake = made_in(tmp_path, project)
+    repo = lake.repo
+    made = repo.resolve("prod")
+    source, step = find_maker(repo, repo.content(made, "model/delay"), "delay")
+    february = Window(parse_instant("2013-02-01"), parse_instant("2013-03-01"))
+
+    watched = compute_events(repo, made, source, step, february, quiet)
+
+    table = TableContent.from_content(repo.content(made, "table/departures"))
+    with DuckDB(tmp_path / "scratch") as engine:
+        engine.view(file_set(repo.root, table, "departures", Slice("left_at", february)))
+        trained = engine.arrow("select * from departures")
+    assert watched.sort_by("left_at").to_pylist() == trained.sort_by("left_at").to_pylist()
+    assert watched.num_rows == 28 * 24
+
+
 @pytest.mark.parametrize(
     ("slices", "before"),
     [
@@ -262,7 +297,12 @@ def test_rows_from_before_the_end_of_training_are_left_out_counted_and_said(
 ) -> None:
     cut = "flights: left_at, weather: {time: left_at, lookback: 1 hour}"
     pipeline = FILES["pipelines/delay.yaml"].replace(cut, slices).replace(", every: 1 month", "")
-    lake = made_in(tmp_path, {**FILES, "pipelines/delay.yaml": pipeline})
+    # No column of the output is the time as it is, so that no row of before is told from others.
+    windy = FILES["steps/windy.sql"].replace(
+        "flights.*", "flights.* replace (flights.left_at + interval 0 hour as left_at)"
+    )
+    project = {**FILES, "pipelines/delay.yaml": pipeline, "steps/windy.sql": windy}
+    lake = made_in(tmp_path, project)
     with pytest.raises(InvalidError, match=f"only {before:,} rows of before") as nothing:
         watch_environment(lake.repo, "prod", quiet)
     lake.hours(RELEASED, RELEASED + 30 * 24, 25)

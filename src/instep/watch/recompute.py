@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,13 @@ from instep.canonical import JsonObject
 from instep.clock import Window
 from instep.engines.bring import brought
 from instep.engines.engine import FileSet, Slice
-from instep.errors import InternalError
+from instep.errors import InternalError, InvalidError
 from instep.history.repository import Repository
 from instep.pipelines.compute import TableWork, compute_table, describe_sql
 from instep.pipelines.config import PipelineConfig, SqlStep, TrainStep
 from instep.pipelines.execute import numbered
-from instep.pipelines.lineage import parse_select, tables_of
+from instep.pipelines.lineage import Lineage, analyse, parse_select, tables_of
+from instep.pipelines.plan import row_time
 from instep.pipelines.prepare import Source, table_of
 from instep.pipelines.records import load_run
 from instep.pipelines.reproduce import kept_source
@@ -69,10 +71,10 @@ def compute_events(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="watch-", dir=folder) as staging:
         made: dict[str, FileSet] = {}
-        for place, sql in enumerate(_upstream(source, step)):
-            progress(f"{sql.name}: {window}")
+        for place, (sql, needed) in enumerate(_upstream(source, step, window)):
+            progress(f"{sql.name}: {needed}")
             made[sql.writes] = _compute(
-                repo, data, source, sql, window, made, Path(staging) / str(place)
+                repo, data, source, sql, needed, made, Path(staging) / str(place)
             )
         read = made.get(step.reads)
         return _read(
@@ -80,13 +82,21 @@ def compute_events(
         )
 
 
-def _upstream(source: Source, step: TrainStep) -> list[SqlStep]:
-    """Returns the SQL steps that what `step` reads is made of, in order."""
-    needed, found = {step.reads}, []
+def _upstream(source: Source, step: TrainStep, window: Window) -> list[tuple[SqlStep, Window]]:
+    """Returns the SQL steps that what `step` reads is made of, in order, each with its window.
+
+    It starts earlier where a later step looks back at what the step makes.
+    """
+    needed, found = {step.reads: window}, []
     for one in reversed(source.config.steps):
         if isinstance(one, SqlStep) and one.writes in needed:
-            found.append(one)
-            needed.update(_tables(source, one))
+            own = needed[one.writes]
+            found.append((one, own))
+            for table in _tables(source, one):
+                cut = source.config.slice_of(table, own)
+                start = cut[1].start if cut else own.start
+                known = needed.get(table, window)
+                needed[table] = Window(min(start, known.start), window.end)
     return found[::-1]
 
 
@@ -100,15 +110,35 @@ def _compute(
     folder: Path,
 ) -> FileSet:
     folder.mkdir()
+    sql = source.files[step.sql].decode()
     inputs = tuple(
-        made.get(table) or _input(repo, data, source.config, table, window, folder / "in")
+        _cut(made[table], source.config, window)
+        if table in made
+        else _input(repo, data, source.config, table, window, folder / "in")
         for table in _tables(source, step)
     )
-    sql = source.files[step.sql].decode()
-    work = TableWork(sql, (inputs,), (str(window),), folder, folder / "scratch")
+    columns = {one.name: one.schema.names for one in inputs}
+    column = _row_time(step, source.config, analyse(sql, step.sql, columns.get))
+    writes = Slice(column, window) if column else None
+    work = TableWork(sql, (inputs,), (str(window),), folder, folder / "scratch", (writes,))
     schema = numbered(describe_sql(work))
     (written,) = compute_table(work, schema, lambda text: None)
     return FileSet(step.writes, tuple(file.path for file in written), schema)
+
+
+def _row_time(step: SqlStep, config: PipelineConfig, lineage: Lineage) -> str | None:
+    try:
+        return row_time(step, config, lineage)
+    except InvalidError as error:
+        if error.kind != "rows-without-time":
+            raise
+        # A plan refuses such a step now, so its run is of before that, and wrote all rows.
+        return None
+
+
+def _cut(made: FileSet, config: PipelineConfig, window: Window) -> FileSet:
+    cut = config.slice_of(made.name, window)
+    return replace(made, slice=Slice(*cut)) if cut else made
 
 
 def _input(
@@ -120,9 +150,7 @@ def _input(
     folder: Path,
 ) -> FileSet:
     cut = config.slice_of(table, window)
-    found = file_set(
-        repo.root, table_of(repo, data, table), table, Slice(*cut) if cut is not None else None
-    )
+    found = file_set(repo.root, table_of(repo, data, table), table, Slice(*cut) if cut else None)
     return brought(found, repo.root, folder)
 
 

@@ -138,7 +138,7 @@ def _watch(
     start = model.card.slice.end
     horizon = until or max(repo.clock(), model.card.intended.end)
     since = Window(start, horizon)
-    # A table that is read whole, or with a lookback, brings rows of the time that was trained on.
+    # A table that is read whole brings rows of the time that was trained on.
     table, left_out = cut_events(
         compute_events(repo, data, source, step, since, progress), model.card.time, since
     )
