@@ -12,7 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-SQL = (Path(__file__).parents[2] / "examples/flights/steps/departures.sql").read_text()
+from instep.pipelines.config import SqlStep, parse_pipeline
+from instep.pipelines.lineage import analyse
+from instep.pipelines.plan import row_time
+
+EXAMPLE = Path(__file__).parents[2] / "examples/flights"
+SQL = (EXAMPLE / "steps/departures.sql").read_text()
 HOUR = datetime(2013, 1, 31, 22, tzinfo=UTC)
 
 FLIGHT: dict[str, Any] = {
@@ -114,6 +119,17 @@ def test_cancelled_and_diverted_departures_have_no_outcome(
     rows = departures(connection, [cancelled, diverted], [])
 
     assert [(row["late"], row["known_at"]) for row in rows] == [(None, None), (None, None)]
+
+
+def test_the_months_of_the_example_write_all_rows_and_need_no_time() -> None:
+    config = parse_pipeline((EXAMPLE / "pipelines/delay.yaml").read_text(), "delay.yaml")
+    weather = ("origin", "time_hour", "wind_speed", "precip", "visib")
+    found = analyse(SQL, "departures.sql", {"flights": tuple(FLIGHT), "weather": weather}.get)
+    step = config.steps[0]
+    assert isinstance(step, SqlStep) and step.every is not None
+
+    assert row_time(step, config, found) is None
+    assert found.copies["time_hour"] == "flights.time_hour"
 
 
 hours = st.integers(-48, 48).map(lambda hour: HOUR + timedelta(hours=hour))
