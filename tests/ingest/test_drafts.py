@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -158,3 +159,76 @@ def test_hundreds_of_columns_arrive_by_their_draft(repo: Repository, tmp_path: P
     [row] = quarantined_rows(repo, held.arrival.change)
     assert (row.line, row.terms) == (5, "c5.type")
     assert json.loads(row.raw) == {**dict(zip(names, rows[3], strict=True)), "c7": None}
+
+
+def test_a_null_marker_is_drafted_only_where_the_other_values_are_no_text(
+    repo: Repository, tmp_path: Path
+) -> None:
+    file = tmp_path / "people.csv"
+    file.write_text("iso2,surname\nDE,Null\nNA,NULL\nFR,N/A\nZA,null\n")
+    text, told = drafted(repo, file)
+    assert "nullMarker" not in text and "null" not in told
+    assert "never null, 4 different values" in text
+    merge_contract(repo, text, "people")
+    assert ingest(repo, tmp_path, file, "ana").state is State.MERGED
+    assert rows_of(repo, "select iso2, surname from people", "people") == [
+        ("DE", "Null"), ("NA", "NULL"), ("FR", "N/A"), ("ZA", "null"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "logical"),
+    [
+        (["1", "22"], "integer"),
+        (["0.5", "2"], "number"),
+        (["2020-01-01", "2020-01-02"], "date"),
+        (["2020-01-01 10:00:00", "2020-01-02 11:00:00"], "timestamp"),
+        (["true", "false"], "boolean"),
+    ],
+)
+@pytest.mark.parametrize("marker", ["NA", "N/A", "NULL", "null"])
+def test_what_a_marker_makes_null_is_counted_alike_in_the_draft_and_in_the_table(
+    repo: Repository, tmp_path: Path, values: list[str], logical: str, marker: str
+) -> None:
+    file = tmp_path / "seen.csv"
+    first, second = values
+    file.write_text(f'a,code\n{first},DE\n{marker},{marker}\n{second},FR\n"",\n')
+    text, told = drafted(repo, file)
+    assert f"{{property: nullMarker, value: {json.dumps([marker])}}}" in text
+    assert f"logicalType: {logical}\n        # seen: null in 2 of 4 rows, 2 different" in text
+    assert "logicalType: string\n        # seen: null in 2 of 4 rows, 2 different" in text
+    lost = f'code: "{marker}" stands in 1 row, which becomes null, as it means null in a'
+    assert lost in told and f"# {lost}" in text
+    merge_contract(repo, text, "seen")
+    assert ingest(repo, tmp_path, file, "ana").state is State.MERGED
+    nulls = "select count(*) - count(a), count(*) - count(code) from seen"
+    assert rows_of(repo, nulls, "seen") == [(2, 2)]
+
+
+def test_a_text_column_loses_only_the_markers_that_other_columns_need(
+    repo: Repository, tmp_path: Path
+) -> None:
+    file = tmp_path / "several.csv"
+    file.write_text("n,d,code,other\n1,NULL,NA,NA\nNA,2020-01-01,NULL,NA\nNA,2020-01-02,null,NA\n")
+    text, told = drafted(repo, file)
+    assert 'nullMarker, value: ["NA", "NULL"]' in text
+    assert 'code: "NA" stands in 1 row, which becomes null, as it means null in n' in told
+    assert 'code: "NULL" stands in 1 row, which becomes null, as it means null in d' in told
+    assert 'other: "NA" stands in 3 rows, which become null, as it means null in n' in told
+    merge_contract(repo, text, "several")
+    assert ingest(repo, tmp_path, file, "ana").state is State.MERGED
+    assert rows_of(repo, "select n, d, code, other from several", "several") == [
+        (1, None, None, None),
+        (None, date(2020, 1, 1), None, None),
+        (None, date(2020, 1, 2), "null", None),
+    ]
+
+
+def test_the_texts_of_a_parquet_file_are_no_markers(repo: Repository, tmp_path: Path) -> None:
+    file = tmp_path / "coded.parquet"
+    pq.write_table(pa.table({"a": ["1", "NA"], "b": [1, None]}), file)
+    text, _ = drafted(repo, file)
+    assert "seen: never null, 2 different values" in text and "nullMarker" not in text
+    merge_contract(repo, text, "coded")
+    assert ingest(repo, tmp_path, file, "ana").state is State.MERGED
+    assert rows_of(repo, "select a from coded", "coded") == [("1",), ("NA",)]

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from instep.contracts.terms import Format, Source
-from instep.engines.schema import Column, quoted
+from instep.engines.schema import Column, literal, quoted
 from instep.engines.types import iceberg_column
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ _NESTED = {"struct": "object", "list": "array"}
 
 _Kind = TypeVar("_Kind")
 
+_MARKERS = ("NA", "N/A", "NULL", "null")
+"""Texts that mean null in a column of a CSV file whose other values are no text."""
+
 _COLUMNS_AT_ONCE = 100
 _FEW_ROWS = 10_000
 """Up to here one statement looks at many columns; their values are held in memory."""
@@ -90,7 +93,9 @@ class Guess:
     physical: str = ""
     """An Iceberg type, where the values need another than the logical type means."""
     why: str = ""
-    """Why it is read as another type than its values look like; most often empty."""
+    """Why its values are not read as they look; most often empty."""
+    markers: tuple[str, ...] = ()
+    """The texts that mean null in it, for which alone the draft has them."""
 
     @property
     def is_unique(self) -> bool:
@@ -110,38 +115,60 @@ class _Reading:
     physical: str = ""
     why: str = ""
     children: tuple[Column, ...] = ()
+    found: Mapping[str, int] = field(default_factory=dict)
+    """How many values are each of the markers that stand in it."""
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        return tuple(self.found) if self.logical != "string" else ()
 
 
 def guess_columns(
-    connection: duckdb.DuckDBPyConnection, relation: str, types: Mapping[str, str]
+    connection: duckdb.DuckDBPyConnection,
+    relation: str,
+    types: Mapping[str, str],
+    *,
+    is_csv: bool = False,
 ) -> tuple[Guess, ...]:
-    """Returns a guess for each column of a relation; text columns are read as narrower types."""
+    """Returns a guess for each column of a relation; text columns are read as narrower types.
+
+    Of a CSV file, a marker such as NA means null if a column has it whose other values are no text;
+    it is then null in every column, as a contract has it, and what text loses by that is told.
+    """
     [(rows,)] = connection.execute(f"SELECT count(*) FROM {quoted(relation)}").fetchall()
     at_once = _COLUMNS_AT_ONCE if rows <= _FEW_ROWS else 1
 
-    def asked(names: Sequence[str], figures: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    def asked(
+        names: Sequence[str], figures: str, markers: Sequence[str]
+    ) -> Iterator[tuple[str, tuple[Any, ...]]]:
         """Yields figures of each column; the columns are of one type."""
         for start in range(0, len(names), at_once):
             some = names[start : start + at_once]
+            values = _without(markers, _values_of(some, relation))
             found = connection.execute(
-                f"SELECT {figures} FROM ({_values_of(some, relation)}) GROUP BY place "
-                "ORDER BY place"
+                f"SELECT {figures} FROM ({values}) GROUP BY place ORDER BY place"
             ).fetchall()
             yield from zip(some, found, strict=True)
 
     readings: dict[str, _Reading] = {}
     for kind, names in _alike(types).items():
-        fits = _fits(kind)
-        counted = asked(names, fits) if fits else ((name, ()) for name in names)
-        readings |= {name: _reading(name, kind, figures) for name, figures in counted}
+        markers = _MARKERS if is_csv else ()
+        fits = ", ".join(filter(None, (*map(_marked, markers), _fits(kind))))
+        counted = asked(names, fits, markers) if fits else ((name, ()) for name in names)
+        for name, figures in counted:
+            marked = dict(zip(markers, figures, strict=False))
+            reading = _reading(name, kind, figures[len(markers) :])
+            readings[name] = replace(reading, found={m: n for m, n in marked.items() if n})
+    needed = _needed(readings)
     guesses: dict[str, Guess] = {}
     shown = {name: (kind, _shown_as(readings[name])) for name, kind in types.items()}
     for (_, sql_type), names in _alike(shown).items():
-        for name, (filled, distinct, lowest, highest) in asked(names, _seen(sql_type)):
+        for name, (filled, distinct, lowest, highest) in asked(names, _seen(sql_type), [*needed]):
             read = readings[name]
+            why = "; ".join(filter(None, (read.why, *_lost(name, read, needed))))
             guesses[name] = Guess(
                 name, read.logical, rows, rows - filled, distinct, lowest, highest,
-                read.children, read.physical, read.why,
+                read.children, read.physical, why, read.markers,
             )  # fmt: skip
     return tuple(guesses[name] for name in types)
 
@@ -178,7 +205,8 @@ def _lines(table: str, source: Source, guesses: Sequence[Guess]) -> Iterator[str
     yield f"    format: {source.format.value}"
     if source.format is Format.CSV:
         yield f"    delimiter: {json.dumps(source.delimiter)}"
-        markers = [marker for marker in source.null_markers if marker]
+        needed = {marker for guess in guesses for marker in guess.markers}
+        markers = [marker for marker in _MARKERS if marker in needed]
         is_utf_8 = source.encoding == "utf-8"
         if markers or not is_utf_8:
             yield "    customProperties:"
@@ -259,6 +287,42 @@ def _values_of(names: Sequence[str], relation: str) -> str:
         f"SELECT unnest(range({len(names)})) AS place, unnest([{values}]) AS v "
         f"FROM {quoted(relation)}"
     )
+
+
+def _without(markers: Sequence[str], values: str) -> str:
+    """SQL of values v of which markers are null; they stand in `marker` instead."""
+    if not markers:
+        return values
+    listed = ", ".join(literal(marker) for marker in markers)
+    return (
+        f"SELECT place, CASE WHEN v NOT IN ({listed}) THEN v END AS v, "
+        f"CASE WHEN v IN ({listed}) THEN v END AS marker FROM ({values})"
+    )
+
+
+def _marked(marker: str) -> str:
+    """SQL of how many values are a marker."""
+    return f"count_if(marker = {literal(marker)})"
+
+
+def _needed(readings: Mapping[str, _Reading]) -> dict[str, str]:
+    """Returns the markers that mean null, each with the first column in which it surely does."""
+    needed: dict[str, str] = {}
+    for name, reading in readings.items():
+        for marker in reading.markers:
+            needed.setdefault(marker, name)
+    return needed
+
+
+def _lost(name: str, reading: _Reading, needed: Mapping[str, str]) -> Iterator[str]:
+    """Yields what a column of text loses by the markers that another column needs."""
+    for marker, count in reading.found.items():
+        if marker in needed and not reading.markers:
+            rows = _counted(count, "row, which becomes", "rows, which become")
+            yield (
+                f"{name}: {json.dumps(marker)} stands in {rows} null, as it means null in "
+                f"{needed[marker]}"
+            )
 
 
 def _shown_as(reading: _Reading) -> str:

@@ -131,6 +131,7 @@ def sniffed_source(path: Path, name: str) -> Source:
     Text that is not UTF-8 is UTF-16 if it says so at its beginning, or else taken for Latin-1 or
     Windows-1252, in the first of which its every byte is a letter or sign. Other encodings of one
     byte cannot be told apart from them. Which one it is stands in the draft, for people to see.
+    Only an empty value is null, as the surname Null and the country NA are values.
 
     Raises:
         InvalidError (kind "truncated-file"): its compression is broken.
@@ -160,8 +161,7 @@ def sniffed_source(path: Path, name: str) -> Source:
             path=name,
         )
     delimiter = max(_DELIMITERS, key=header.count)
-    markers = ("", "NA", "NULL", "null")
-    return Source(name, Format.CSV, delimiter, null_markers=markers, encoding=encoding)
+    return Source(name, Format.CSV, delimiter, encoding=encoding)
 
 
 def _is_json(line: str) -> bool:

@@ -175,7 +175,7 @@ def _looked_at(repo: Repository, delivery: Delivery) -> tuple[int, tuple[Guess, 
         )
         with DuckDB(repo.root / "staging") as engine, translating(raw):
             rows = load_rows(engine, raw)
-            guesses = guess_columns(engine.connection, RAW, rows.types)
+            guesses = guess_columns(engine.connection, RAW, rows.types, is_csv=raw.text is not None)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return rows.rows, guesses
