@@ -390,7 +390,15 @@ def test_sql_that_fails_on_a_row_leaves_nothing(bakery: Bakery) -> None:
     bakery.write(
         "steps/orders.sql", ORDERS.replace("sales.shop,", "(sales.shop || 'x')::int as n,")
     )
-    fails(bakery, InvalidError, "sql-failed")
+    error = fails(bakery, InvalidError, "sql-failed")
+    assert str(error).startswith('steps/orders.sql: step "orders" fails.')
+    assert "Error:" not in str(error)
+
+
+def test_sql_that_the_engine_refuses_is_told_with_its_file_and_place(bakery: Bakery) -> None:
+    bakery.write("steps/orders.sql", ORDERS.replace("sales.shop,", "sum_of(sales.shop) as n,"))
+    error = fails(bakery, InvalidError, "sql-failed")
+    assert 'steps/orders.sql: step "orders" fails. SQL calls "sum_of"' in str(error)
     assert last_run_state(bakery) is RunState.FAILED
 
 

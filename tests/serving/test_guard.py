@@ -126,12 +126,22 @@ def test_a_key_is_of_the_type_of_its_column_or_refused(
         assert f"expected a value of type {type_}" in reason.message
 
 
-def test_a_date_that_is_sent_as_an_instant_is_refused_with_the_date_that_was_meant() -> None:
+@pytest.mark.parametrize(
+    ("sent", "mend"),
+    [
+        ("2025-06-10T00:00:00Z", 'Write it as "2025-06-10".'),
+        ("2025-06-10T00:00:00+02:00", 'Write it as "2025-06-10".'),
+        ("2025-06-31", 'Write it in the form "2024-03-01".'),
+        (20250610, 'Write it in the form "2024-03-01".'),
+    ],
+)
+def test_a_date_that_is_not_written_as_one_is_refused_with_the_day_that_was_meant(
+    sent: Json, mend: str
+) -> None:
     guard = replace(GUARD, key_types={"flight": "date"})
-    asked = replace(question(), key={"carrier": "UA", "flight": "2024-03-01T00:00:00Z"})
-    verdict = check(guard, asked)
+    verdict = check(guard, replace(question(), key={"carrier": "UA", "flight": sent}))
     assert isinstance(verdict, Refused)
-    assert verdict.reasons[0].message.endswith('Write it as "2024-03-01".')
+    assert verdict.reasons[0].message.endswith(mend)
 
 
 def test_every_reason_is_said_at_once() -> None:

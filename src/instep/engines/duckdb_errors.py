@@ -11,13 +11,18 @@ import duckdb
 
 from instep.errors import InvalidError, UnavailableError, some_of
 
+_SHOWN = 80
+"""How many characters of the line that failed a message shows."""
+
 Translation = Callable[[str, duckdb.Error], InvalidError]
 """What an error is that comes of the statement itself, or of the files that it reads."""
 
 
 def _failed(what: str, error: duckdb.Error) -> InvalidError:
+    place = re.search(r"\n\nLINE \d+: (.*)", str(error))
+    where = f' at "{place[1].strip()[:_SHOWN]}"' if place else ""
     return InvalidError(
-        f"{what} failed: {_first_lines(error)}. Correct the statement.", kind="sql-failed"
+        f"{what} failed{where}: {_first_lines(error)}. Correct the statement.", kind="sql-failed"
     )
 
 
@@ -36,6 +41,14 @@ def failed_on(tables: Callable[[], Sequence[str]]) -> Translation:
             mend = f'Did you mean "{near[0]}"?' if near else "Correct the name."
             return InvalidError(
                 f'{what} names column "{missing[1]}": expected a column of its tables. {mend}',
+                kind="sql-failed",
+                name=missing[1],
+            )
+        if missing := re.search(r"Function with name \"?([^\" ]+)\"? does not exist", said):
+            near = re.findall(r'Did you mean "([^"]+)"', said)
+            mend = f'Did you mean "{near[0]}"?' if near else "Correct the name."
+            return InvalidError(
+                f'{what} calls "{missing[1]}": expected a function of DuckDB. {mend}',
                 kind="sql-failed",
                 name=missing[1],
             )
@@ -64,7 +77,8 @@ def damaged(what: str, error: duckdb.Error) -> InvalidError:
 
 
 def _first_lines(error: duckdb.Error) -> str:
-    return str(error).strip().split("\n\nLINE ")[0].rstrip(".")
+    said = str(error).strip().split("\n\nLINE ")[0].rstrip(".")
+    return re.sub(r"^\w+(?: \w+)? Error: ", "", said)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from instep.engines.bring import brought
 from instep.engines.engine import FileSet, Slice, WrittenFile
 from instep.engines.layout import PLAIN, Layout
 from instep.engines.schema import Schema
+from instep.errors import InvalidError
 from instep.history.objects import write_durably
 from instep.pipelines import messages
 from instep.pipelines.compute import Progress, labels
@@ -186,7 +187,18 @@ class Execution:
         self._printed = ""
         if self._worker is None:
             self._worker = self._start()
-        return self._worker.ask({"step": plan.step.name, **request}, progress, printed)["result"]
+        try:
+            return self._worker.ask({"step": plan.step.name, **request}, progress, printed)[
+                "result"
+            ]
+        except InvalidError as error:
+            if error.kind != "sql-failed" or not isinstance(plan.step, SqlStep):
+                raise
+            raise InvalidError(
+                f'{plan.step.sql}: step "{plan.step.name}" fails. {error.message}',
+                kind=error.kind,
+                **{**error.facts, "step": plan.step.name, "path": plan.step.sql},
+            ) from error
 
     def _start(self) -> Worker:
         code = self._staging / "code"

@@ -216,9 +216,10 @@ def _places(number: str) -> int:
 
 
 def _mend(type_: str, value: Json) -> str:
-    at = _instant(value) if type_ == "date" and isinstance(value, str) else None
-    example = at.date().isoformat() if at is not None else _EXAMPLES.get(type_)
-    return f'Write it as "{example}".' if example else "Correct the value."
+    if type_ == "date" and isinstance(value, str) and _instant(value) is not None:
+        return f'Write it as "{value[:10]}".'  # its own day, in whatever zone
+    example = _EXAMPLES.get(type_)
+    return f'Write it in the form "{example}".' if example else "Correct the value."
 
 
 def _instant(text: str) -> datetime | None:
