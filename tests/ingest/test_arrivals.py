@@ -87,6 +87,31 @@ def test_the_same_file_arrives_once(lake: Repository, tmp_path: Path) -> None:
     assert rows_of(lake, "select count(*) from readings") == [(400,)]
 
 
+def test_a_file_that_is_sent_again_with_other_contents_is_noted_where_rows_are_added(
+    lake: Repository, tmp_path: Path
+) -> None:
+    first = arrive(lake, write(tmp_path / "readings-1.csv", month(1)))
+    again = arrive(lake, write(tmp_path / "readings-1.csv", month(2)))
+    assert again.state is State.MERGED
+    assert f"came before with other contents, as change {first.arrival.change}" in again.to_text()
+    other = arrive(lake, write(tmp_path / "readings-3.csv", month(3)))
+    assert "came before" not in other.to_text()
+
+
+def test_a_draft_that_was_deleted_is_made_anew_when_the_file_arrives_again(
+    repo: Repository, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "trips.csv", month(1))
+    held = arrive(repo, file)
+    assert held.draft is not None
+    held.draft.unlink()
+    with pytest.raises(RefusedError, match="again for a draft"):
+        accept(repo, held.arrival.change, "ana")
+    again = arrive(repo, file)
+    assert again.was_here and again.arrival.change == held.arrival.change
+    assert held.draft.is_file()
+
+
 @pytest.mark.parametrize(("policy", "taken"), [("append", 2), ("replace", 3), ("keyed", 3)])
 def test_an_earlier_file_is_taken_again_only_where_somebody_says_so(
     repo: Repository, tmp_path: Path, policy: str, taken: int

@@ -111,7 +111,7 @@ def _ingest(
     policy = in_force.contract.merge_policy if in_force else MergePolicy.APPEND
     with repo.store.reading() as tx:
         found = same_file(tx, name, digest, policy if again else MergePolicy.APPEND)
-    if found is not None and not (in_force and _awaits_contract(*found)):
+    if found is not None and not _awaits_contract(*found):
         arrival, state = found
         if state is State.HELD:
             return merge_if_it_fits(repo, arrival, actor)

@@ -6,7 +6,7 @@ Both an arrival and the acceptance of a held one go this way. Nothing is publish
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
@@ -16,7 +16,7 @@ from instep.contracts.terms import Contract, MergePolicy, Source
 from instep.engines.engine import FileSet
 from instep.engines.schema import quoted
 from instep.errors import InvalidError
-from instep.findings import Finding, stops
+from instep.findings import Finding, Severity, stops
 from instep.history.repository import Repository
 from instep.ingest.base import earlier_profiles
 from instep.ingest.covered import count_effect, find_covered
@@ -32,7 +32,7 @@ from instep.ingest.examine import (
 )
 from instep.ingest.files import check_delimiter, load_rows, open_raw, translating
 from instep.ingest.in_force import InForce
-from instep.ingest.records import load_profile, save_profile
+from instep.ingest.records import load_profile, merged_by_name, save_profile
 from instep.tables.added import added_files
 from instep.tables.content import TableContent
 from instep.tables.read import (
@@ -213,6 +213,7 @@ def read_batch(
         *found,
         *compare(contract, examined.profile, last, earlier_profiles(repo, contract.table)),
         *examined.findings,
+        *_sent_again(repo, reading),
         *([stop] if stop else []),
     )
     return Outcome(
@@ -226,6 +227,25 @@ def read_batch(
         quarantine=aside[0] if aside else None,
         effect=effect,
     )
+
+
+def _sent_again(repo: Repository, reading: Reading) -> Iterator[Finding]:
+    """Yields a note on a file that came before with other contents, whose rows stay beside it."""
+    table, file = reading.contract.table, reading.delivery
+    if reading.contract.merge_policy is not MergePolicy.APPEND:
+        return
+    with repo.store.reading() as tx:
+        before = merged_by_name(tx, table, file.file_name, file.digest)
+    if before is not None:
+        yield Finding(
+            "sent-again",
+            f"table/{table}",
+            Severity.NOTE,
+            f"A file of this name came before with other contents, as change {before}: these rows "
+            f'are added to those. If they replace them, "instep undo change {before}", or give the '
+            "contract a key and mergePolicy keyed.",
+            {"change": before},
+        )
 
 
 def _effect_of(

@@ -146,6 +146,16 @@ def last_accepted(tx: Transaction, table: str, digest: str | None = None) -> Arr
     return _from_row(row) if row else None
 
 
+def merged_by_name(tx: Transaction, table: str, file_name: str, digest: str) -> int | None:
+    """Returns the last change that merged a file of this name with other bytes, or None."""
+    row = tx.row(
+        "select max(a.change) from arrivals a join changes c on c.number = a.change "
+        "where a.table_name = ? and a.file_name = ? and a.file_digest <> ? and c.state = ?",
+        (table, file_name, digest, State.MERGED.value),
+    )
+    return int(row[0]) if row is not None and row[0] is not None else None
+
+
 def held_arrivals(tx: Transaction, table: str) -> tuple[Arrival, ...]:
     """Returns the held arrivals of a table, in the order in which they came."""
     named = ", ".join(f"a.{name.strip()}" for name in _COLUMNS.split(","))
