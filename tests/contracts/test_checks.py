@@ -304,3 +304,19 @@ def test_batch_terms_count_the_batch_as_it_came() -> None:
         "duplicateValues of station, hour is 0: found 1 in 4 rows.",
         "invalidValues of station is at most 1: found 2 in 4 rows.",
     ]
+
+
+@pytest.mark.parametrize("type_", ["int", "long", "decimal(38,0)", "double"])
+def test_a_number_in_a_key_has_no_superfluous_zeros(type_: str) -> None:
+    columns = (ColumnTerm("v", type_, required=True), ColumnTerm("w", type_))
+    contract = Contract("t", "1", columns, key=("v",))
+    fitting, unfitting = ["0", "7", "-7", "70", "+8"], ["007", "00", "-07", "+09", " 05", "007"]
+    connection = duckdb.connect()
+    connection.execute("CREATE TABLE staged (v VARCHAR, w VARCHAR)")
+    texts = [[text, text] for text in fitting + unfitting]
+    connection.executemany("INSERT INTO staged VALUES (?, ?)", texts)
+    batch = Batch("staged", {"v": "VARCHAR", "w": "VARCHAR"})
+    assert connection.execute(checks.duplicate_keys(contract, batch)).fetchall() == []
+    [(_, bad, *_)] = connection.execute(checks.broken_counts(contract, batch)).fetchall()
+    good = connection.execute(checks.good_rows(contract, batch)).fetchall()
+    assert (bad, sorted(int(v) for v, _ in good)) == (6, [-7, 0, 7, 8, 70])

@@ -4,8 +4,10 @@ A staged batch is a relation whose columns bear the contract's names; a value is
 is text, and null where the file has a null marker. A term is broken only when its predicate is
 definitely true: a null breaks no term but `required`. A value fits a type only when the cast loses
 nothing, except that decimal fractions become the nearest binary ones; text of no finite number
-(nan, inf, 1e400) fits no float or double, and an integer has no exponent. A typed NaN lies in no
-range: it breaks `minimum` and `maximum`, and infinity breaks them as the order of numbers has it.
+(nan, inf, 1e400) fits no float or double, and an integer has no exponent. A number in a key has no
+superfluous zeros, as 0010001 would be the row 10001; in other columns they are told of. A typed NaN
+lies in no range: it breaks `minimum` and `maximum`, and infinity breaks them as the order of numbers
+has it.
 All rows of a key that occurs twice, here or in the table already, break the key. Nothing is
 executed here.
 """
@@ -58,7 +60,10 @@ def row_terms(contract: Contract, types: Mapping[str, str]) -> tuple[RowTerm, ..
         for column in contract.columns
         if column.name in types
         for term, sentence, broken in _column_terms(
-            column, types[column.name], _raw(contract, column.name)
+            column,
+            types[column.name],
+            _raw(contract, column.name),
+            is_key=column.name in contract.key,
         )
     )
 
@@ -156,6 +161,46 @@ def duplicate_keys(contract: Contract, batch: Batch, existing: str | None = None
     return f"{found} UNION SELECT {keys} FROM keys SEMI JOIN {quoted(existing)} USING ({keys})"
 
 
+def text_numbers(contract: Contract, types: Mapping[str, str]) -> tuple[ColumnTerm, ...]:
+    """Returns the columns outside the key whose numbers came as text."""
+    return tuple(
+        column
+        for column in contract.columns
+        if types.get(column.name) == TEXT and _is_number(column) and column.name not in contract.key
+    )
+
+
+def padded_values(
+    contract: Contract, batch: Batch, columns: Sequence[ColumnTerm], figure: str
+) -> str:
+    """Returns the SELECT of one row: a figure of the texts of each column with superfluous zeros.
+
+    They are texts that are read as numbers all the same; the figure is an aggregate, as count.
+    """
+    figures = []
+    for column in columns:
+        value = quoted(column.name) if batch.typed else _cast(column, TEXT)
+        raw = _raw(contract, column.name) if batch.typed else quoted(column.name)
+        read = f"CASE WHEN {value} IS NOT NULL THEN {raw} END"
+        figures.append(f"{figure}(CASE WHEN {_is_padded(raw)} THEN {read} END)")
+    return f"SELECT {', '.join(figures)} FROM {quoted(batch.typed or batch.relation)}"
+
+
+def padded_finding(table: str, column: str, count: int, example: str) -> Finding:
+    """Returns the warning that numbers of a column may be codes."""
+    said = f"{count:,} values begin with 0"
+    read = "are read as numbers; if they are codes"
+    if count == 1:
+        said, read = "1 value begins with 0", "is read as a number; if it is a code"
+    return Finding(
+        kind="leading-zeros",
+        subject=f"table/{table}.{column}",
+        severity=Severity.WARNING,
+        message=f'{column}: {said} ("{example}") and {read}, make the column a string.',
+        evidence={"column": column, "values": count, "example": example},
+    )
+
+
 def batch_counts(contract: Contract, batch: Batch) -> str | None:
     """Returns the SELECT of one row: all rows, then the count of each batch term that needs one."""
     if not contract.batch:
@@ -179,9 +224,11 @@ def batch_findings(contract: Contract, rows: int, counts: Sequence[int]) -> tupl
     )
 
 
-def _column_terms(column: ColumnTerm, source: str, raw: str) -> Iterator[tuple[str, str, str]]:
+def _column_terms(
+    column: ColumnTerm, source: str, raw: str, *, is_key: bool
+) -> Iterator[tuple[str, str, str]]:
     value = quoted(column.name)
-    misfit = _misfit(column, source, raw)
+    misfit = _misfit(column, source, raw, is_key=is_key)
     if misfit:
         yield "type", f"is {column.type}", f"({raw} IS NOT NULL AND ({misfit}))"
     if column.required:
@@ -219,9 +266,11 @@ def _column_terms(column: ColumnTerm, source: str, raw: str) -> Iterator[tuple[s
         yield "values", f"is one of {', '.join(column.values)}", f"({value} NOT IN ({allowed}))"
 
 
-def _misfit(column: ColumnTerm, source: str, raw: str) -> str | None:
+def _misfit(column: ColumnTerm, source: str, raw: str, *, is_key: bool) -> str | None:
     """The predicate of a value, `raw` as it came, that does not fit its type; None if all do."""
     tests = [_lossy(column, source, raw), _outside(column)]
+    if is_key and source == TEXT and _is_number(column):
+        tests.append(_is_padded(raw))
     return " OR ".join(test for test in tests if test) or None
 
 
@@ -326,6 +375,19 @@ def _is_grouped(raw: str) -> str:
     return f"contains({raw}, '_')"
 
 
+def _is_number(column: ColumnTerm) -> bool:
+    return column.type.partition("(")[0] in ("int", "long", "float", "double", "decimal")
+
+
+def _is_padded(raw: str) -> str:
+    """The predicate of text that begins with a superfluous zero, after a sign or blanks too."""
+    # Most numbers are told by comparing their first letters, which costs less than a pattern does.
+    return (
+        f"CASE WHEN {raw} >= '00' THEN {raw} < '0:' "
+        f"ELSE regexp_matches({raw}, '^[ ]*[+-]?0[0-9]') END"
+    )
+
+
 def _is_rounded(raw: str, value: str) -> str:
     """The predicate of a whole number whose digits a float does not hold, so of another number."""
     exact = f"TRY_CAST({raw} AS HUGEINT)"
@@ -421,7 +483,7 @@ def _whole_key(contract: Contract, batch: Batch) -> str:
     tests = []
     for column in _key_columns(contract):
         raw = _raw(contract, column.name)
-        misfit = _misfit(column, batch.types[column.name], raw)
+        misfit = _misfit(column, batch.types[column.name], raw, is_key=True)
         tests.append(f"{raw} IS NOT NULL")
         tests.extend([f"NOT ({misfit})"] if misfit else [])
     return " AND ".join(tests)

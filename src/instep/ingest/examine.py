@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from dataclasses import replace as changed
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from instep.clock import Window
 from instep.contracts import checks
 from instep.contracts.checks import Batch
 from instep.contracts.renames import Rename, renames
-from instep.contracts.terms import Contract, MergePolicy, Metric
+from instep.contracts.terms import ColumnTerm, Contract, MergePolicy, Metric
 from instep.contracts.units import distribution_changes, unit_change
 from instep.engines.engine import Slice, WrittenFile
 from instep.engines.schema import Column, Schema, free_name, quoted
@@ -197,6 +197,7 @@ def examine(
         aside = _set_aside(engine, raw, rows, contract, batch, staged.line, folder)
     findings = [
         *_row_findings(contract, rows.rows, rows.rows - kept, broken),
+        *_padded_findings(engine, contract, batch),
         *_batch_findings(engine, contract, batch, rows.rows),
     ]
     if kept == rows.rows:
@@ -339,6 +340,25 @@ def _row_findings(
             )
         )
     return found
+
+
+def _padded_findings(engine: DuckDB, contract: Contract, batch: Batch) -> list[Finding]:
+    """Returns a warning for each column whose numbers begin with superfluous zeros."""
+
+    def asked(columns: Sequence[ColumnTerm], figure: str) -> dict[str, Any]:
+        if not columns:
+            return {}
+        query = checks.padded_values(contract, batch, columns, figure)
+        [figures] = engine.connection.execute(query).fetchall()
+        return {column.name: one for column, one in zip(columns, figures, strict=True)}
+
+    columns = checks.text_numbers(contract, batch.types)
+    counts = asked(columns, "count")
+    padded = [column for column in columns if counts[column.name]]
+    return [
+        checks.padded_finding(contract.table, name, counts[name], example)
+        for name, example in asked(padded, "min").items()
+    ]
 
 
 def _batch_findings(
