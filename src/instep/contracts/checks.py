@@ -6,8 +6,8 @@ definitely true: a null breaks no term but `required`. A value fits a type only 
 nothing, except that decimal fractions become the nearest binary ones; text of no finite number
 (nan, inf, 1e400) fits no float or double, and an integer has no exponent. A number in a key has no
 superfluous zeros, as 0010001 would be the row 10001; in other columns they are told of. A typed NaN
-lies in no range: it breaks `minimum` and `maximum`, and infinity breaks them as the order of numbers
-has it.
+lies in no range: it breaks `minimum` and `maximum`, and infinity breaks them as the order of
+numbers has it.
 All rows of a key that occurs twice, here or in the table already, break the key. Nothing is
 executed here.
 """
