@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from instep.clock import Window, parse_instant
 from instep.contracts.terms import Contract, MergePolicy
 from instep.engines.engine import FileSet, Slice, WrittenFile
-from instep.engines.schema import Column, Schema, free_name, literal, quoted
+from instep.engines.schema import Column, free_name, literal, quoted
 from instep.errors import InvalidError
 from instep.ingest.effect import FULL_SHARE, Covered, Effect
+from instep.ingest.spelling import find_spellings, has_spellings
 from instep.tables.apart import make_ready
 from instep.tables.condition import files_between
 from instep.tables.content import TableContent
@@ -44,7 +45,7 @@ LOOKED_BACK = timedelta(days=31)
 """How far before an event time the one before it is looked for: dates of a month follow so."""
 
 _ARRIVING, _EXISTING, _ANYWHERE, _KNOWN = "arriving", "existing", "anywhere", "known"
-_EARLIER = "earlier"
+_EARLIER, _NEW = "earlier", "new_keys"
 
 
 def count_effect(
@@ -64,6 +65,15 @@ def count_effect(
     return Effect(had, row_count(root, after), apart.added, apart.changed, same, apart.removed)
 
 
+def find_start(engine: DuckDB, relation: str, column: str, key: Sequence[str]) -> str | None:
+    """Returns from which event time on the rows are, but for the outer 1 %; None if none is known.
+
+    `key` are the columns, at least one, that tell one row from another.
+    """
+    ends = _span(engine, relation, key, column, "true")
+    return ends[0] if ends else None
+
+
 def find_covered(
     root: Path,
     contract: Contract,
@@ -73,7 +83,7 @@ def find_covered(
     """Returns both sides where the batch covers what `table` has; None where it hardly does.
 
     Of a table by key only the event time is read, unless the batch has the size of a delivery of
-    all that is there.
+    all that is there, or the key is text, which may have another spelling.
     """
     from instep.engines.duckdb import DuckDB
 
@@ -89,12 +99,13 @@ def find_covered(
         whole = file_set(root, table, _EXISTING)
         if contract.event_time is not None:
             column = schema.column(contract.event_time)
-            ends = _span(engine, _ARRIVING, schema, column.name, inside)
+            names = contract.key or schema.names
+            ends = _span(engine, _ARRIVING, names, column.name, inside)
             if ends is None:
                 return None
             inside = _between(column.name, column.sql_type, ends)
             engine.view(file_set(root, table, _EXISTING, _slice(column.name, ends)))
-            span = _span(engine, _EXISTING, schema, column.name, inside)
+            span = _span(engine, _EXISTING, names, column.name, inside)
             if span is None:
                 return None
             inside = _between(column.name, column.sql_type, span)
@@ -107,41 +118,50 @@ def find_covered(
             return None
         covered = Covered(span, existing, arriving)
         is_full = arriving >= FULL_SHARE * existing
-        if not contract.key or (contract.merge_policy is MergePolicy.KEYED and not is_full):
-            return covered
+        is_keyed = contract.merge_policy is MergePolicy.KEYED
         keys = [schema.column(name) for name in contract.key]
+        if not keys or (is_keyed and not is_full and not has_spellings(keys)):
+            return covered
         candidates = files_between(data_files(root, table), keys, arrived)
         engine.view(whole.only((file.path for file in candidates), _ANYWHERE))
-        covered = _with_keys(engine, covered, [key.name for key in keys], inside)
+        covered = _with_keys(engine, covered, keys, inside, is_keyed)
         if contract.event_time is None or span is None or span[0] != span[1]:
             return covered
         column = schema.column(contract.event_time)
         return replace(covered, earlier=_rows_before(engine, root, table, column, span[0]))
 
 
-def _with_keys(engine: DuckDB, covered: Covered, key: Sequence[str], inside: str) -> Covered:
+def _with_keys(
+    engine: DuckDB, covered: Covered, key: Sequence[Column], inside: str, is_keyed: bool
+) -> Covered:
     """Returns the same with what comparing keys tells; `anywhere` may hold the arriving ones."""
-    keys = ", ".join(quoted(name) for name in key)
-    in_span = quoted(free_name("in span", key))
+    names = [column.name for column in key]
+    keys = ", ".join(quoted(name) for name in names)
+    in_span = quoted(free_name("in span", names))
     engine.run(
         f"CREATE TEMP TABLE {_KNOWN} AS SELECT {keys}, ({inside}) IS TRUE AS {in_span} "
         f"FROM {_ANYWHERE} SEMI JOIN {_ARRIVING} USING ({keys})"
     )
-    unknown = f"(SELECT * FROM {{}} WHERE {inside}) ANTI JOIN {_KNOWN} USING ({keys})"
-    text = ", ".join(f"{quoted(name)}::VARCHAR" for name in key)
+    unknown = f"(SELECT {keys} FROM {{}} WHERE {inside}) ANTI JOIN {_KNOWN} USING ({keys})"
+    engine.run(f"CREATE TEMP TABLE {_NEW} AS SELECT * FROM {unknown.format(_ARRIVING)}")
+    gone = f"(SELECT * FROM {unknown.format(_EXISTING)})"
+    text = ", ".join(f"{quoted(name)}::VARCHAR" for name in names)
     vanished, new = (
-        engine.rows(
-            f"SELECT [{text}] FROM {unknown.format(side)} ORDER BY {keys} LIMIT {SHOWN_KEYS}"
-        )
-        for side in (_EXISTING, _ARRIVING)
+        engine.rows(f"SELECT [{text}] FROM {side} ORDER BY {keys} LIMIT {SHOWN_KEYS}")
+        for side in (gone, _NEW)
     )
-    return replace(
+    covered = replace(
         covered,
         named=_count(engine, f"{_KNOWN} WHERE {in_span}"),
-        new=_count(engine, unknown.format(_ARRIVING)),
+        new=_count(engine, _NEW),
         vanished_keys=tuple(_shown(values) for (values,) in vanished),
         new_keys=tuple(_shown(values) for (values,) in new),
     )
+    if not is_keyed or not covered.new or not covered.vanished or not has_spellings(key):
+        return covered
+    count, pairs = find_spellings(engine, key, _NEW, gone, SHOWN_KEYS)
+    spelled = tuple((_shown(before), _shown(after)) for before, after in pairs)
+    return replace(covered, respelled=count, spellings=spelled)
 
 
 def _rows_before(
@@ -162,7 +182,7 @@ def _rows_before(
 
 
 def _span(
-    engine: DuckDB, relation: str, schema: Schema, column: str, inside: str
+    engine: DuckDB, relation: str, key: Sequence[str], column: str, inside: str
 ) -> tuple[str, str] | None:
     """Returns between which event times the rows lie, without the outer 1 % at both ends.
 
@@ -172,7 +192,8 @@ def _span(
     known = f"{relation} WHERE {inside} AND isfinite({time})"
     rest = _count(engine, known) // SAMPLED_ROWS + 1
     if rest > 1:
-        known += f" AND hash({', '.join(quoted(name) for name in schema.names)}) % {rest} = 0"
+        row = ", ".join(quoted(name) for name in (column, *key))
+        known += f" AND hash({row}) % {rest} = 0"
     ((first, last),) = engine.rows(
         f"SELECT quantile_disc({time}, {OUTER_SHARE})::VARCHAR, "
         f"quantile_disc({time}, {1 - OUTER_SHARE})::VARCHAR FROM {known}"

@@ -26,6 +26,9 @@ UNUSUAL = ("table-shrinks", "keys-vanish", "rows-double")
 VANISHED_SHARE = 0.2
 """The share of existing keys that may be missing from a delivery of the period they are of."""
 
+RESPELLED_SHARE, RESPELLED = 0.2, 20
+"""Which share of the new keys, and how many of them or all, may not be spellings of others."""
+
 FULL_SHARE = 0.8
 """From which share of the existing rows of a period on a batch counts as a delivery of it all."""
 
@@ -73,7 +76,9 @@ class Covered:
     `span` is empty where that is the whole table. `named` counts the existing rows whose key is in
     the batch, `new` the arriving rows whose key is not in the table; None without a key.
     `earlier` counts the existing rows of the nearest earlier event time, where the span is one
-    value, as with several files of one day whose event time is a date.
+    value, as with several files of one day whose event time is a date. `respelled` counts those
+    new keys that are existing ones, not in the batch, in another spelling; `spellings` are the
+    first of them, each as the table has it and as the batch has it.
     """
 
     span: tuple[str, str] | None
@@ -84,6 +89,8 @@ class Covered:
     vanished_keys: tuple[str, ...] = ()
     new_keys: tuple[str, ...] = ()
     earlier: int = 0
+    respelled: int = 0
+    spellings: tuple[tuple[str, str], ...] = ()
 
     @property
     def vanished(self) -> int:
@@ -113,6 +120,8 @@ class Covered:
             "vanished_keys": list(self.vanished_keys),
             "new_keys": list(self.new_keys),
             "earlier": self.earlier,
+            "respelled": self.respelled,
+            "spellings": [list(pair) for pair in self.spellings],
         }
 
 
@@ -143,8 +152,17 @@ def judge_effect(
             f"The file takes the place of {effect.before:,} rows with {effect.after:,}: expected "
             "at least half of them. Is it a part of what was meant?",
         )
-    if covered is None or (is_keyed and _still_fills(covered)):
+    if covered is None:
         return None
+    if is_keyed and _is_respelled(covered):
+        spellings = ", ".join(f"{old} as {new}" for old, new in covered.spellings)
+        return stop(
+            "keys-vanish",
+            f"{covered.respelled:,} of {covered.new:,} new keys are existing ones {covered.place} "
+            f"in another spelling ({spellings}): expected the spelling that the table has. Are "
+            "the same rows named otherwise? Under keyed, the old rows would stay beside the new "
+            "ones.",
+        )
     if _loses_keys(covered, is_keyed):
         share = covered.vanished / covered.existing
         stays = " Under keyed, the old rows would stay beside the new ones." if is_keyed else ""
@@ -166,12 +184,19 @@ def judge_effect(
     return None
 
 
+def _is_respelled(covered: Covered) -> bool:
+    """Says whether too many of the new keys are spellings of keys that the batch does not name."""
+    new = covered.new or 0
+    few = max(min(RESPELLED, new), RESPELLED_SHARE * new)
+    return 0 < covered.respelled >= few
+
+
 def _loses_keys(covered: Covered, is_keyed: bool) -> bool:
     """Says whether too many keys are missing from what looks like a delivery of all rows there.
 
     Under `keyed` a batch may be only what changed. It is a delivery of all where it has the size
-    of one, with other keys in the place of the missing; and where no event time tells that it is
-    of the same period, it must name half of the keys.
+    of one, with other keys in the place of the missing. It must name half of the keys where no
+    event time tells that it is of the same period, or where it may be the next file of a date.
     """
     if covered.named is None or covered.vanished <= VANISHED_SHARE * covered.existing:
         return False
@@ -179,8 +204,8 @@ def _loses_keys(covered: Covered, is_keyed: bool) -> bool:
         return True
     is_full = covered.arriving >= FULL_SHARE * covered.existing
     has_others = (covered.new or 0) > VANISHED_SHARE * covered.existing
-    is_same_period = covered.span is not None or 2 * covered.named >= covered.existing
-    return is_full and has_others and is_same_period
+    is_same_period = covered.span is not None and not _still_fills(covered)
+    return is_full and has_others and (is_same_period or 2 * covered.named >= covered.existing)
 
 
 def _still_fills(covered: Covered) -> bool:
@@ -190,5 +215,6 @@ def _still_fills(covered: Covered) -> bool:
 
 def _doubles(covered: Covered, is_keyed: bool) -> bool:
     if is_keyed:
-        return covered.new is not None and covered.new >= covered.existing
+        has_doubled = covered.new is not None and covered.new >= covered.existing
+        return has_doubled and not _still_fills(covered)
     return covered.arriving >= 2 * covered.existing
