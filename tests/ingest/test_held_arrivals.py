@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from arrival_builders import HEADER, READINGS, merge_contract, month, rows_of, state_of, write
+from hypothesis import given
+from hypothesis import strategies as st
 
 from instep.changes.records import State, load_change
 from instep.cli.accept import PreviewedArrival
@@ -16,8 +17,9 @@ from instep.history.repository import MAIN, Repository
 from instep.ingest.accept import accept, preview
 from instep.ingest.arrive import ingest
 from instep.ingest.arrived import Arrived, held_error
-from instep.ingest.base import nearest
+from instep.ingest.base import nearest, nearest_profile
 from instep.ingest.batch import table_at
+from instep.ingest.in_force import contract_of
 from instep.ingest.merge import judge_again
 from instep.ingest.records import arrival_of_change
 from instep.tables.diff import diff_rows
@@ -218,26 +220,66 @@ def test_without_event_time_the_base_is_what_arrived_last(repo: Repository, tmp_
     assert arrived.state is State.MERGED
 
 
-@pytest.mark.parametrize(
-    ("first", "expected"), [("05", "c"), ("03", "b"), ("02", "b"), ("00", "a"), ("09", "d")]
-)
-def test_the_nearest_earlier_batch_is_found_or_else_the_nearest_later(
-    first: str, expected: str
+STARTS = st.integers(1, 31).map(lambda day: f"2013-01-{day:02}")
+
+
+@given(st.lists(st.none() | STARTS, max_size=60), STARTS)
+def test_the_base_is_the_last_that_starts_before_or_else_the_first_that_starts_later(
+    starts: list[str | None], first: str
 ) -> None:
-    batches = [("b", "02"), ("none", None), ("d", "06"), ("c", "04"), ("a", "01")]
-    assert nearest(batches, first) == expected
+    found = nearest([(str(n), start) for n, start in enumerate(starts)], first)
+    known = [start for start in starts if start is not None]
+    fit: list[str] = [start for start in sorted(known) if start <= first][-1:]
+    expected = fit or sorted(known)[:1]
+    assert found == (str(starts.index(expected[0])) if expected else None)
 
 
-def test_only_as_many_batches_are_looked_at_as_it_takes() -> None:
-    asked = []
+def bases(repo: Repository, starts: list[str]) -> list[str | None]:
+    """Returns which arrivals, by their files' names, new files of such starts are compared with."""
+    in_force = contract_of(repo, repo.resolve(MAIN), "readings")
+    assert in_force is not None
+    with repo.store.reading() as tx:
+        rows = tx.rows("select profile, file_name from arrivals")
+    names = {str(profile): str(name) for profile, name in rows}
+    found = [nearest_profile(repo, in_force.contract, start) for start in starts]
+    return [names[digest] if digest else None for digest in found]
 
-    def batches() -> Iterator[tuple[str, str]]:
-        for n in range(1000, 0, -1):
-            asked.append(n)
-            yield f"b{n}", f"{n:04}"
 
-    assert nearest(batches(), "1001") == "b1000"
-    assert len(asked) < 20
+def test_a_backfill_does_not_hide_the_batches_that_came_before_it(
+    repo: Repository, tmp_path: Path
+) -> None:
+    merge_contract(repo, UNITLESS)
+    for year in (2013, 2012):
+        for number in range(1, 13):
+            rows = [[one[0], one[1].replace("2013", str(year)), *one[2:]] for one in month(number)]
+            arrive(repo, write(tmp_path / f"readings-{year}-{number:02}.csv", rows[:100]))
+    assert bases(repo, ["2013-06-15", "2012-03-02", "2011-01-01", "2014-01-01"]) == [
+        "readings-2013-06.csv",
+        "readings-2012-03.csv",
+        "readings-2012-01.csv",
+        "readings-2013-12.csv",
+    ]
+
+
+@pytest.mark.parametrize("distance", ["5001", "94"])
+def test_a_row_of_long_ago_good_or_not_makes_no_batch_the_oldest(
+    repo: Repository, tmp_path: Path, distance: str
+) -> None:
+    merge_contract(repo, UNITLESS)
+    arrive(repo, write(tmp_path / "readings-1.csv", month(1)))
+    odd = ["A", "1970-01-01T00:00:00Z", distance, "0"]
+    arrive(repo, write(tmp_path / "readings-2.csv", [odd, *month(2)]))
+    arrive(repo, write(tmp_path / "readings-3.csv", month(3)))
+    assert bases(repo, ["2013-02-20", "2013-01-20", "1990-01-01"]) == [
+        "readings-2.csv",
+        "readings-1.csv",
+        "readings-1.csv",
+    ]
+    last = arrive(repo, write(tmp_path / "readings-4.csv", [odd, *month(4)]))
+    with repo.store.reading() as tx:
+        [compared] = [load_change(tx, last.arrival.change).evidence["compared"]]
+        [name] = tx.rows("select file_name from arrivals where profile = ?", (str(compared),))
+    assert name == ("readings-3.csv",)
 
 
 def test_a_kept_file_that_a_disk_changed_is_not_accepted(repo: Repository, tmp_path: Path) -> None:

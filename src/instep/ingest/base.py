@@ -1,19 +1,20 @@
 """With which accepted batch is an arriving one compared?
 
-With that of the nearest earlier period, by the first event time of both, or the nearest later one
-where it is the earliest; with the one that arrived last where there is no event time. When a batch
-was accepted does not matter: an old file that was held for a while is no base of newer ones.
+With that of the nearest earlier period, by the event time at which the good rows of both start, or
+the nearest later one where it is the earliest; with the one that arrived last where there is no
+event time. In which order batches came or were accepted does not matter: an old file that was held
+for a while, or that fills a gap, is no base of newer ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from instep.contracts.terms import Contract
 from instep.history.repository import Repository
-from instep.ingest.records import accepted_profiles, load_profile
+from instep.ingest.records import accepted_profiles, accepted_starts, load_profile
 
 if TYPE_CHECKING:
     from instep.tables.profile import ColumnProfile
@@ -24,18 +25,21 @@ LOOKED_AT = 200
 COMPARED = 13
 """Of how many arrivals the columns say how far they usually move: a year of months."""
 
-PATIENCE = 8
-"""After so many in a row, newest first, that are no nearer, the nearest counts as found."""
-
 
 def nearest_profile(repo: Repository, contract: Contract, first: str | None) -> str | None:
-    """Returns where the profile of the base is kept of a batch that begins at `first`, or None."""
+    """Returns where the profile of the base is kept of a batch that starts at `first`, or None."""
+    column = contract.event_time
     with repo.store.reading() as tx:
-        digests = accepted_profiles(tx, contract.table, LOOKED_AT)
-    if contract.event_time is None or first is None:
-        return next(iter(digests), None)
-    starts = partial(_start_of, repo, contract.event_time)
-    return nearest(((digest, starts(digest)) for digest in digests), first)
+        if column is None or first is None:
+            return next(iter(accepted_profiles(tx, contract.table, 1)), None)
+        accepted = accepted_starts(tx, contract.table, LOOKED_AT)
+    return nearest(
+        (
+            (digest, starts.get(column) or _minimum(repo, column, digest))
+            for digest, starts in accepted
+        ),
+        first,
+    )
 
 
 def earlier_profiles(repo: Repository, table: str) -> list[tuple[ColumnProfile, ...]]:
@@ -46,29 +50,17 @@ def earlier_profiles(repo: Repository, table: str) -> list[tuple[ColumnProfile, 
 
 
 def nearest(batches: Iterable[tuple[str, str | None]], first: str) -> str | None:
-    """Returns the batch of those with their first event times, newest first, to compare with.
+    """Returns the batch to compare with of those with their starts; of equal ones the first.
 
-    Times are DuckDB's text of one type, which has their order. No more batches are asked for than
-    it takes.
+    Times are DuckDB's text of one type, which has their order.
     """
-    found: tuple[str, str] | None = None
-    idle = 0
-    for digest, start in batches:
-        if start is not None and (found is None or _is_nearer(start, found[1], first)):
-            found, idle = (digest, start), 0
-            continue
-        idle += 1
-        if found is not None and idle == PATIENCE:
-            break
-    return found[0] if found else None
+    known = [(start, batch) for batch, start in batches if start is not None]
+    earlier = [one for one in known if one[0] <= first]
+    if earlier:
+        return max(earlier, key=itemgetter(0))[1]
+    return min(known, key=itemgetter(0))[1] if known else None
 
 
-def _is_nearer(start: str, than: str, first: str) -> bool:
-    if start <= first:
-        return start > than or than > first
-    return first < start < than
-
-
-def _start_of(repo: Repository, column: str, digest: str) -> str | None:
+def _minimum(repo: Repository, column: str, digest: str) -> str | None:
     profiles = load_profile(repo.objects, digest)
     return next((one.minimum for one in profiles if one.name == column), None)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as changed
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from instep.canonical import Json, JsonObject
 from instep.contracts.terms import Contract, MergePolicy, Source
@@ -19,7 +20,7 @@ from instep.errors import InvalidError
 from instep.findings import Finding, Severity, stops
 from instep.history.repository import Repository
 from instep.ingest.base import earlier_profiles
-from instep.ingest.covered import count_effect, find_covered
+from instep.ingest.covered import count_effect, find_covered, find_start
 from instep.ingest.effect import EFFECT, Covered, Effect, judge_effect
 from instep.ingest.examine import (
     Examined,
@@ -32,7 +33,7 @@ from instep.ingest.examine import (
 )
 from instep.ingest.files import check_delimiter, load_rows, open_raw, translating
 from instep.ingest.in_force import InForce
-from instep.ingest.records import load_profile, merged_by_name, save_profile
+from instep.ingest.records import STARTS, load_profile, merged_by_name, save_profile
 from instep.tables.added import added_files
 from instep.tables.content import TableContent
 from instep.tables.read import (
@@ -53,6 +54,11 @@ from instep.tables.write import (
     set_columns,
     set_layout,
 )
+
+if TYPE_CHECKING:
+    from instep.engines.duckdb import DuckDB
+
+_GOOD = "good_rows"
 
 BaseOf = Callable[[str | None], str | None]
 """Given the first event time of a batch, or None, returns the profile that it is compared with."""
@@ -90,7 +96,8 @@ class Outcome:
     """What came of reading a batch: findings, and the table with its good rows.
 
     `content` is None when columns are missing: then no row was written. `compared` is the profile
-    of the batch that it was compared with. `effect` is None where rows are only added.
+    of the batch that it was compared with. `effect` is None where rows are only added. `start` is
+    the event time at which the good rows start, where there are any.
     """
 
     base: str
@@ -102,6 +109,7 @@ class Outcome:
     profile: str | None
     quarantine: str | None
     effect: Effect | None = None
+    start: str | None = None
 
     @property
     def stops(self) -> tuple[Finding, ...]:
@@ -146,6 +154,8 @@ class Outcome:
                 },
             }
         ]
+        column = reading.contract.event_time
+        starts: dict[str, Json] = {STARTS: {column: self.start}} if column and self.start else {}
         is_append = reading.contract.merge_policy is MergePolicy.APPEND
         return {
             "keys": keys,
@@ -154,6 +164,7 @@ class Outcome:
             "contract": reading.in_force.digest,
             "mapping": dict(reading.mapping),
             "compared": self.compared,
+            **starts,
             "reads": [reading.in_force.key, *([] if is_append else [reading.key])],
         }
 
@@ -199,11 +210,12 @@ def read_batch(
             table = _prepared(repo, before, contract)
             allow_inputs(engine, repo, table)
             examined = examine(engine, repo, raw, rows, contract, staged, table, folder / "aside")
+            start = _start_of(engine, repo, contract, table, examined)
         aside = [repo.objects.put_file(Path(file.path)) for file in examined.aside]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    start = [one.minimum for one in examined.profile if one.name == contract.event_time]
-    compared = base_of(next(iter(start), None))
+    times = (one.minimum for one in examined.profile if one.name == contract.event_time)
+    compared = base_of(start or next(times, None))
     last = load_profile(repo.objects, compared) if compared else ()
     content = merged_table(repo, contract, table, examined)
     effect, covered = _effect_of(repo, contract, before, table, content, examined)
@@ -226,6 +238,7 @@ def read_batch(
         profile=save_profile(repo.objects, examined.profile),
         quarantine=aside[0] if aside else None,
         effect=effect,
+        start=start,
     )
 
 
@@ -246,6 +259,16 @@ def _sent_again(repo: Repository, reading: Reading) -> Iterator[Finding]:
             "contract a key and mergePolicy keyed.",
             {"change": before},
         )
+
+
+def _start_of(
+    engine: DuckDB, repo: Repository, contract: Contract, table: TableContent, examined: Examined
+) -> str | None:
+    if contract.event_time is None or not examined.good:
+        return None
+    schema = schema_of(repo.root, table)
+    engine.view(FileSet(_GOOD, tuple(file.path for file in examined.good), schema))
+    return find_start(engine, _GOOD, contract.event_time, contract.key or schema.names)
 
 
 def _effect_of(

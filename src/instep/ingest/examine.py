@@ -25,7 +25,7 @@ from instep.engines.schema import Column, Schema, free_name, quoted
 from instep.errors import InvalidError
 from instep.findings import Finding, Severity
 from instep.history.repository import Repository
-from instep.ingest.covered import instant_of
+from instep.ingest.covered import find_start, instant_of
 from instep.ingest.files import LINES, RAW, RawFile, RawRows, cut_off_at_last_row
 from instep.tables.content import TableContent
 from instep.tables.profile import ColumnProfile
@@ -398,14 +398,13 @@ def compare(
 
 
 def first_time(engine: DuckDB, contract: Contract, staged: Staged) -> str | None:
-    """Returns the earliest event time of the batch as text; None where it is not known."""
+    """Returns at which event time a batch starts, good rows or not; None where it is not known."""
     name = contract.event_time
     if name is None or name not in staged.types:
         return None
     typed = checks.typed_rows(contract, Batch(_STAGED, staged.types))
-    query = f"SELECT min({quoted(name)})::VARCHAR FROM ({typed}) WHERE isfinite({quoted(name)})"
-    [(first,)] = engine.connection.execute(query).fetchall()
-    return str(first) if first is not None else None
+    key = [column for column in contract.names if column in staged.types]
+    return find_start(engine, f"({typed})", name, key)
 
 
 def allow_inputs(engine: DuckDB, repo: Repository, table: TableContent) -> None:

@@ -26,6 +26,9 @@ _COLUMNS = (
     "quarantined, profile, quarantine, held_for"
 )
 
+STARTS = "starts"
+"""What the evidence of a change calls the event time at which its good rows start."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
@@ -169,13 +172,25 @@ def held_arrivals(tx: Transaction, table: str) -> tuple[Arrival, ...]:
 
 def accepted_profiles(tx: Transaction, table: str, limit: int) -> tuple[str, ...]:
     """Returns the profiles of the arrivals merged into a table, the latest to arrive first."""
+    return tuple(profile for profile, _ in accepted_starts(tx, table, limit))
+
+
+def accepted_starts(
+    tx: Transaction, table: str, limit: int
+) -> tuple[tuple[str, Mapping[str, str]], ...]:
+    """Returns the same, each with where its good rows start: its event time column and the value.
+
+    Older arrivals do not tell.
+    """
     rows = tx.rows(
-        "select a.profile from arrivals a join changes c on c.number = a.change "
+        "select a.profile, c.evidence from arrivals a join changes c on c.number = a.change "
         "where a.table_name = ? and c.state = ? and a.profile is not null "
         "order by a.change desc limit ?",
         (table, State.MERGED.value, limit),
     )
-    return tuple(str(profile) for (profile,) in rows)
+    return tuple(
+        (str(profile), json.loads(str(evidence)).get(STARTS) or {}) for profile, evidence in rows
+    )
 
 
 def mappings_of(tx: Transaction, table: str, source: str) -> dict[str, str]:
@@ -224,7 +239,7 @@ def load_profile(objects: Objects, digest: str) -> tuple[ColumnProfile, ...]:
     return _parsed_profile(objects.get(digest))
 
 
-@lru_cache(maxsize=64)  # the files of one command are compared with the same batches
+@lru_cache(maxsize=256)  # the files of one command are compared with the same batches
 def _parsed_profile(data: bytes) -> tuple[ColumnProfile, ...]:
     from instep.tables.profile import ColumnProfile
 
