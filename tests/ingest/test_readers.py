@@ -246,3 +246,33 @@ def test_a_suggested_command_can_be_pasted_whatever_a_column_is_called(
     assert words == ["instep", "accept", str(held.arrival.change), "--rename", f"{name}=late"]
     accept(repo, held.arrival.change, "ben", rename={name: "late"})
     assert rows_of(repo, "select count(late) from readings") == [(784,)]
+
+
+EXCEL = {
+    "new": b"PK\x03\x04\x14\x00\x06\x00\x08\x00" + b"\x00" * 30 + b"[Content_Types].xml",
+    "old": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\x00" * 40,
+}
+
+
+@pytest.mark.parametrize("name", ["sales.xlsx", "sales.csv", "sales.parquet"])
+@pytest.mark.parametrize("kind", EXCEL)
+@pytest.mark.parametrize("form", [None, Format.CSV, Format.PARQUET])
+def test_an_excel_file_is_called_so_whatever_its_name(
+    tmp_path: Path, name: str, kind: str, form: Format | None
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(EXCEL[kind])
+    error = refusal(file, Source(name, form) if form else None)
+    assert error.kind == "wrong-format"
+    assert "Excel" in error.message and "Save" in error.message and "as CSV" in error.message
+
+
+@pytest.mark.parametrize("form", [None, Format.PARQUET])
+def test_text_that_is_called_parquet_is_told_to_be_none(
+    tmp_path: Path, form: Format | None
+) -> None:
+    file = tmp_path / "sales.parquet"
+    file.write_text("a,b\n1,2\n")
+    error = refusal(file, Source(file.name, form) if form else None)
+    assert error.kind == "wrong-format"
+    assert error.message.startswith("File sales.parquet is not Parquet")

@@ -60,6 +60,9 @@ _HEADER_BYTES = 1 << 20
 _GZIP = b"\x1f\x8b"
 _PARQUET = b"PAR1"
 
+_EXCEL = {b"PK\x03\x04": "an Excel file or a zip archive", b"\xd0\xcf\x11\xe0": "an old Excel file"}
+"""What the first four bytes of files say that many take for tables."""
+
 _DELIMITERS = ",;\t|"
 
 
@@ -136,12 +139,20 @@ def sniffed_source(path: Path, name: str) -> Source:
     Raises:
         InvalidError (kind "truncated-file"): its compression is broken.
         InvalidError (kind "wrong-encoding"): it is none of the four.
-        InvalidError (kind "wrong-format"): it is JSON.
+        InvalidError (kind "wrong-format"): it is JSON, Excel, or text that is called Parquet.
     """
     with path.open("rb") as file:
         first = file.read(4096)
     if first.startswith(_PARQUET):
         return Source(name, Format.PARQUET)
+    _check_no_excel(first[:4], name)
+    if name.lower().endswith(".parquet"):
+        raise InvalidError(
+            f"File {name} is not Parquet, as its name says: expected it to begin with PAR1. Ask "
+            "for it again; or if it is CSV, give it a name that ends in .csv.",
+            kind="wrong-format",
+            path=name,
+        )
     is_packed = first.startswith(_GZIP)
     try:
         with gzip.open(path) if is_packed else path.open("rb") as file:
@@ -164,6 +175,17 @@ def sniffed_source(path: Path, name: str) -> Source:
     return Source(name, Format.CSV, delimiter, encoding=encoding)
 
 
+def _check_no_excel(first: bytes, name: str) -> None:
+    """Checks the first four bytes of a file."""
+    if first in _EXCEL:
+        raise InvalidError(
+            f"File {name} is {_EXCEL[first]}: expected CSV or Parquet. Save what is in it as CSV "
+            "or Parquet.",
+            kind="wrong-format",
+            path=name,
+        )
+
+
 def _is_json(line: str) -> bool:
     """Whether a file whose first line this is holds JSON, one value a line or one in all."""
     try:
@@ -183,6 +205,7 @@ def open_raw(path: Path, name: str, source: Source, folder: Path) -> RawFile:
         first = file.read(4)
         file.seek(-min(4, path.stat().st_size), io.SEEK_END)
         last = file.read()
+    _check_no_excel(first, name)
     match source.format:
         case Format.PARQUET:
             if first != _PARQUET:
