@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -232,3 +232,62 @@ def test_the_texts_of_a_parquet_file_are_no_markers(repo: Repository, tmp_path: 
     merge_contract(repo, text, "coded")
     assert ingest(repo, tmp_path, file, "ana").state is State.MERGED
     assert rows_of(repo, "select a from coded", "coded") == [("1",), ("NA",)]
+
+
+def test_what_parquet_knows_of_its_values_and_a_contract_does_not_is_told(
+    repo: Repository, tmp_path: Path
+) -> None:
+    file = tmp_path / "calls.parquet"
+    table = pa.table(
+        {
+            "took": pa.array([90, 91], pa.duration("s")),
+            "waited": pa.array([90, 91], pa.duration("ns")),
+            "tags": pa.array([[("a", 1)], []], pa.map_(pa.string(), pa.int64())),
+            "at": pa.array([1, 2], pa.timestamp("us")),
+            "zoned": pa.array([1, 2], pa.timestamp("us", "UTC")),
+            "deep": [{"at": datetime(2020, 1, 1), "n": 1}, None],
+            "name": pa.array(["é\\".encode(), b"b"]),
+            "photo": pa.array([b"\xff\xd8", None]),
+            "within": [[b"\xff"], []],
+            "maps": pa.array([[], None], pa.list_(pa.map_(pa.string(), pa.int64()))),
+            "n": [1, 2],
+        }
+    )
+    pq.write_table(table, file)
+    text, told = drafted(repo, file)
+    for why in (
+        "took: duration in seconds, as an integer",
+        "waited: duration in nanoseconds, as an integer",
+        "tags: text, as a contract has no type for a map",
+        "at: times without a zone, read as UTC",
+        "deep: times without a zone within it, read as UTC",
+        "name: text, of bytes that are UTF-8",
+        "photo: left out, as a contract has no type for bytes",
+        "within: left out, as a contract has no type for the bytes within it",
+        "maps: left out, as a contract has no type for the maps within it",
+    ):
+        assert why in told and f"# {why}" in text
+    assert "zoned: " not in told and "n: " not in told.replace("within: ", "")
+    merge_contract(repo, text, "calls")
+    arrived = ingest(repo, tmp_path, file, "ana")
+    assert arrived.state is State.MERGED
+    unknown = [one.subject for one in arrived.findings if one.kind == "unknown-column"]
+    assert unknown == ["table/calls.photo", "table/calls.within", "table/calls.maps"]
+    found = rows_of(repo, 'select took, waited, "at"::varchar, name from calls order by n', "calls")
+    assert found == [
+        (90, 90, "1970-01-01 00:00:00.000001+00", "é\\"),
+        (91, 91, "1970-01-01 00:00:00.000002+00", "b"),
+    ]
+
+
+def test_bytes_are_text_only_where_they_are_utf_8(repo: Repository, tmp_path: Path) -> None:
+    file = tmp_path / "names.parquet"
+    pq.write_table(pa.table({"name": pa.array([b"a", None]), "n": [1, 2]}), file)
+    text, _ = drafted(repo, file)
+    merge_contract(repo, text.replace("append}", "append}\n      - {property: maxQuarantined, "
+                   "value: 1}"), "names")  # fmt: skip
+    names = pa.array(["é".encode(), b"\xff", b"\\xFF", None])
+    pq.write_table(pa.table({"name": names, "n": [1, 2, 3, 4]}), file)
+    assert ingest(repo, tmp_path, file, "ana").broken == {"name.type": 1}
+    rows = "select name, n from names order by n"
+    assert rows_of(repo, rows, "names") == [("é", 1), ("\\xFF", 3), (None, 4)]

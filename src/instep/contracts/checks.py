@@ -26,6 +26,7 @@ from instep.errors import InvalidError
 from instep.findings import Finding, Severity
 
 TEXT = "VARCHAR"
+_BYTES = "BLOB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +293,7 @@ def _lossy(column: ColumnTerm, source: str, raw: str) -> str | None:
         return _nested_misfit(column, source, raw)
     family = column.type.partition("(")[0]
     if source != TEXT:
-        if family == "float":
+        if family == "float" or (source, target) == (_BYTES, TEXT):
             return f"{value} IS NULL"
         return f"CAST({value} AS {source}) IS DISTINCT FROM {raw}"
     match family:
@@ -424,7 +425,7 @@ _FREE = {
 
 
 def _is_free(source: str, target: str) -> bool:
-    return source == target or target == TEXT or (source, target) in _FREE
+    return source == target or (target == TEXT and source != _BYTES) or (source, target) in _FREE
 
 
 def _constant(column: ColumnTerm, bound: Bound) -> str:
@@ -450,6 +451,8 @@ def _cast(column: ColumnTerm, source: str) -> str:
         return quoted(column.name)
     if column.children and not _is_alike(source, column):
         return f"CAST(NULL AS {target})"
+    if (source, target) == (_BYTES, TEXT):  # as a cast would write \xC3\xA9
+        return f"TRY(decode({quoted(column.name)}))"
     cast = f"TRY_CAST({quoted(column.name)} AS {target})"
     if source == TEXT and column.type in ("float", "double"):
         return f"CASE WHEN isfinite({cast}) THEN {cast} END"

@@ -67,6 +67,9 @@ _LOGICAL_OF = {
 }
 _NESTED = {"struct": "object", "list": "array"}
 
+_LEFT_OUT = "left out"
+"""In the place of a logical type: a contract has none for the column, and a draft leaves it out."""
+
 _Kind = TypeVar("_Kind")
 
 _MARKERS = ("NA", "N/A", "NULL", "null")
@@ -79,7 +82,7 @@ _FEW_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """A column as it was seen; `logical` is an ODCS type."""
+    """A column as it was seen; `logical` is an ODCS type, or says that it is left out."""
 
     name: str
     logical: str
@@ -129,11 +132,13 @@ def guess_columns(
     types: Mapping[str, str],
     *,
     is_csv: bool = False,
+    durations: Mapping[str, str] | None = None,
 ) -> tuple[Guess, ...]:
     """Returns a guess for each column of a relation; text columns are read as narrower types.
 
     Of a CSV file, a marker such as NA means null if a column has it whose other values are no text;
     it is then null in every column, as a contract has it, and what text loses by that is told.
+    `durations` has the units of the columns whose integers are durations.
     """
     [(rows,)] = connection.execute(f"SELECT count(*) FROM {quoted(relation)}").fetchall()
     at_once = _COLUMNS_AT_ONCE if rows <= _FEW_ROWS else 1
@@ -159,6 +164,10 @@ def guess_columns(
             marked = dict(zip(markers, figures, strict=False))
             reading = _reading(name, kind, figures[len(markers) :])
             readings[name] = replace(reading, found={m: n for m, n in marked.items() if n})
+    for name, unit in (durations or {}).items():
+        if readings[name].logical == "integer":
+            why = f"{name}: duration in {unit}, as an integer"
+            readings[name] = replace(readings[name], why=why)
     needed = _needed(readings)
     guesses: dict[str, Guess] = {}
     shown = {name: (kind, _shown_as(readings[name])) for name, kind in types.items()}
@@ -188,7 +197,7 @@ def with_pattern(text: str, pattern: str) -> str | None:
 
 
 def _lines(table: str, source: Source, guesses: Sequence[Guess]) -> Iterator[str]:
-    unique = [guess.name for guess in guesses if guess.is_unique]
+    unique = [guess.name for guess in guesses if guess.is_unique and guess.logical != _LEFT_OUT]
     times = [guess.name for guess in guesses if guess.logical in ("date", "timestamp")]
     yield f"# A draft, guessed from {json.dumps(source.pattern)}. Correct it, then: instep propose"
     yield "apiVersion: v3.1.0"
@@ -227,6 +236,9 @@ def _lines(table: str, source: Source, guesses: Sequence[Guess]) -> Iterator[str
         yield f"    # Unique in this file: {_in_comment(', '.join(unique))}"
     yield "    properties:"
     for guess in guesses:
+        if guess.logical == _LEFT_OUT:
+            yield f"      # {_in_comment(guess.why)}"
+            continue
         yield f"      - name: {json.dumps(guess.name, ensure_ascii=False)}"
         yield f"        logicalType: {guess.logical}"
         if guess.physical:
@@ -346,6 +358,8 @@ def _fits(kind: str) -> str:
     if kind in _FINER:
         lossy = f"CAST(TRY_CAST(v AS {_FINER[kind]}) AS {kind}) IS DISTINCT FROM v"
         return f"count_if(v IS NOT NULL AND {lossy})"
+    if kind == "BLOB":
+        return "count_if(v IS NOT NULL AND TRY(decode(v)) IS NULL)"
     if kind != "VARCHAR":
         return ""
     whole = "regexp_full_match(v, '[+-]?[0-9]+')"
@@ -374,11 +388,38 @@ def _reading(name: str, kind: str, fits: Sequence[int]) -> _Reading:
     if kind == "VARCHAR":
         return _narrowest(name, *fits)
     if kind.startswith("STRUCT(") or kind.endswith("]"):
-        seen = iceberg_column(kind, name)
-        return _Reading(_NESTED[seen.type], children=seen.children)
+        return _nested(iceberg_column(kind, name))
     if kind.startswith("DECIMAL"):
         return _Reading("number", kind.lower())
-    return _Reading(_LOGICAL.get(kind, "string"), _PHYSICAL.get(kind, ""))
+    if kind == "BLOB" and fits[0]:
+        return _Reading(_LEFT_OUT, why=f"{name}: left out, as a contract has no type for bytes")
+    family = kind.partition("(")[0].lower()
+    why = ""
+    if kind == "BLOB":
+        why = f"{name}: text, of bytes that are UTF-8"
+    elif kind in ("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"):
+        why = f"{name}: times without a zone, read as UTC"
+    elif family in ("map", "interval", "bit", "time with time zone"):
+        why = f"{name}: text, as a contract has no type for a {family}"
+    return _Reading(_LOGICAL.get(kind, "string"), _PHYSICAL.get(kind, ""), why)
+
+
+def _nested(column: Column) -> _Reading:
+    """Returns as what an object or an array is read."""
+    types = set(_types_within(column))
+    for type_, called in (("binary", "bytes"), ("map", "maps")):
+        if type_ in types:
+            why = f"{column.name}: left out, as a contract has no type for the {called} within it"
+            return _Reading(_LEFT_OUT, why=why)
+    why = f"{column.name}: times without a zone within it, read as UTC"
+    why = why if "timestamp" in types else ""
+    return _Reading(_NESTED[column.type], why=why, children=column.children)
+
+
+def _types_within(column: Column) -> Iterator[str]:
+    for child in column.children:
+        yield child.type
+        yield from _types_within(child)
 
 
 def _narrowest(

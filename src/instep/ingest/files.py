@@ -63,6 +63,8 @@ _PARQUET = b"PAR1"
 _EXCEL = {b"PK\x03\x04": "an Excel file or a zip archive", b"\xd0\xcf\x11\xe0": "an old Excel file"}
 """What the first four bytes of files say that many take for tables."""
 
+_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+
 _DELIMITERS = ",;\t|"
 
 
@@ -287,6 +289,24 @@ def load_rows(engine: DuckDB, raw: RawFile) -> RawRows:
             path=raw.name,
         )
     return RawRows(rows, found, _line(found))
+
+
+def durations(raw: RawFile) -> dict[str, str]:
+    """Returns the unit of each column of durations, which a Parquet file holds as integers.
+
+    Only files that Arrow wrote say so.
+    """
+    if raw.source.format is not Format.PARQUET:
+        return {}
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(raw.path)
+    except (pa.ArrowException, OSError):  # of another writer, whose file DuckDB reads
+        return {}
+    return {one.name: _UNITS[one.type.unit] for one in schema if pa.types.is_duration(one.type)}
 
 
 def _top_level(engine: DuckDB, raw: RawFile) -> list[str]:

@@ -19,7 +19,7 @@ from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
 from instep.ingest.arrived import NO_CONTRACT, Arrived, effect_of, findings_of
 from instep.ingest.batch import Delivery
-from instep.ingest.files import load_rows, open_raw, translating
+from instep.ingest.files import durations, load_rows, open_raw, translating
 from instep.ingest.records import Arrival, insert_arrival, same_file
 
 if TYPE_CHECKING:
@@ -175,7 +175,13 @@ def _looked_at(repo: Repository, delivery: Delivery) -> tuple[int, tuple[Guess, 
         )
         with DuckDB(repo.root / "staging") as engine, translating(raw):
             rows = load_rows(engine, raw)
-            guesses = guess_columns(engine.connection, RAW, rows.types, is_csv=raw.text is not None)
+            guesses = guess_columns(
+                engine.connection,
+                RAW,
+                rows.types,
+                is_csv=raw.text is not None,
+                durations=durations(raw),
+            )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return rows.rows, guesses
