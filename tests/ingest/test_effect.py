@@ -393,4 +393,39 @@ def test_of_several_files_of_a_date_only_the_first_ever_to_double_it_is_held(
     assert bring(repo, tmp_path, "visits-8", spelled).arrival.held_for == "keys-vanish"
     assert bring(repo, tmp_path, "visits-9", hour(6, 3)).state is State.MERGED
     again = [[f"K{row[0]}", *row[1:]] for number in range(4) for row in hour(5, number)]
-    assert bring(repo, tmp_path, "visits-again", again).arrival.held_for == "keys-vanish"
+    told = bring(repo, tmp_path, "visits-again", again)
+    assert told.state is State.MERGED and "As in a file that was accepted before" in told.to_text()
+
+
+def shop(name: str, month: int) -> list[list[str]]:
+    """Rows of one month in one of several shops, whose keys are its own."""
+    return [[f"{name}-{row[0]}", *row[1:]] for row in whole_month(month)]
+
+
+def test_a_file_for_each_shop_is_held_once_and_told_from_then_on(
+    repo: Repository, tmp_path: Path
+) -> None:
+    visits(repo, "keyed")
+    assert bring(repo, tmp_path, "visits-a3", shop("a", 3)).state is State.MERGED
+    held = bring(repo, tmp_path, "visits-b3", shop("b", 3))
+    assert held.state is State.HELD
+    accept(repo, held.arrival.change, "ben", why="one file for each shop")
+    assert bring(repo, tmp_path, "visits-a4", shop("a", 4)).state is State.MERGED
+    told = bring(repo, tmp_path, "visits-b4", shop("b", 4))
+    assert told.state is State.MERGED
+    assert "As in a file that was accepted before." in told.to_text()
+    half = [[f"x{row[0]}", *row[1:]] if n % 2 else row for n, row in enumerate(shop("a", 4))]
+    rest = [*half, *shop("b", 4)]
+    assert bring(repo, tmp_path, "visits-half", rest).arrival.held_for == "keys-vanish"
+    respelled = [[row[0].upper(), *row[1:]] for row in shop("b", 4)]
+    assert bring(repo, tmp_path, "visits-upper", respelled).arrival.held_for == "keys-vanish"
+
+
+def test_a_table_that_grows_to_more_than_twice_its_rows_is_not_held(
+    repo: Repository, tmp_path: Path
+) -> None:
+    codes(repo, "keyed")
+    for number, count in enumerate((10, 25, 60)):
+        rows = [[f"c{key:03}", "1"] for key in range(count)]
+        assert bring(repo, tmp_path, f"codes-{number}", rows).state is State.MERGED
+    assert counted(repo, "codes") == 60

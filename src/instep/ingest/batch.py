@@ -33,7 +33,7 @@ from instep.ingest.examine import (
 )
 from instep.ingest.files import check_delimiter, load_rows, open_raw, translating
 from instep.ingest.in_force import InForce
-from instep.ingest.records import STARTS, load_profile, merged_by_name, save_profile
+from instep.ingest.records import STARTS, accepted_kinds, load_profile, merged_by_name, save_profile
 from instep.tables.added import added_files
 from instep.tables.content import TableContent
 from instep.tables.read import (
@@ -220,7 +220,9 @@ def read_batch(
     content = merged_table(repo, contract, table, examined)
     effect, covered = _effect_of(repo, contract, before, table, content, examined)
     after = row_count(repo.root, content)
-    stop = judge_effect(contract, examined.rows, after, effect, covered)
+    with repo.store.reading() as tx:
+        accepted = accepted_kinds(tx, contract.table)
+    stop = judge_effect(contract, examined.rows, after, effect, covered, accepted)
     findings = (
         *found,
         *compare(contract, examined.profile, last, earlier_profiles(repo, contract.table)),

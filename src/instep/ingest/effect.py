@@ -7,7 +7,7 @@ a row promises (`contracts.checks`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from instep.canonical import Json
@@ -126,16 +126,32 @@ class Covered:
 
 
 def judge_effect(
-    contract: Contract, rows: int, after: int, effect: Effect | None, covered: Covered | None
+    contract: Contract,
+    rows: int,
+    after: int,
+    effect: Effect | None,
+    covered: Covered | None,
+    accepted: Container[str] = (),
 ) -> Finding | None:
-    """Returns the stop that a batch of `rows` rows deserves for what it does to its table."""
+    """Returns what is to be said of what a batch of `rows` rows does to its table: mostly a stop.
+
+    `accepted` are the kinds of which somebody let an earlier batch of the table in. That its parts
+    come in several files, as one for each shop, is then how it is delivered: such a file, which
+    names next to none of the existing keys, is told of and not stopped.
+    """
     table, is_keyed = contract.table, contract.merge_policy is MergePolicy.KEYED
 
-    def stop(kind: str, message: str) -> Finding:
+    def stop(kind: str, message: str, severity: Severity = Severity.STOP) -> Finding:
         evidence: dict[str, Json] = dict(effect.to_json()) if effect else {}
         if covered:
             evidence["covered"] = covered.to_json()
-        return Finding(kind, f"table/{table}", Severity.STOP, message, evidence)
+        return Finding(kind, f"table/{table}", severity, message, evidence)
+
+    def usual(kind: str, message: str) -> Finding:
+        is_other_part = covered is not None and 10 * (covered.named or 0) < covered.existing
+        if kind not in accepted or not is_other_part:
+            return stop(kind, message)
+        return stop(kind, f"{message} As in a file that was accepted before.", Severity.WARNING)
 
     if rows and not after:
         had = f"which has {effect.before:,}" if effect and effect.before else "which has none"
@@ -166,7 +182,7 @@ def judge_effect(
     if _loses_keys(covered, is_keyed):
         share = covered.vanished / covered.existing
         stays = " Under keyed, the old rows would stay beside the new ones." if is_keyed else ""
-        return stop(
+        return usual(
             "keys-vanish",
             f"{covered.vanished:,} of {covered.existing:,} existing keys ({share:.0%}) "
             f"{covered.place} are not in the file, which has {covered.new or 0:,} that are "
@@ -175,7 +191,7 @@ def judge_effect(
         )
     if _doubles(covered, is_keyed):
         result = covered.existing + (covered.new or 0) if is_keyed else covered.arriving
-        return stop(
+        return usual(
             "rows-double",
             f"The {covered.existing:,} existing rows {covered.place} would become {result:,}"
             f"{covered.examples}: expected fewer than twice as many in what the table covers "
@@ -216,5 +232,7 @@ def _still_fills(covered: Covered) -> bool:
 def _doubles(covered: Covered, is_keyed: bool) -> bool:
     if is_keyed:
         has_doubled = covered.new is not None and covered.new >= covered.existing
-        return has_doubled and not _still_fills(covered)
+        # A file that has the rows of before as well has grown: no key of it was named otherwise.
+        has_grown = covered.vanished <= VANISHED_SHARE * covered.existing
+        return has_doubled and not has_grown and not _still_fills(covered)
     return covered.arriving >= 2 * covered.existing

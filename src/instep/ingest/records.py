@@ -149,6 +149,16 @@ def last_accepted(tx: Transaction, table: str, digest: str | None = None) -> Arr
     return _from_row(row) if row else None
 
 
+def accepted_kinds(tx: Transaction, table: str) -> frozenset[str]:
+    """Returns for what arrivals of a table were held that somebody let in."""
+    rows = tx.rows(
+        "select distinct a.held_for from arrivals a join changes c on c.number = a.change "
+        "where a.table_name = ? and c.state = ?",
+        (table, State.MERGED.value),
+    )
+    return frozenset(str(kind) for (kind,) in rows)
+
+
 def merged_by_name(tx: Transaction, table: str, file_name: str, digest: str) -> int | None:
     """Returns the last change that merged a file of this name with other bytes, or None."""
     row = tx.row(
