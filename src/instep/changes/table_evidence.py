@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from instep.canonical import Json, JsonObject
 from instep.changes.key_evidence import KeyEvidence, act_of
 from instep.contracts.terms import Contract
@@ -31,8 +33,10 @@ def describe_table(repo: Repository, after_commit: str, difference: Difference) 
     findings: list[Finding] = []
     if rows.repeated_keys:
         findings.append(_repeated_keys(difference.key, rows))
-    if schema.removed and before and after:
-        findings.append(_removed_columns(difference.key, schema))
+    anew = {old.name for old, _ in schema.made_anew}
+    gone = [column.name for column in schema.removed if column.name not in anew]
+    if gone and before and after:
+        findings.append(_removed_columns(difference.key, gone))
     if after is not None and contract is not None:
         checked = check_result(repo, after, contract)
         findings += checked
@@ -127,13 +131,12 @@ def _repeated_keys(key: str, rows: RowDiff) -> Finding:
     )
 
 
-def _removed_columns(key: str, schema: SchemaDiff) -> Finding:
-    names = ", ".join(column.name for column in schema.removed)
+def _removed_columns(key: str, names: Sequence[str]) -> Finding:
     return Finding(
         "removed-column",
         key,
         Severity.WARNING,
-        f"{key} loses {names}: whatever reads it will fail.",
+        f"{key} loses {', '.join(names)}: whatever reads it will fail.",
     )
 
 

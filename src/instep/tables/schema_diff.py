@@ -56,6 +56,12 @@ class SchemaDiff:
     def is_empty(self) -> bool:
         return self == SchemaDiff()
 
+    @property
+    def made_anew(self) -> tuple[tuple[Column, Column], ...]:
+        """Columns that went while another of their name came, as (before, after)."""
+        came = {column.name: column for column in self.added}
+        return tuple((old, came[old.name]) for old in self.removed if old.name in came)
+
     def to_json(self) -> dict[str, Json]:
         return {
             "added": [{"name": one.name, "type": one.full_type} for one in self.added],
@@ -73,8 +79,17 @@ class SchemaDiff:
 
     def sentences(self) -> list[str]:
         """Returns a sentence for each difference."""
-        found = [f"column {column.name} {column.type} is new" for column in self.added]
-        found += [f"column {column.name} is gone" for column in self.removed]
+        anew = {old.name: (old, new) for old, new in self.made_anew}
+        found = [
+            f"column {column.name} {column.type} is new"
+            for column in self.added
+            if column.name not in anew
+        ]
+        found += [f"column {one.name} is gone" for one in self.removed if one.name not in anew]
+        found += [
+            f"column {name}: {_typed(old)} becomes {_typed(new)}, as another column"
+            for name, (old, new) in anew.items()
+        ]
         found += [f"column {old.name} is now called {new.name}" for old, new in self.renamed]
         found += [
             f"column {new.name}: {_typed(old)} becomes {_typed(new)}" for old, new in self.retyped
