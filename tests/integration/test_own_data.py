@@ -148,6 +148,26 @@ def test_a_corrected_contract_lets_a_held_file_in_by_itself(tmp_path: Path) -> N
     assert instep(tmp_path, "show", "main")["keys"]["table/trips"]["rows"] == 99
 
 
+def test_a_held_file_comes_in_once_its_contract_has_the_type_that_it_brings(tmp_path: Path) -> None:
+    (tmp_path / "trips.csv").write_text("id,minutes\n" + "".join(f"{n},9\n" for n in range(90)))
+    (tmp_path / "trips2.csv").write_text("id,minutes\n" + "".join(f"{n},9.5\n" for n in range(9)))
+    instep(tmp_path, "init", "--as", "ana")
+    instep(tmp_path, "ingest", "trips.csv", exits=5)
+    instep(tmp_path, "accept", "1")
+    instep(tmp_path, "ingest", "trips2.csv", "--table", "trips", exits=5)
+    draft = tmp_path / "contracts" / "trips.yaml"
+    parts = draft.read_text().rpartition("logicalType: integer")
+    draft.write_text(f"{parts[0]}logicalType: number{parts[2]}")
+    number = str(instep(tmp_path, "propose")["change"])
+    merged = run("merge", number, at=tmp_path, actor="")
+    assert merged.code == 0, merged
+    assert "minutes was integer and is number from now on: 90 rows were written anew" in merged.out
+    assert instep(tmp_path, "status")["waiting"] == []
+    assert instep(tmp_path, "show", "main")["keys"]["table/trips"]["rows"] == 99
+    (tmp_path / "trips3.csv").write_text("id,minutes\n" + "".join(f"{n},9\n" for n in range(9)))
+    instep(tmp_path, "ingest", "trips3.csv", "--table", "trips")
+
+
 def test_a_held_file_that_a_new_contract_cannot_read_stays_held(tmp_path: Path) -> None:
     (tmp_path / "trips.csv").write_text("id,minutes\n" + "".join(f"{n},9\n" for n in range(90)))
     (tmp_path / "trips2.csv").write_text("id,minutes\n" + "".join(f"{n},9.5\n" for n in range(9)))
@@ -157,7 +177,7 @@ def test_a_held_file_that_a_new_contract_cannot_read_stays_held(tmp_path: Path) 
     held = instep(tmp_path, "ingest", "trips2.csv", "--table", "trips", exits=5)["error"]
     draft = tmp_path / "contracts" / "trips.yaml"
     parts = draft.read_text().rpartition("logicalType: integer")
-    draft.write_text(f"{parts[0]}logicalType: number{parts[2]}")
+    draft.write_text(f"{parts[0]}logicalType: integer\n        required: true{parts[2]}")
     number = str(instep(tmp_path, "propose")["change"])
     merged = run("merge", number, at=tmp_path, actor="")
     assert merged.code == 0, merged

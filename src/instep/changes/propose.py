@@ -12,6 +12,8 @@ from instep.changes.evidence import Comparison, Say, compare, reads_of
 from instep.changes.inputs import inputs_of
 from instep.changes.policy import kinds_of_change, main_kind
 from instep.changes.records import Change, Listed, State
+from instep.contracts.terms import MergePolicy
+from instep.contracts.type_changes import changed_types
 from instep.errors import InternalError, RefusedError
 from instep.history.ancestry import merge_base
 from instep.history.commits import load_commit
@@ -21,6 +23,7 @@ from instep.history.refs import RefKind, get_ref
 from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
 from instep.pipelines.capture import capture_project
+from instep.tables.content import TableContent
 
 _FROM_DISK = ("config", "contract", "pipeline")
 
@@ -48,6 +51,7 @@ def propose_project(
 
     Raises:
         InvalidError: a file is not valid; nothing was recorded.
+        InvalidError (kind "type-change"): the rows of a table cannot get a type of its contract.
         RefusedError (kind "nothing-to-propose").
     """
     with writing(repo.root, repo.store):
@@ -70,6 +74,7 @@ def _propose_project(
         for key in sorted(draft.keys() | held.keys())
         if draft.get(key) != held.get(key) and (only is None or key in only)
     }
+    check_types(repo, changes)
     if not changes:
         raise RefusedError(
             f"The project's files are what {MAIN} holds: there is nothing to propose. "
@@ -89,6 +94,7 @@ def propose_branch(repo: Repository, branch: str, author: str, title: str, say: 
 
     Raises:
         NotFoundError (kind "no-such-ref").
+        InvalidError (kind "type-change"): as `propose_project`.
         RefusedError (kind "nothing-to-propose").
     """
     with writing(repo.root, repo.store):
@@ -112,6 +118,7 @@ def _propose_branch(repo: Repository, branch: str, author: str, title: str, say:
             kind="nothing-to-propose",
             branch=branch,
         )
+    check_types(repo, {one.key: one.after for one in repo.diff(base, ref.commit)})
     edit = Edit(base, {}, author, title, "proposal")
     return record(repo, edit, ref.commit, branch, say)
 
@@ -167,6 +174,28 @@ def record(
             head=head,
         )
     return Proposal(change, comparison, False)
+
+
+def check_types(repo: Repository, changes: Mapping[str, JsonObject | None]) -> None:
+    """Holds that tables can have the columns of contracts that are new to main.
+
+    A table that a pipeline makes gets the columns of its step.
+
+    Raises:
+        InvalidError (kind "type-change").
+    """
+    from instep.contracts.document import parse
+
+    main = repo.resolve(MAIN)
+    for key, contract in changes.items():
+        kind, _, name = key.partition("/")
+        if kind != "contract" or contract is None:
+            continue
+        table = f"table/{name}"
+        content = changes[table] if table in changes else repo.find(main, table)
+        promised = parse(repo.objects.text(str(contract["blob"])), f"contracts/{name}.yaml")
+        if content is not None and promised.merge_policy is not MergePolicy.DERIVED:
+            changed_types(repo.root, TableContent.from_content(content), promised)
 
 
 def _is_alike(tx: Transaction, change: Listed, branch: str | None, edit: Edit) -> bool:

@@ -14,7 +14,7 @@ from instep.canonical import Json, JsonObject
 from instep.changes import records
 from instep.changes.branch_merge import BY_ROWS
 from instep.changes.evidence import Say
-from instep.changes.propose import Proposal, record
+from instep.changes.propose import Proposal, check_types, record
 from instep.changes.stale import Stale, stale_after
 from instep.changes.table_evidence import contract_at
 from instep.errors import ConflictError, InvalidError, RefusedError, some_of
@@ -67,11 +67,12 @@ def undo_on_main(
     """Opens a change that undoes a commit of main.
 
     Raises:
-        As `plan_undo`.
+        As `plan_undo`; InvalidError (kind "type-change"): as `propose_project`.
     """
     with writing(repo.root, repo.store):
         found = plan_undo(repo, MAIN, undone, only)
         edit = _edit(found, author, why)
+        check_types(repo, edit.changes)
         with repo.store.transaction() as tx:
             head = build(tx, repo, edit).id
         more: dict[str, Json] = {

@@ -255,7 +255,7 @@ def _within(logical: str, children: Sequence[Column], margin: str) -> Iterator[s
     if children:
         yield f"{margin}{'properties' if logical == 'object' else 'items'}:"
     for child in children:
-        inner = _logical_of(child)
+        inner = logical_type(child)
         if logical == "object":
             yield f"{margin}  - name: {json.dumps(child.name, ensure_ascii=False)}"
         yield f"{margin}{'    ' if logical == 'object' else '  '}logicalType: {inner}"
@@ -263,7 +263,8 @@ def _within(logical: str, children: Sequence[Column], margin: str) -> Iterator[s
         yield from _within(inner, nested, margin + ("    " if logical == "object" else "  "))
 
 
-def _logical_of(column: Column) -> str:
+def logical_type(column: Column) -> str:
+    """Returns the ODCS type that an Iceberg type is written as."""
     family = column.type.partition("(")[0]
     return _NESTED.get(family) or _LOGICAL_OF.get(family, "string")
 

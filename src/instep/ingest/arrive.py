@@ -17,6 +17,7 @@ from instep.changes import gate
 from instep.changes.gate import open_change
 from instep.changes.records import Change, Kind, State, end_change, load_change
 from instep.contracts.terms import Format, MergePolicy, Source
+from instep.contracts.type_changes import UNFIT
 from instep.errors import InvalidError, RefusedError
 from instep.faults import reached
 from instep.findings import stops
@@ -73,6 +74,8 @@ def ingest(
         InvalidError (kind "missing-file"): there is none; nothing was recorded.
         InvalidError (a kind of `UNREADABLE`): the file is empty, cut off, in another encoding, or
             has no row; it is kept and recorded as a refused arrival.
+        InvalidError (kind "type-change"): as those, where a column of the table cannot get its
+            contract's type.
         ConflictError (kind "keys-moved"): main moved on at every attempt.
         UnavailableError (kind "out-of-memory").
     """
@@ -149,7 +152,7 @@ def _ingest(
         say(f"{file.name}: {name} has no contract, drafting one")
         return hold_without_contract(repo, project, delivery(None), name, actor)
     except InvalidError as error:
-        if error.kind not in UNREADABLE:
+        if error.kind not in UNREADABLE and error.kind != UNFIT:
             raise
         source = Source(file.name, Format.CSV)  # of which nothing is known but the name
         unread = Delivery(file.name, digest, size, source)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from instep.canonical import Json
 from instep.changes.records import Change, State
+from instep.contracts.type_changes import way_out
 from instep.errors import RefusedError
 from instep.findings import Finding, Severity
 from instep.ingest.effect import EFFECT, EMPTY, UNUSUAL, Effect
@@ -153,8 +154,28 @@ def _next_step(arrival: Arrival, stops: list[Finding]) -> str:
         case kind:
             accept = f'"instep accept {number} --why REASON"'
             if kind not in UNUSUAL:
-                accept += f"; {_by_contract(arrival)}"
+                accept += f"; {_by_terms(arrival, stops)}"
     return f"Next: {accept}, or {turn_away}."
+
+
+def _by_terms(arrival: Arrival, stops: list[Finding]) -> str:
+    """As `_by_contract`; the type of a column is only corrected where the table can have it."""
+    fixed: set[str] = set()
+    others: set[str] = set()
+    for stop in stops:
+        listed, broken = stop.evidence.get("fixed_types"), stop.evidence.get("broken")
+        names = {str(name) for name in listed} if isinstance(listed, list) else set()
+        fixed |= names
+        terms = {str(name) for name in broken} if isinstance(broken, dict) else {stop.kind}
+        others |= terms - {f"{name}.type" for name in names}
+    ways = [_by_contract(arrival)] if others else []
+    for name in sorted(fixed):
+        way = way_out(arrival.table, name, str(arrival.change)).rstrip(".")
+        ways.append(
+            f"{name} cannot become another type in table {arrival.table}, which has rows: "
+            f"{way[0].lower()}{way[1:]}"
+        )
+    return "; ".join(ways)
 
 
 def _by_contract(arrival: Arrival) -> str:

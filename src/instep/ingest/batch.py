@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from instep.canonical import Json, JsonObject
 from instep.contracts.terms import Contract, MergePolicy, Source
+from instep.contracts.type_changes import changed_types, sentence_of
 from instep.engines.engine import FileSet
 from instep.engines.schema import quoted
 from instep.errors import InvalidError
@@ -44,6 +45,7 @@ from instep.tables.read import (
     row_count,
     schema_of,
 )
+from instep.tables.retype import Retyped, with_rows_of
 from instep.tables.rows import upsert_files
 from instep.tables.shared import unshared
 from instep.tables.write import (
@@ -207,7 +209,8 @@ def read_batch(
                 examined = Examined(rows=rows.rows, findings=found)
                 return Outcome(base, reading, examined, None, before, compared, None, None)
             found = column_findings(engine, contract, staged, ())
-            table = _prepared(repo, before, contract)
+            retyped = changed_types(repo.root, before, contract) if before else ()
+            table = _prepared(repo, before, contract, retyped)
             allow_inputs(engine, repo, table)
             examined = examine(engine, repo, raw, rows, contract, staged, table, folder / "aside")
             start = _start_of(engine, repo, contract, table, examined)
@@ -218,7 +221,7 @@ def read_batch(
     compared = base_of(start or next(times, None))
     last = load_profile(repo.objects, compared) if compared else ()
     content = merged_table(repo, contract, table, examined)
-    effect, covered = _effect_of(repo, contract, before, table, content, examined)
+    effect, covered = _effect_of(repo, contract, before, table, content, examined, retyped)
     after = row_count(repo.root, content)
     with repo.store.reading() as tx:
         accepted = accepted_kinds(tx, contract.table)
@@ -228,6 +231,7 @@ def read_batch(
         *compare(contract, examined.profile, last, earlier_profiles(repo, contract.table)),
         *examined.findings,
         *_sent_again(repo, reading),
+        *_retyped_findings(repo, contract, before, retyped),
         *([stop] if stop else []),
     )
     return Outcome(
@@ -280,12 +284,41 @@ def _effect_of(
     table: TableContent,
     after: TableContent,
     examined: Examined,
+    retyped: Sequence[Retyped],
 ) -> tuple[Effect | None, Covered | None]:
     """Returns what becomes of the rows of `before`, which as `table` has the contract's columns."""
     if contract.merge_policy is MergePolicy.APPEND:
         return None, None
-    effect = count_effect(repo.root, contract, before, after, examined.good)
+    is_replaced = contract.merge_policy is MergePolicy.REPLACE
+    # A row whose columns got another type is the same row, and was written anew into `table`.
+    had = table if retyped and not is_replaced else before
+    effect = count_effect(repo.root, contract, had, after, examined.good)
+    compared = {contract.event_time, *contract.key}
+    if is_replaced and any(column.after.name in compared for column in retyped):
+        return effect, None  # old and new keys are not of one type
     return effect, find_covered(repo.root, contract, table, examined.good)
+
+
+def _retyped_findings(
+    repo: Repository,
+    contract: Contract,
+    before: TableContent | None,
+    retyped: Sequence[Retyped],
+) -> list[Finding]:
+    rows = row_count(repo.root, before) if before and retyped else 0
+    written = f": {rows:,} rows were written anew"
+    if contract.merge_policy is MergePolicy.REPLACE or not rows:
+        written = ""
+    return [
+        Finding(
+            "retyped-column",
+            f"table/{contract.table}.{column.after.name}",
+            Severity.NOTE,
+            f"{sentence_of(column)} from now on{written}.",
+            {"before": column.before.full_type, "after": column.after.full_type},
+        )
+        for column in retyped
+    ]
 
 
 def merged_table(
@@ -395,15 +428,26 @@ def table_at(repo: Repository, commit: str, name: str) -> TableContent | None:
     return TableContent.from_content(content) if content else None
 
 
-def _prepared(repo: Repository, before: TableContent | None, contract: Contract) -> TableContent:
-    """Returns the table with the contract's columns and layout, made when there was none."""
+def _prepared(
+    repo: Repository,
+    before: TableContent | None,
+    contract: Contract,
+    retyped: Sequence[Retyped],
+) -> TableContent:
+    """Returns the table with the contract's columns and layout, made when there was none.
+
+    Rows of `retyped` columns are written anew, unless the arrival takes the place of all rows.
+    """
     at = repo.clock()
     columns = contract.schema.columns
     part, sort = contract.partition, contract.sort
     if before is None:
         return create_table(repo.root, contract.table, columns, at=at, partition=part, sort=sort)
-    table = set_columns(repo.root, before, columns, at=at)
+    anew = [column.before.name for column in retyped]
+    table = set_columns(repo.root, before, columns, at=at, anew=anew)
     if contract.has_layout:
         table = set_layout(repo.root, table, part, sort, at=at)
     check_layout(repo.root, table)
+    if retyped and contract.merge_policy is not MergePolicy.REPLACE:
+        return with_rows_of(repo.root, table, before, retyped, at=at)
     return table

@@ -19,6 +19,7 @@ from instep.contracts import checks
 from instep.contracts.checks import Batch
 from instep.contracts.renames import Rename, renames
 from instep.contracts.terms import ColumnTerm, Contract, MergePolicy, Metric
+from instep.contracts.type_changes import may_change_type
 from instep.contracts.units import distribution_changes, unit_change
 from instep.engines.engine import Slice, WrittenFile
 from instep.engines.schema import Column, Schema, free_name, quoted
@@ -195,8 +196,13 @@ def examine(
     if kept != rows.rows:
         broken = _broken(engine, contract, batch)
         aside = _set_aside(engine, raw, rows, contract, batch, staged.line, folder)
+    fixed = [
+        name
+        for name in _of_other_types(broken)
+        if not may_change_type(repo.root, table, contract, name)
+    ]
     findings = [
-        *_row_findings(contract, rows.rows, rows.rows - kept, broken),
+        *_row_findings(contract, rows.rows, rows.rows - kept, broken, fixed),
         *_padded_findings(engine, contract, batch),
         *_batch_findings(engine, contract, batch, rows.rows),
     ]
@@ -223,6 +229,11 @@ def _cast_once(engine: DuckDB, contract: Contract, staged: Staged) -> Batch:
     return Batch(_STAGED, staged.types, typed=_CAST)
 
 
+def _of_other_types(broken: Sequence[tuple[str, int]]) -> set[str]:
+    """The columns of which values do not have the type."""
+    return {name.removesuffix(".type") for name, _ in broken if name.endswith(".type")}
+
+
 def _profile_of_all(
     engine: DuckDB,
     contract: Contract,
@@ -231,7 +242,7 @@ def _profile_of_all(
     broken: Sequence[tuple[str, int]],
 ) -> tuple[ColumnProfile, ...]:
     """Profiles all rows, broken ones too: values may break a term because of another unit."""
-    unfit = {name.removesuffix(".type") for name, _ in broken if name.endswith(".type")}
+    unfit = _of_other_types(broken)
     numbers = {
         column.name
         for column in schema.columns
@@ -313,8 +324,13 @@ def _upper(file: WrittenFile) -> str:
 
 
 def _row_findings(
-    contract: Contract, rows: int, bad: int, broken: Sequence[tuple[str, int]]
+    contract: Contract,
+    rows: int,
+    bad: int,
+    broken: Sequence[tuple[str, int]],
+    fixed: Sequence[str],
 ) -> list[Finding]:
+    """`fixed` are the columns of another type in the file, whose type no contract can correct."""
     subject = f"table/{contract.table}"
     found = [
         Finding(
@@ -336,7 +352,12 @@ def _row_findings(
                 f"{bad} of {rows} rows ({share}) break a term, above "
                 f"{contract.max_quarantined * 100:f}".rstrip("0").rstrip(".")
                 + f" %: {', '.join(f'{name} {count}' for name, count in broken)}.",
-                {"rows": rows, "quarantined": bad, "broken": dict(broken)},
+                {
+                    "rows": rows,
+                    "quarantined": bad,
+                    "broken": dict(broken),
+                    "fixed_types": sorted(fixed),
+                },
             )
         )
     return found

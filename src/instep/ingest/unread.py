@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from instep.changes.gate import open_change
 from instep.changes.records import Kind, State, end_change, load_change
 from instep.contracts.terms import MergePolicy
+from instep.contracts.type_changes import UNFIT
 from instep.errors import InvalidError, some_of
 from instep.faults import reached
 from instep.findings import Finding, Severity
@@ -60,8 +61,9 @@ def refuse_unreadable(
     actor: str,
     error: InvalidError,
 ) -> InvalidError:
-    """Records that a file came and why it could not be read; returns the error that says so."""
-    title = f"{delivery.file_name} arrives in {table}, and cannot be read"
+    """Records that a file came and why it could not be taken; returns the error that says so."""
+    why = "does not fit its columns" if error.kind == UNFIT else "cannot be read"
+    title = f"{delivery.file_name} arrives in {table}, and {why}"
     stop = Finding(error.kind, f"table/{table}", Severity.STOP, error.message)
     reached("ingest.record.before")
     with repo.store.transaction() as tx:

@@ -8,7 +8,7 @@ ones from `ids`, so data files are never touched. Fields within are named by a d
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -151,11 +151,17 @@ def made_optional(schema: Schema, path: str) -> Schema:
 
 
 def evolved(
-    schema: Schema, columns: Sequence[Column], ids: Iterator[int], *, has_rows: bool
+    schema: Schema,
+    columns: Sequence[Column],
+    ids: Iterator[int],
+    *,
+    has_rows: bool,
+    anew: Collection[str] = (),
 ) -> Schema:
     """Returns a schema of `columns`, whose ids are ignored: a known name keeps its id.
 
-    Fields within are matched by name too. A column without a type keeps the one it has, and one
+    Those named in `anew` get a new one: their rows are to be written anew. Fields within are
+    matched by name too. A column without a type keeps the one it has, and one
     without defaults those.
 
     Raises:
@@ -165,7 +171,8 @@ def evolved(
     """
     typed = typed_as(columns, schema.columns)
     check_columns(Schema(typed))
-    return schema.with_columns(_matched(schema.columns, typed, ids, has_rows))
+    names = {name.lower() for name in anew}
+    return schema.with_columns(_matched(schema.columns, typed, ids, has_rows, names))
 
 
 def check_columns(schema: Schema) -> None:
@@ -272,7 +279,11 @@ def _place_behind(fields: Sequence[Column], after: str) -> int:
 
 
 def _matched(
-    before: Sequence[Column], after: Sequence[Column], ids: Iterator[int], has_rows: bool
+    before: Sequence[Column],
+    after: Sequence[Column],
+    ids: Iterator[int],
+    has_rows: bool,
+    anew: Collection[str] = (),
 ) -> tuple[Column, ...]:
     known = {column.name.lower(): column for column in before}
     level = []
@@ -280,6 +291,8 @@ def _matched(
         old = known.get(column.name.lower())
         if has_rows and _may_be_null(old, column):
             raise _may_lack(column)
+        if column.name.lower() in anew:
+            old = None
         if old is not None and not is_promotion(old.type, column.type):
             raise _unreadable(column.name, old, column.full_type)
         level.append((old, going_on(old, column) if old else replace(column, id=next(ids))))

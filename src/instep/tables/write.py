@@ -237,12 +237,18 @@ def _without(
 
 
 def set_columns(
-    root: Path, content: TableContent, columns: Sequence[Column], *, at: datetime
+    root: Path,
+    content: TableContent,
+    columns: Sequence[Column],
+    *,
+    at: datetime,
+    anew: Collection[str] = (),
 ) -> TableContent:
     """Returns the table with `columns`: a known name keeps its field id, a new one gets a new id.
 
-    Ids given in `columns` are ignored. Data files are not touched: a new column reads as null in
-    old rows. An id is never used twice in a table's life, whatever the branch.
+    So does one named in `anew`, whose rows the caller writes anew. Ids given in `columns` are
+    ignored. Data files are not touched: a new column reads as null in old rows. An id is never used
+    twice in a table's life, whatever the branch.
 
     Raises:
         InvalidError (kind "repeated-column", "unsupported-type").
@@ -252,7 +258,7 @@ def set_columns(
 
     def change(schema: Schema, ids: Iterator[int]) -> Schema:
         has_rows = current_snapshot(metadata_here(root, content)) is not None
-        return evolved(schema, columns, ids, has_rows=has_rows)
+        return evolved(schema, columns, ids, has_rows=has_rows, anew=anew)
 
     return evolve(root, content, change, at=at)
 
