@@ -182,6 +182,7 @@ def test_under_replace_any_type_is_taken_since_no_row_stays(
         (("timestamp", "string"), ["2026-01-01T00:00:00Z"], ("timestamp", "string")),
         (("number", "integer"), ["2"], ("number", "integer")),
         (("string", "integer"), ["2"], ("string", "integer")),
+        (("integer", "string"), ["007", "12"], ("zeros before its numbers",)),
         (("integer", "number"), ["9007199254740993", "5"], ("1 of its values", "9007199254740993")),
     ],
 )

@@ -12,7 +12,7 @@ from instep.changes.evidence import Comparison, Say, compare, reads_of
 from instep.changes.inputs import inputs_of
 from instep.changes.policy import kinds_of_change, main_kind
 from instep.changes.records import Change, Listed, State
-from instep.contracts.terms import MergePolicy
+from instep.contracts.terms import Contract, MergePolicy
 from instep.contracts.type_changes import changed_types
 from instep.errors import InternalError, RefusedError
 from instep.history.ancestry import merge_base
@@ -24,6 +24,7 @@ from instep.history.repository import MAIN, Repository
 from instep.history.store import Transaction
 from instep.pipelines.capture import capture_project
 from instep.tables.content import TableContent
+from instep.tables.retype import Retyped
 
 _FROM_DISK = ("config", "contract", "pipeline")
 
@@ -195,7 +196,20 @@ def check_types(repo: Repository, changes: Mapping[str, JsonObject | None]) -> N
         content = changes[table] if table in changes else repo.find(main, table)
         promised = parse(repo.objects.text(str(contract["blob"])), f"contracts/{name}.yaml")
         if content is not None and promised.merge_policy is not MergePolicy.DERIVED:
-            changed_types(repo.root, TableContent.from_content(content), promised)
+            types_to_change(repo, TableContent.from_content(content), promised)
+
+
+def types_to_change(
+    repo: Repository, table: TableContent, contract: Contract
+) -> tuple[Retyped, ...]:
+    """Returns the columns of a table that its contract gives another type; raises as above."""
+    from instep.contracts.checks import LEADING_ZEROS
+
+    def had_zeros(name: str) -> bool:
+        with repo.store.reading() as tx:
+            return records.has_found(tx, LEADING_ZEROS, f"table/{contract.table}.{name}")
+
+    return changed_types(repo.root, table, contract, had_zeros)
 
 
 def _is_alike(tx: Transaction, change: Listed, branch: str | None, edit: Edit) -> bool:

@@ -222,6 +222,19 @@ def end_change(
     )
 
 
+def has_found(tx: Transaction, kind: str, subject: str) -> bool:
+    """Says whether the evidence of a merged change has a finding of this kind about `subject`."""
+    rows = tx.rows(
+        "select evidence from changes where state = ? and evidence like ?",
+        (State.MERGED.value, f'%"{kind}"%'),
+    )
+    return any(
+        finding["kind"] == kind and finding["subject"] == subject
+        for (evidence,) in rows
+        for finding in json.loads(str(evidence)).get("findings", ())
+    )
+
+
 def load_change(tx: Transaction, number: int) -> Change:
     """Returns a change by its number.
 

@@ -28,6 +28,9 @@ from instep.findings import Finding, Severity
 TEXT = "VARCHAR"
 _BYTES = "BLOB"
 
+LEADING_ZEROS = "leading-zeros"
+"""The kind of the warning that numbers of a file have zeros before them."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowTerm:
@@ -194,7 +197,7 @@ def padded_finding(table: str, column: str, count: int, example: str) -> Finding
     if count == 1:
         said, read = "1 value begins with 0", "is read as a number; if it is a code"
     return Finding(
-        kind="leading-zeros",
+        kind=LEADING_ZEROS,
         subject=f"table/{table}.{column}",
         severity=Severity.WARNING,
         message=f'{column}: {said} ("{example}") and {read}, make the column a string.',

@@ -7,6 +7,7 @@ arrives by it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from instep.contracts.terms import Contract, MergePolicy
@@ -20,14 +21,22 @@ _IN_LAYOUT = (
     "files are partitioned or sorted by it, which must be by others first, or by a new column"
 )
 
+_HAD_ZEROS = "files had zeros before its numbers, which the table does not have any more"
+
 UNFIT = "type-change"
 """The kind of the error that a column cannot get its contract's type."""
 
 
-def changed_types(root: Path, table: TableContent, contract: Contract) -> tuple[Retyped, ...]:
+def changed_types(
+    root: Path,
+    table: TableContent,
+    contract: Contract,
+    had_zeros: Callable[[str], bool] = lambda name: False,
+) -> tuple[Retyped, ...]:
     """Returns the columns whose rows have to be written anew; under `replace` none stays.
 
-    Reads those columns of the table.
+    Reads those columns of the table. `had_zeros` says of a column of numbers whether it is known
+    that files had zeros before them, as codes have.
 
     Raises:
         InvalidError (kind "type-change"): a column cannot get its contract's type.
@@ -42,6 +51,8 @@ def changed_types(root: Path, table: TableContent, contract: Contract) -> tuple[
             raise _unfit(contract, column, _IN_LAYOUT)
         if stays and not column.has_certain_values:
             raise _unfit(contract, column, "it is not certain what each value would become")
+        if stays and column.after.type == "string" and had_zeros(column.before.name):
+            raise _unfit(contract, column, _HAD_ZEROS)
         if stays:
             count, first = lost_values(root, table, column)
             if count:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instep.canonical import Json, JsonObject
+from instep.changes.propose import types_to_change
 from instep.contracts.terms import Contract, MergePolicy, Source
-from instep.contracts.type_changes import changed_types, sentence_of
+from instep.contracts.type_changes import sentence_of
 from instep.engines.engine import FileSet
 from instep.engines.schema import quoted
 from instep.errors import InvalidError
@@ -209,7 +210,7 @@ def read_batch(
                 examined = Examined(rows=rows.rows, findings=found)
                 return Outcome(base, reading, examined, None, before, compared, None, None)
             found = column_findings(engine, contract, staged, ())
-            retyped = changed_types(repo.root, before, contract) if before else ()
+            retyped = types_to_change(repo, before, contract) if before else ()
             table = _prepared(repo, before, contract, retyped)
             allow_inputs(engine, repo, table)
             examined = examine(engine, repo, raw, rows, contract, staged, table, folder / "aside")
