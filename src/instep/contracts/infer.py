@@ -145,7 +145,7 @@ def guess_columns(
 
     def asked(
         names: Sequence[str], figures: str, markers: Sequence[str]
-    ) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    ) -> Iterator[tuple[str, tuple[Any, ...]]]:  # values of any SQL type
         """Yields figures of each column; the columns are of one type."""
         for start in range(0, len(names), at_once):
             some = names[start : start + at_once]

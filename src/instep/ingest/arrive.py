@@ -83,7 +83,7 @@ def ingest(
     try:
         with writing(repo.root, repo.store):
             arrived = _ingest(repo, project, file, actor, table, again, say)
-    except Exception as error:
+    except Exception as error:  # of whatever library: `unexpected` tells which are the file's
         told = unexpected(file.name, error)
         if told is None:
             raise

@@ -366,7 +366,7 @@ def _row_findings(
 def _padded_findings(engine: DuckDB, contract: Contract, batch: Batch) -> list[Finding]:
     """Returns a warning for each column whose numbers begin with superfluous zeros."""
 
-    def asked(columns: Sequence[ColumnTerm], figure: str) -> dict[str, Any]:
+    def asked(columns: Sequence[ColumnTerm], figure: str) -> dict[str, Any]:  # of any SQL type
         if not columns:
             return {}
         query = checks.padded_values(contract, batch, columns, figure)

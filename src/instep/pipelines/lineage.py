@@ -279,7 +279,7 @@ def _leaves(node: Any, schemas: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _copied(node: Any, schemas: Mapping[str, Sequence[str]]) -> str:
+def _copied(node: Any, schemas: Mapping[str, Sequence[str]]) -> str:  # SQLGlot leaves it open
     """Returns the "table.column" that an output column is as it is; empty where it is computed."""
     from sqlglot import exp
 
@@ -292,7 +292,7 @@ def _copied(node: Any, schemas: Mapping[str, Sequence[str]]) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def _rows(scope: Any, tables: frozenset[str]) -> list[Rows]:
+def _rows(scope: Any, tables: frozenset[str]) -> list[Rows]:  # SQLGlot leaves it open
     """Returns the ways in which a row of a scope comes about, each once."""
     from sqlglot import exp
 
@@ -320,7 +320,12 @@ def _rows(scope: Any, tables: frozenset[str]) -> list[Rows]:
     return _once(rows)
 
 
-def _joined(first: Any, joins: Any, scope: Any, tables: frozenset[str]) -> list[Rows]:
+def _joined(
+    first: Any,
+    joins: Any,
+    scope: Any,
+    tables: frozenset[str],  # SQLGlot leaves them open
+) -> list[Rows]:
     """Returns the rows of FROM, or of what stands in parentheses there, with all of its joins."""
     rows = _rows_of(first.this, scope, tables) if first is not None else [Rows(frozenset())]
     for join in joins or ():
@@ -344,7 +349,7 @@ def _joined(first: Any, joins: Any, scope: Any, tables: frozenset[str]) -> list[
     return rows
 
 
-def _rows_of(item: Any, scope: Any, tables: frozenset[str]) -> list[Rows]:
+def _rows_of(item: Any, scope: Any, tables: frozenset[str]) -> list[Rows]:  # SQLGlot leaves it open
     from sqlglot import exp
 
     if isinstance(item, exp.Subquery) and isinstance(item.this, exp.Table):
@@ -375,7 +380,7 @@ def _is_aggregate(select: exp.Select) -> bool:
     return False
 
 
-def _tables_behind(expression: Any, scope: Any) -> Iterator[str]:
+def _tables_behind(expression: Any, scope: Any) -> Iterator[str]:  # SQLGlot leaves it open
     """Gives the tables of whose columns an expression is made, through subqueries."""
     from sqlglot import exp
 

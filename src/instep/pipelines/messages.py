@@ -52,7 +52,7 @@ def slice_json(part: Slice | None) -> list[Json] | None:
     return [part.column, *window_json(part.window)] if part else None
 
 
-def parse_slice(body: list[Any] | None) -> Slice | None:
+def parse_slice(body: list[Any] | None) -> Slice | None:  # JSON
     return Slice(body[0], parse_window(body[1:])) if body else None
 
 

@@ -82,7 +82,7 @@ def application(
             try:
                 maximum = await readers.carry_out(partial(admit, request))
                 request = replace(request, body=await _body(request, receive, maximum))
-            except Exception as error:
+            except Exception as error:  # whatever it is, the client gets an answer
                 reply = failed(error, request)
                 await refuse(scope, receive, send, reply.status, reply.body, reply.headers)
                 return
